@@ -1,0 +1,66 @@
+"""mtl_optax: multi-task optimisation for JAX, as optax transformations.
+
+Names are grouped by what a method needs to see, which is also the order of its cost.
+"""
+
+from mtl_optax.core.check_chain import check_chain
+from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.products import combine, gramian
+from mtl_optax.core.task_gradients import (
+    feature_task_grads,
+    lazy_task_grads,
+    task_grads,
+)
+from mtl_optax.core.weighting import (
+    Weighting,
+    conflicts,
+    from_weighting,
+    task_weights,
+)
+from mtl_optax.from_gradients.graddrop import graddrop
+from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
+from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.imtl_g import imtl_g
+from mtl_optax.from_gramian.mgda import mgda
+from mtl_optax.from_gramian.nash_mtl import nash_mtl
+from mtl_optax.from_gramian.pcgrad import pcgrad
+from mtl_optax.from_gramian.upgrad import upgrad
+from mtl_optax.from_losses.constant import constant
+from mtl_optax.from_losses.mean import mean
+from mtl_optax.from_losses.unitary import unitary
+from mtl_optax.from_losses.uw import uw
+from mtl_optax.wrappers.on_shared import on_shared
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # From losses to per-task gradients, and the parts every method is made of.
+    "LazyTaskGrads",
+    "Weighting",
+    "check_chain",
+    "combine",
+    "conflicts",
+    "feature_task_grads",
+    "from_weighting",
+    "gramian",
+    "lazy_task_grads",
+    "task_grads",
+    "task_weights",
+    # from_losses: one backward pass with lazy gradients.
+    "constant",
+    "mean",
+    "unitary",
+    "uw",
+    # from_gramian: T backward passes.
+    "aligned_mtl",
+    "cagrad",
+    "imtl_g",
+    "mgda",
+    "nash_mtl",
+    "pcgrad",
+    "upgrad",
+    # from_gradients: T backward passes and T copies.
+    "graddrop",
+    # Wrappers.
+    "on_shared",
+]

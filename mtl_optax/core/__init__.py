@@ -1,0 +1,1 @@
+"""The bridge from per-task gradients to one update."""

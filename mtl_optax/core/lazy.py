@@ -1,0 +1,160 @@
+"""Task gradients that have not been computed yet: losses and one linear map.
+
+A from_losses method needs one backward pass, not T; a from_gramian method needs T
+gradients but no stack of them. Neither is known before the method runs, so the
+gradients travel as the linearised losses and are pulled back on demand.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.tree_util import register_pytree_with_keys_class
+
+from mtl_optax.core.losses import loss_of, stack_losses
+
+
+class TaskRows:
+    """T gradients as T separate trees (no stack); internal to the library."""
+
+    def __init__(self, trees: tuple[optax.Updates, ...]):
+        self.trees = trees
+
+
+@register_pytree_with_keys_class
+class LazyTaskGrads:
+    r"""Per-task gradients, pulled back when a method asks for them.
+
+    Made by :func:`mtl_optax.lazy_task_grads` and :func:`mtl_optax.feature_task_grads`;
+    every method takes one in place of stacked gradients. With the losses
+    :math:`L(\theta)\in R^T` linearised as :math:`J`, `row(t)` is :math:`J^\top e_t` and
+    `pull(w)` is :math:`J^\top w`, each one backward pass.
+
+    It is a pytree, so it may cross `jax.jit`, but it is not a tree *of gradients*: a
+    transformation that stands before the method (scaling, clipping, Adam) has nothing
+    to map over, and raises a TypeError about `key<...>` dtypes or a tree mismatch.
+
+    Attributes:
+      losses: `[T]`, the task losses.
+      gramian: `[T, T]` to use in place of the parameter Gramian, or None.
+      num_tasks: T.
+    """
+
+    def __init__(
+        self,
+        losses: jax.Array,
+        pushforward: Any,
+        params: optax.Params,
+        *,
+        gramian: jax.Array | None = None,
+        axis_name: Any = None,
+        chunk_size: int | None = None,
+        kept: tuple[bool, ...] | None = None,
+        seal: jax.Array | None = None,
+    ):
+        self.losses = losses
+        self.gramian = gramian
+        # Arithmetic on a typed key raises: whoever maps over this tree as if its
+        # leaves were gradients finds out at once.
+        self._seal = jax.random.key(0) if seal is None else seal
+        self._pushforward = pushforward
+        self._params = params
+        self._axis_name = axis_name
+        self._chunk_size = chunk_size
+        self._kept = kept
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return self.losses.shape[0]
+
+    def row(self, task: int) -> optax.Updates:
+        """Gradient of one task: `[*param]` leaves; one backward pass."""
+        return self._finish(self._transpose(lambda out: loss_of(out, task)))
+
+    def rows(self) -> TaskRows:
+        """All T gradients as T trees; T backward passes, no stack."""
+        num_tasks, size = self.num_tasks, self._chunk_size or 1
+        if size == 1:
+            return TaskRows(tuple(self.row(t) for t in range(num_tasks)))
+        one_hot = jnp.eye(num_tasks, dtype=self.losses.dtype)
+        trees: list[optax.Updates] = []
+        for start in range(0, num_tasks, size):
+            chunk = jax.vmap(self.pull)(one_hot[start : start + size])
+            length = min(size, num_tasks - start)
+            trees += [jax.tree.map(lambda x, i=i: x[i], chunk) for i in range(length)]
+        return TaskRows(tuple(trees))
+
+    def stack(self) -> optax.Updates:
+        """All T gradients as one tree of `[T, *param]` leaves; T backward passes."""
+        return jax.tree.map(lambda *rows: jnp.stack(rows), *self.rows().trees)
+
+    def pull(self, weights: jax.Array) -> optax.Updates:
+        """Weighted sum of the T gradients; one backward pass."""
+        # Without this cast a float64 weight would promote the whole backward pass.
+        weights = weights.astype(self.losses.dtype)
+        return self._finish(
+            self._transpose(lambda out: jnp.sum(stack_losses(out) * weights))
+        )
+
+    def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
+        """The same gradients on the kept leaves only; others become MaskedNode."""
+        return LazyTaskGrads(
+            self.losses,
+            self._pushforward,
+            self._params,
+            gramian=self.gramian,
+            axis_name=self._axis_name,
+            chunk_size=self._chunk_size,
+            kept=kept,
+            seal=self._seal,
+        )
+
+    def like(self) -> optax.Params:
+        """A tree of arrays shaped like one row; nothing is computed."""
+        return self._keep(self._params)
+
+    def _transpose(self, scalar_of: Any) -> optax.Updates:
+        # Transposing one output, rather than feeding a vector of cotangents with zeros
+        # in it, never touches the other tasks: neither their heads' cost nor a NaN.
+        def tangent(params: optax.Params) -> jax.Array:
+            return scalar_of(self._pushforward(params))
+
+        one = jnp.ones((), jax.eval_shape(tangent, self._params).dtype)
+        (gradient,) = jax.linear_transpose(tangent, self._params)(one)
+        return gradient
+
+    def _finish(self, gradient: optax.Updates) -> optax.Updates:
+        return mean_over(self._keep(gradient), self._axis_name)
+
+    def _keep(self, tree: Any) -> Any:
+        if self._kept is None:
+            return tree
+        leaves, treedef = jax.tree.flatten(tree)
+        return treedef.unflatten(
+            leaf if keep else optax.MaskedNode()
+            for leaf, keep in zip(leaves, self._kept, strict=True)
+        )
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        """Children with their names, and the static rest."""
+        names = ("_seal", "losses", "gramian", "_pushforward", "_params")
+        children = [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names]
+        return children, (self._axis_name, self._chunk_size, self._kept)
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, children: Any) -> "LazyTaskGrads":
+        """Rebuilds without checks: JAX fills trees with placeholders at times."""
+        seal, losses, gramian, pushforward, params = children
+        self = object.__new__(cls)
+        self._seal, self.losses, self.gramian = seal, losses, gramian
+        self._pushforward, self._params = pushforward, params
+        self._axis_name, self._chunk_size, self._kept = aux
+        return self
+
+
+def mean_over(tree: Any, axis_name: Any) -> Any:
+    """Mean over a mapped axis (data parallelism), or the tree as it is for None."""
+    return tree if axis_name is None else lax.pmean(tree, axis_name)

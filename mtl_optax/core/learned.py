@@ -1,0 +1,44 @@
+"""One learned scalar a task, stepped by an optax optimiser of its own."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class TaskScalars(NamedTuple):
+    """A vector of learned scalars and their optimiser's states."""
+
+    values: jax.Array  # [T]
+    optimizer_state: Any  # every leaf with leading axis T
+
+
+def init_scalars(
+    optimizer: optax.GradientTransformation, values: jax.Array
+) -> TaskScalars:
+    """Scalars at their initial `values` `[T]`."""
+    return TaskScalars(values, jax.vmap(optimizer.init)(values))
+
+
+def step_scalars(
+    optimizer: optax.GradientTransformation,
+    gradient: jax.Array,
+    state: TaskScalars,
+    active: jax.Array,
+) -> TaskScalars:
+    """One optimiser step; the scalars and counters of inactive tasks stay.
+
+    The optimiser runs under vmap over tasks, so that its step count, and with it bias
+    correction and schedules, freezes with its task.
+    """
+    updates, optimizer_state = jax.vmap(optimizer.update)(
+        gradient, state.optimizer_state, state.values
+    )
+    new = TaskScalars(optax.apply_updates(state.values, updates), optimizer_state)
+
+    def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+        mask = active.reshape(active.shape + (1,) * (new.ndim - 1))
+        return jnp.where(mask, new, old)
+
+    return jax.tree.map(keep, new, state)

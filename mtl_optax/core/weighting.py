@@ -1,0 +1,274 @@
+"""Weightings, and the one place where a Gramian is formed and weights are applied.
+
+A method that only decides T numbers is a `Weighting`, a pair of pure functions of
+T-sized arrays. `from_weighting` does everything else: checks, lazy gradients, missing
+tasks, the Gramian, the weighted sum, and the record of what the method did.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mtl_optax.core import checks, products, solvers
+from mtl_optax.core.lazy import LazyTaskGrads
+
+
+class Weighting(NamedTuple):
+    """A rule that turns losses and Gramian into task weights.
+
+    Attributes:
+      init: `init(num_tasks) -> state`, any pytree of arrays.
+      update: `update(gramian, state, *, losses, active, **extra) -> (weights, state)`.
+        `gramian` is `[T, T]`, zero in rows and columns of inactive tasks (None unless
+        `uses_gramian`); `losses` is `[T]`, 1 at inactive tasks, or None; `active` is
+        always an array `[T]` bool. Weights of inactive tasks are set to 0 afterwards;
+        their statistics in `state` are the weighting's own to keep.
+      uses_gramian: whether `update` reads the Gramian; if not, none is formed and lazy
+        gradients cost a single backward pass.
+    """
+
+    init: Callable[[int], Any]
+    update: Callable[..., tuple[jax.Array, Any]]
+    uses_gramian: bool = True
+
+
+class WeightingState(NamedTuple):
+    """State of every method made by `from_weighting`."""
+
+    task_weights: jax.Array  # [T] weights of the last update ([L, T] for L leaves)
+    task_gramian: jax.Array | None  # [T, T] of the last update, None if not formed
+    weighting: Any  # state of the weighting itself
+
+
+def from_weighting(
+    weighting: Weighting, num_tasks: int, *, granularity: str = "tree"
+) -> optax.GradientTransformationExtraArgs:
+    r"""Turns a weighting into an aggregator of per-task gradients.
+
+    .. math:: w = \text{weighting}(K, L), \quad d = \sum_t w_t \, g_t
+
+    Where :math:`w^\top K w` is within rounding of 0 (`4 T eps` of
+    :math:`\sum_t w_t^2 K_{tt}`) the update is exactly zero: the point is Pareto
+    stationary, and Adam would blow the rounding noise up to full steps.
+
+    Args:
+      weighting: the rule for the weights.
+      num_tasks: T, a Python int.
+      granularity: "tree" takes one Gramian over all parameters; "leaf" one for each
+        leaf, with weights and state of its own (random draws are the same for all).
+
+    Returns:
+      A transformation of stacked gradients, leaves `[T, *param.shape]`, or of
+      :class:`LazyTaskGrads`, into updates `[*param.shape]`. Extra arguments of its
+      `update`: `losses` `[T]` (or a dict or tuple of T scalars; lazy gradients bring
+      theirs), `active` `[T]` bool, `precomputed_gramian` `[T, T]` in place of forming
+      one, and whatever the weighting itself reads.
+
+    Raises:
+      ValueError: at construction for a `num_tasks` that is no positive Python int; in
+        `update` for gradients that are not stacked, see :mod:`mtl_optax.core.checks`.
+
+    Cost: T backward passes and one read of the gradients for the Gramian, if it is
+    used; one read for the weighted sum.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> smallest_norm = mtl.Weighting(
+      ...     init=lambda num_tasks: (),
+      ...     update=lambda gramian, state, *, losses, active, **extra: (
+      ...         1.0 / jnp.sqrt(jnp.diag(gramian)),
+      ...         state,
+      ...     ),
+      ... )
+      >>> tx = mtl.from_weighting(smallest_norm, num_tasks=2)
+      >>> grads = {"w": jnp.array([[3.0, 0.0], [0.0, 4.0]])}
+      >>> update, state = tx.update(grads, tx.init({"w": jnp.zeros(2)}))
+      >>> update
+      {'w': Array([1., 1.], dtype=float32)}
+    """
+    num_tasks = checks.static_int("num_tasks", num_tasks)
+    checks.one_of("granularity", granularity, ("tree", "leaf"))
+    per_leaf = granularity == "leaf"
+
+    def init(params: optax.Params) -> WeightingState:
+        state = weighting.init(num_tasks)
+        lead: tuple[int, ...] = ()
+        if per_leaf:
+            lead = (len(jax.tree.leaves(params)),)
+            state = jax.tree.map(lambda x: jnp.broadcast_to(x, lead + x.shape), state)
+        weights = products.replicated_zeros((*lead, num_tasks), params)
+        gramian = products.replicated_zeros((*lead, num_tasks, num_tasks), params)
+        return WeightingState(
+            weights, gramian if weighting.uses_gramian else None, state
+        )
+
+    def update(
+        updates: Any,
+        state: WeightingState,
+        params: optax.Params | None = None,
+        *,
+        losses: Any = None,
+        active: Any = None,
+        precomputed_gramian: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, WeightingState]:
+        checks.task_gradients(updates, num_tasks, params)
+        losses = checks.losses_vector(losses, updates, num_tasks)
+        mask = checks.active_mask(active, num_tasks)
+        if checks.is_empty(updates):
+            return products.combine(updates, state.task_weights), state
+
+        gramian, gradients = precomputed_gramian, updates
+        if weighting.uses_gramian and gramian is None:
+            gramian, gradients = _form_gramian(updates, per_leaf)
+
+        def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, jax.Array, Any]:
+            return _weigh(
+                weighting, num_tasks, gramian, inner, losses, mask, extra_args
+            )
+
+        weigh = jax.vmap(weigh) if per_leaf else weigh
+        weights, applied, inner = weigh(gramian, state.weighting)
+        combine = products.combine_per_leaf if per_leaf else products.combine
+        return combine(gradients, applied, mask), WeightingState(
+            weights, gramian if weighting.uses_gramian else None, inner
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def preference_or_uniform(preference: Any, active: jax.Array) -> jax.Array:
+    """`preference` on the active tasks, not renormalised; None is 1/T_active."""
+    if preference is None:
+        count = jnp.maximum(jnp.sum(active), 1)
+        return active / count.astype(jnp.result_type(float))
+    given = checks.task_vector("preference", preference, active.shape[0])
+    return jnp.where(active, given, 0)
+
+
+def task_weights(opt_state: Any) -> jax.Array:
+    """Task weights `[T]` of the last update, read through any chain.
+
+    Args:
+      opt_state: state of any transformation that holds one method, also inside
+        `optax.chain`, `optax.partition`, `optax.inject_hyperparams`, ...
+
+    Returns:
+      `[T]`, zeros before the first update; `[L, T]` for a method with weights of its
+      own on each of L leaves. At a Pareto-stationary point the weights are the
+      method's, though the update was exactly zero.
+
+    Raises:
+      ValueError: if the state holds no weights (a from_gradients method has none), or
+        several, with their paths.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, mtl_optax as mtl
+      >>> tx = optax.chain(mtl.unitary(num_tasks=2), optax.adam(1e-3))
+      >>> mtl.task_weights(tx.init(jnp.zeros(3)))
+      Array([0., 0.], dtype=float32)
+    """
+    return _the_one(opt_state, "task_weights")
+
+
+def conflicts(opt_state: Any) -> jax.Array:
+    r"""Cosines between the task gradients of the last update, read through any chain.
+
+    .. math:: C_{ts} = K_{ts} / \sqrt{K_{tt} K_{ss}}
+
+    Args:
+      opt_state: as in :func:`task_weights`.
+
+    Returns:
+      `[T, T]` with unit diagonal, negative where two tasks conflict, 0 for a task
+      without gradient; `[L, T, T]` for a method with a Gramian for each of L leaves.
+
+    Raises:
+      ValueError: if the state holds no Gramian (only from_gramian methods form one),
+        or several, with their paths.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> tx = mtl.mgda(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> _, state = tx.update(grads, tx.init(params), params)
+      >>> mtl.conflicts(state).round(3)
+      Array([[ 1.   , -0.707],
+             [-0.707,  1.   ]], dtype=float32)
+    """
+    gramian = _the_one(opt_state, "task_gramian")
+    cosines = solvers.cosine_matrix
+    return (jax.vmap(cosines) if gramian.ndim == 3 else cosines)(gramian)[0]
+
+
+def _form_gramian(updates: Any, per_leaf: bool) -> tuple[jax.Array, Any]:
+    """The Gramian, and the gradients in the form that is cheapest to sum next."""
+    if isinstance(updates, LazyTaskGrads):
+        if updates.gramian is not None and not per_leaf:
+            return updates.gramian, updates
+        updates = updates.rows()
+    if per_leaf:
+        return jnp.stack(products.leaf_gramians(updates)), updates
+    return products.gramian(updates), updates
+
+
+def _weigh(
+    weighting: Weighting,
+    num_tasks: int,
+    gramian: jax.Array | None,
+    inner: Any,
+    losses: jax.Array | None,
+    mask: jax.Array | None,
+    extra_args: dict[str, Any],
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Weights to record, weights to apply, and the weighting's new state."""
+    active = jnp.ones(num_tasks, bool) if mask is None else mask
+    if mask is not None and gramian is not None:
+        gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
+    if mask is not None and losses is not None:
+        losses = jnp.where(mask, losses, 1)
+    weights, inner = weighting.update(
+        gramian, inner, losses=losses, active=active, **extra_args
+    )
+    weights = jnp.where(active, weights, 0)
+    if gramian is None:
+        return weights, weights, inner
+    return weights, _zero_if_stationary(weights, gramian), inner
+
+
+def _zero_if_stationary(weights: jax.Array, gramian: jax.Array) -> jax.Array:
+    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    squared_norm = product(weights, product(gramian, weights))
+    unaligned = jnp.sum(weights**2 * jnp.diag(gramian))
+    floor = solvers.noise_floor(weights.shape[0], weights.dtype)
+    return jnp.where(squared_norm <= floor * unaligned, 0, weights)
+
+
+def _the_one(opt_state: Any, name: str) -> jax.Array:
+    found = [
+        (jax.tree_util.keystr(path), value)
+        for path, value in optax.tree.get_all_with_path(opt_state, name)
+        if value is not None
+    ]
+    if len(found) == 1:
+        return found[0][1]
+    if found:
+        paths = ", ".join(path for path, _ in found)
+        raise ValueError(
+            f"The optimizer state holds {len(found)} values of {name}: {paths}. Pass "
+            "the part of the state that belongs to one method."
+        )
+    families = {
+        "task_weights": "the from_losses and from_gramian methods; a from_gradients "
+        "method (graddrop) works coordinate by coordinate and has no task weights",
+        "task_gramian": "the from_gramian methods; from_losses methods never form one",
+    }
+    raise ValueError(
+        f"The optimizer state holds no {name}. They are recorded by {families[name]}."
+    )

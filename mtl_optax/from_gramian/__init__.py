@@ -1,0 +1,1 @@
+"""Methods that see the Gramian of the task gradients: T backward passes."""

@@ -1,0 +1,96 @@
+"""MGDA: the shortest vector in the convex hull of the task gradients.
+
+Desideri 2012; Sener and Koltun 2018 for deep networks and for the normalisations. The
+authors' code stops an iterative solver early and returns 0.999 and 0.001 at corners of
+the simplex; here the minimum is exact. They apply the weights to the raw losses after
+normalising (`apply_to="raw"`), LibMTL to the normalised gradients ("normalized").
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks, solvers
+from mtl_optax.core.weighting import Weighting, from_weighting
+
+
+def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:
+    """Simplex weights of the min-norm point."""
+    checks.one_of("normalization", normalization, ("none", "l2", "loss", "loss+"))
+    checks.one_of("apply_to", apply_to, ("raw", "normalized"))
+
+    def update(
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        scale = jnp.ones_like(gramian[0])
+        if normalization in ("l2", "loss+"):
+            scale *= jnp.sqrt(jnp.diag(gramian))
+        if normalization in ("loss", "loss+"):
+            method = f"mgda(normalization={normalization!r})"
+            scale *= checks.required(method, "losses", losses)
+        # A task without gradient, or with a loss that is not positive, stays as it is.
+        scale = jnp.where(scale > 0, scale, 1)
+        normalized = gramian / scale[:, None] / scale[None, :]
+        weights = solvers.min_norm_weights(normalized, active)
+        return (weights if apply_to == "raw" else weights / scale), state
+
+    return Weighting(lambda num_tasks: (), update)
+
+
+def mgda(
+    num_tasks: int, *, normalization: str = "none", apply_to: str = "raw"
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiple gradient descent: the min-norm convex combination of task gradients.
+
+    .. math::
+      w = \arg\min_{w \in \Delta} \Big\| \sum_t w_t \, g_t / s_t \Big\|^2, \quad
+      d = \sum_t w_t \, g_t
+
+    Without normalisation :math:`\langle g_t, d \rangle \ge \|d\|^2` for every task.
+
+    Args:
+      num_tasks: T, a Python int.
+      normalization: what each gradient is divided by before solving: "none" (1),
+        "l2" (its norm), "loss" (its loss), "loss+" (both). A divisor that is not
+        positive counts as 1.
+      apply_to: whether the weights then combine the "raw" or the "normalized"
+        gradients.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones. With
+      "loss" and "loss+" its `update` needs `losses=` `[T]`. Output scale: simplex,
+      that is the shortest vector of the hull; exactly zero where 0 lies in the hull.
+      T=1 gives the gradient itself.
+
+    Raises:
+      ValueError: for an unknown option; if `losses=` is needed and missing; for
+        gradients that are not stacked, or another task count.
+
+    Cost: T backward passes; no state of its own; the exact solver needs a few T x T
+    factorisations.
+
+    When not to use it: if task gradients differ much in length and none is to be
+    favoured: the shortest gets the weight (see "l2"). A task whose gradient is zero
+    stops all others, since the point is then Pareto stationary.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
+      >>> tx = mtl.mgda(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> np.asarray(tx.update(grads, tx.init(params), params)[0]["w"]).round(4)
+      array([0.2, 0.4], dtype=float32)
+
+    References:
+      Desideri, `Multiple-Gradient Descent Algorithm (MGDA) for Multiobjective
+      Optimization <https://doi.org/10.1016/j.crma.2012.03.014>`_, 2012. Sener and
+      Koltun, `Multi-Task Learning as Multi-Objective Optimization
+      <https://arxiv.org/abs/1810.04650>`_, 2018.
+    """
+    return from_weighting(weighting(normalization, apply_to), num_tasks)

@@ -1,0 +1,85 @@
+"""UPGrad: unconflicting projection of gradients (Quinton and Rey 2024).
+
+TorchJD, the authors' code, solves the T projections on the host with the Gramian
+normalised by its trace plus 1e-4 on the diagonal, which conflicts again from a norm
+ratio of about 30 on; here they are exact, at any ratio. `reg_eps=1e-4` reproduces it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks, solvers
+from mtl_optax.core.weighting import (
+    Weighting,
+    from_weighting,
+    preference_or_uniform,
+)
+
+
+def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
+    """Sum of the weights of all tasks' projections on the dual cone."""
+    checks.at_least("reg_eps", reg_eps, 0)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        trace = jnp.trace(gramian)
+        regularised = gramian / jnp.where(trace > 0, trace, 1)
+        regularised += reg_eps * jnp.eye(gramian.shape[0], dtype=gramian.dtype)
+        each = jnp.diag(preference_or_uniform(preference, active))
+        project = jax.vmap(solvers.project_dual_cone, in_axes=(None, 0))
+        return jnp.sum(project(regularised, each), axis=0), state
+
+    return Weighting(lambda num_tasks: (), update)
+
+
+def upgrad(
+    num_tasks: int, *, preference: Any = None, reg_eps: Any = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Projects each task gradient on the cone that harms no task, and sums.
+
+    .. math::
+      d = \sum_t \Pi_{C}(p_t \, g_t), \quad
+      C = \{ d : \langle g_s, d \rangle \ge 0 \text{ for all } s \}
+
+    The update never conflicts with any task, at any ratio of gradient norms: cosines
+    are at least -1e-5 in float32.
+
+    Args:
+      num_tasks: T, a Python int.
+      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
+      reg_eps: regularisation of the trace-normalised Gramian; 0 is exact.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
+      scale: mean. T=1 gives the gradient itself.
+
+    Raises:
+      ValueError: for a negative `reg_eps`, or a `preference` that is not `[T]`; for
+        gradients that are not stacked, or another task count.
+
+    Cost: T backward passes; no state of its own; T quadratic programs of size T at
+    once (measured 2 to 6 ms at T=50 on a CPU).
+
+    When not to use it: if one loss is much larger than the others and all are to
+    train: it harms none, but like the mean gradient it follows the largest. With
+    `reg_eps` above 0 the promise is lost.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
+      >>> tx = mtl.upgrad(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> np.asarray(tx.update(grads, tx.init(params), params)[0]["w"]).round(4)
+      array([0.25, 0.75], dtype=float32)
+
+    References:
+      Quinton and Rey, `Jacobian Descent for Multi-Objective Optimization
+      <https://arxiv.org/abs/2406.16232>`_, 2024.
+    """
+    checks.preference(preference, num_tasks)
+    return from_weighting(weighting(preference, reg_eps), num_tasks)

@@ -1,0 +1,58 @@
+"""Linear scalarisation: fixed task weights."""
+
+from typing import Any
+
+import jax
+import optax
+
+from mtl_optax.core import checks
+from mtl_optax.core.weighting import Weighting, from_weighting
+
+
+def weighting(weights: Any) -> Weighting:
+    """The given weights, whatever happens."""
+
+    def update(gramian: None, state: tuple[()], *, active: jax.Array, **extra: object):
+        del gramian, extra
+        return checks.task_vector("weights", weights, active.shape[0]), state
+
+    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+
+
+def constant(num_tasks: int, *, weights: Any) -> optax.GradientTransformationExtraArgs:
+    r"""Weighted sum of the task gradients with fixed weights.
+
+    .. math:: d = \sum_t w_t \, g_t
+
+    Args:
+      num_tasks: T, a Python int.
+      weights: `[T]`, any real numbers; may be a tracer, so that a grid of weights runs
+        under one `jax.vmap`. Not renormalised where tasks are inactive.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones, into the
+      gradient of the weighted loss. Output scale: that of `weights`.
+
+    Raises:
+      ValueError: if `weights` is not one number a task; for gradients that are not
+        stacked, or another task count.
+
+    Cost: one backward pass with lazy gradients, no state of its own.
+
+    When not to use it: if the right weights change during training, or there are too
+    many tasks for a grid search.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> tx = mtl.constant(num_tasks=2, weights=[1.0, 3.0])
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> tx.update(grads, tx.init(params), params)[0]
+      {'w': Array([-2.,  3.], dtype=float32)}
+
+    References:
+      Linear scalarisation; Xin et al., `Do Current Multi-Task Optimization Methods in
+      Deep Learning Even Help? <https://arxiv.org/abs/2209.11379>`_, 2022.
+    """
+    checks.task_vector("weights", weights, checks.static_int("num_tasks", num_tasks))
+    return from_weighting(weighting(weights), num_tasks)

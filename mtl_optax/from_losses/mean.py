@@ -1,0 +1,55 @@
+"""The mean of the task gradients, the unitary scalarisation divided by T."""
+
+import jax
+import optax
+
+from mtl_optax.core.weighting import (
+    Weighting,
+    from_weighting,
+    preference_or_uniform,
+)
+
+
+def weighting() -> Weighting:
+    """Weights 1/T over the active tasks."""
+
+    def update(gramian: None, state: tuple[()], *, active: jax.Array, **extra: object):
+        del gramian, extra
+        return preference_or_uniform(None, active), state
+
+    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+
+
+def mean(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+    r"""Mean of the task gradients, weight 1/T each.
+
+    .. math:: d = \frac{1}{T} \sum_t g_t
+
+    Args:
+      num_tasks: T, a Python int.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones, into
+      their mean; over the active tasks only, where `active` is passed. Output scale:
+      mean.
+
+    Raises:
+      ValueError: for gradients that are not stacked, or another task count.
+
+    Cost: one backward pass with lazy gradients, no state of its own.
+
+    When not to use it: as `unitary`, from which it differs by a factor T in the
+    learning rate (none under Adam).
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> tx = mtl.mean(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> tx.update(grads, tx.init(params), params)[0]
+      {'w': Array([0. , 0.5], dtype=float32)}
+
+    References:
+      The baseline of every multi-task paper; see :func:`mtl_optax.unitary`.
+    """
+    return from_weighting(weighting(), num_tasks)

@@ -1,0 +1,1 @@
+"""Transformations and weightings that wrap others."""

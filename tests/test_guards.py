@@ -1,0 +1,191 @@
+"""Every misuse that trains nonsense elsewhere is an error here, with its cure."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtl_optax as mtl
+
+PARAMS = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
+
+
+def stacked(num_tasks, params=PARAMS):
+    return jax.tree.map(lambda p: jnp.ones((num_tasks, *p.shape), p.dtype), params)
+
+
+def update(tx, grads, params=PARAMS, **extra):
+    return tx.update(grads, tx.init(params), params, **extra)
+
+
+METHODS = {
+    "unitary": mtl.unitary,
+    "mgda": mtl.mgda,
+    "graddrop": lambda num_tasks: mtl.graddrop(num_tasks, key=0),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unstacked_gradients(method):
+    with pytest.raises(ValueError, match=r"\['b'\].*\(4,\).*not stacked.*task_grads"):
+        update(METHODS[method](2), PARAMS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unstacked_gradients_whose_leaves_share_a_leading_size(method):
+    """Averaging over that axis would be silent; the shape of the parameter tells."""
+    params = {"a": jnp.ones((2, 5)), "b": jnp.ones((2,))}
+    with pytest.raises(ValueError, match=r"\['a'\].*\(2, 5\).*Expected \(2, 2, 5\)"):
+        update(METHODS[method](2), params, params)
+
+
+def test_unstacked_gradients_without_params():
+    tx = mtl.mgda(2)
+    with pytest.raises(ValueError, match="not stacked"):
+        tx.update({"w": jnp.ones((3, 4))}, tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_wrong_task_count(method):
+    with pytest.raises(ValueError, match="stacked over 3 tasks, the method was built"):
+        update(METHODS[method](2), stacked(3))
+
+
+def test_wrong_task_count_of_lazy_gradients():
+    _, lazy = mtl.lazy_task_grads(lambda p: (jnp.sum(p["w"]),) * 3)(PARAMS)
+    with pytest.raises(ValueError, match="carry 3 tasks.*num_tasks=2"):
+        update(mtl.mgda(2), lazy)
+
+
+def test_lazy_gradients_of_other_parameters():
+    _, lazy = mtl.lazy_task_grads(lambda p: (jnp.sum(p["w"]),) * 2)(PARAMS)
+    other = {"w": jnp.ones((3, 5)), "b": jnp.ones(4)}
+    with pytest.raises(ValueError, match="made for other parameters"):
+        update(mtl.mgda(2), lazy, other)
+
+
+def test_two_leaves_with_different_task_counts():
+    grads = {"w": jnp.ones((2, 3, 4)), "b": jnp.ones((3, 4))}
+    with pytest.raises(ValueError, match=r"\['b'\].*stacked over 3 tasks"):
+        update(mtl.mgda(2), grads)
+
+
+def test_gradients_with_other_leaves_than_params():
+    with pytest.raises(ValueError, match="1 leaves, params 2"):
+        update(mtl.mgda(2), {"w": jnp.ones((2, 3, 4))})
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.complex64, jnp.bool_])
+def test_leaves_that_are_not_real_floating(dtype):
+    params = {"w": jnp.ones(3, dtype)}
+    with pytest.raises(ValueError, match=r"\['w'\] has dtype .*partition"):
+        update(mtl.mgda(2), stacked(2, params), params)
+
+
+def test_multi_steps_around_us_is_named_by_the_guard():
+    tx = optax.MultiSteps(optax.chain(mtl.mgda(2), optax.adam(1e-3)), 2)
+    with pytest.raises(ValueError, match="accumulate_tasks"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("tx", [mtl.uw(2), mtl.mgda(2, normalization="loss")])
+def test_missing_losses(tx):
+    with pytest.raises(ValueError, match="losses=.*MultiTaskTrainState.*lazy"):
+        update(tx, stacked(2))
+
+
+@pytest.mark.parametrize("losses", [jnp.ones(3), {"a": 1.0}, (1.0, 2.0, 3.0)])
+def test_losses_of_wrong_length(losses):
+    with pytest.raises(ValueError, match=r"losses= has \d entries, but num_tasks=2"):
+        update(mtl.uw(2), stacked(2), losses=losses)
+
+
+@pytest.mark.parametrize("active", [[True], [True] * 3, [1.0, 0.0], [[True, False]]])
+def test_active_of_wrong_length_or_dtype(active):
+    with pytest.raises(ValueError, match=r"active= must be a boolean .*\(2,\)"):
+        update(mtl.mgda(2), stacked(2), active=jnp.array(active))
+
+
+@pytest.mark.parametrize("transform", [mtl.task_grads, mtl.lazy_task_grads])
+@pytest.mark.parametrize(
+    "losses", [{"b": 1.0, "a": "w"}, (1.0, "w")], ids=["dict", "tuple"]
+)
+def test_a_task_loss_that_is_not_a_scalar(transform, losses):
+    def losses_fn(params):
+        return jax.tree.map(
+            lambda x: params["w"] if x == "w" else params["w"][0, 0], losses
+        )
+
+    with pytest.raises(ValueError, match=r"shape \(3, 4\).*must be a scalar"):
+        transform(losses_fn)(PARAMS)
+
+
+def test_losses_array_of_wrong_rank():
+    with pytest.raises(ValueError, match=r"array of shape \(3, 4\)"):
+        mtl.task_grads(lambda params: params["w"])(PARAMS)
+
+
+def test_no_losses_at_all():
+    with pytest.raises(ValueError, match="empty"):
+        mtl.task_grads(lambda params: {})(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("construct", "message"),
+    [
+        (lambda: mtl.cagrad(2, c=-0.1), "c must be at least 0; got -0.1"),
+        (lambda: mtl.cagrad(2, rescale=3), "rescale must be one of 0, 1, 2"),
+        (lambda: mtl.cagrad(2, preference=[1.0]), r"preference must .*\(2,\)"),
+        (lambda: mtl.upgrad(2, reg_eps=-1.0), "reg_eps must be at least 0"),
+        (lambda: mtl.upgrad(2, preference=[1.0] * 3), r"preference must .*\(2,\)"),
+        (lambda: mtl.nash_mtl(2, max_norm=-1), "max_norm must be at least 0"),
+        (lambda: mtl.mgda(2, normalization="l1"), "normalization must be one of"),
+        (lambda: mtl.mgda(2, apply_to="both"), "apply_to must be one of"),
+        (lambda: mtl.pcgrad(2, key=0, order="sorted"), "order must be one of"),
+        (lambda: mtl.pcgrad(2, key=0, reduction="max"), "reduction must be one of"),
+        (lambda: mtl.pcgrad(2, key=0, granularity="row"), "granularity must be one"),
+        (lambda: mtl.pcgrad(2, key=0.5), "key must be an int, a key"),
+        (lambda: mtl.graddrop(2, key=0, leak=[0.5]), r"leak must .*\(2,\)"),
+        (lambda: mtl.aligned_mtl(2, scale_mode="max"), "scale_mode must be one of"),
+        (lambda: mtl.constant(2, weights=[1.0]), r"weights must .*\(2,\)"),
+        (lambda: mtl.on_shared(mtl.mgda(2), {}, rest="mean"), "rest must be one of"),
+        (lambda: mtl.lazy_task_grads(sum, chunk_size=0), "chunk_size must be at least"),
+    ],
+)
+def test_bad_arguments_at_construction(construct, message):
+    with pytest.raises(ValueError, match=message):
+        construct()
+
+
+@pytest.mark.parametrize("num_tasks", [0, -1])
+def test_too_few_tasks(num_tasks):
+    with pytest.raises(ValueError, match="num_tasks must be at least 1"):
+        mtl.mgda(num_tasks)
+
+
+@pytest.mark.parametrize(
+    "num_tasks", [2.0, np.int32(2), jnp.array(2), True, None, "2"], ids=repr
+)
+@pytest.mark.parametrize("factory", [mtl.mgda, lambda n: mtl.graddrop(n, key=0)])
+def test_num_tasks_that_is_no_python_int(factory, num_tasks):
+    with pytest.raises(
+        ValueError, match=r"num_tasks must be a Python int.*static_args"
+    ):
+        factory(num_tasks)
+
+
+def test_inject_hyperparams_without_static_args_says_the_cure():
+    tx = optax.inject_hyperparams(mtl.cagrad)(num_tasks=2, c=0.4)
+    with pytest.raises(ValueError, match=r'static_args=\("num_tasks", ...\)'):
+        tx.init(PARAMS)
+
+
+def test_weights_of_wrong_length_in_combine():
+    with pytest.raises(ValueError, match=r"shape \(2,\); got shape \(3,\)"):
+        mtl.combine(stacked(2), jnp.ones(3))
+
+
+def test_gramian_of_nothing():
+    with pytest.raises(ValueError, match="no leaves"):
+        mtl.gramian({})
