@@ -54,7 +54,7 @@ def test_wrong_task_count(method):
 
 def test_wrong_task_count_of_lazy_gradients():
     _, lazy = mtl.lazy_task_grads(lambda p: (jnp.sum(p["w"]),) * 3)(PARAMS)
-    with pytest.raises(ValueError, match="carry 3 tasks.*num_tasks=2"):
+    with pytest.raises(ValueError, match=r"carry 3 tasks.*num_tasks=2"):
         update(mtl.mgda(2), lazy)
 
 
@@ -91,7 +91,7 @@ def test_multi_steps_around_us_is_named_by_the_guard():
 
 @pytest.mark.parametrize("tx", [mtl.uw(2), mtl.mgda(2, normalization="loss")])
 def test_missing_losses(tx):
-    with pytest.raises(ValueError, match="losses=.*MultiTaskTrainState.*lazy"):
+    with pytest.raises(ValueError, match=r"losses=.*MultiTaskTrainState.*lazy"):
         update(tx, stacked(2))
 
 

@@ -36,7 +36,7 @@ def static_int(name: str, value: Any, minimum: int = 1) -> int:
 
 def at_least(name: str, value: Any, minimum: float) -> None:
     """Raises if `value` is a Python number below `minimum`; tracers pass."""
-    if isinstance(value, numbers.Real) and not value >= minimum:
+    if isinstance(value, numbers.Real) and not float(value) >= minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value}.")
 
 
@@ -141,12 +141,12 @@ def is_empty(updates: Any) -> bool:
 
 def _same_leaves(updates: optax.Updates, params: optax.Params) -> None:
     # MaskedNode (optax.partition) and None have no leaves, so leaves decide.
-    ours, theirs = jax.tree.structure(updates), jax.tree.structure(params)
-    if ours.num_leaves != theirs.num_leaves:
+    ours, theirs = len(jax.tree.leaves(updates)), len(jax.tree.leaves(params))
+    if ours != theirs:
         raise ValueError(
-            f"Task gradients have {ours.num_leaves} leaves, params "
-            f"{theirs.num_leaves}. Both must be the same tree; the gradients carry a "
-            f"leading task axis on every leaf. Gradients: {ours}. Params: {theirs}."
+            f"Task gradients have {ours} leaves, params {theirs}. Both must be one "
+            "tree; the gradients carry a leading task axis on every leaf. Gradients: "
+            f"{jax.tree.structure(updates)}. Params: {jax.tree.structure(params)}."
         )
 
 

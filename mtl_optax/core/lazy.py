@@ -37,14 +37,14 @@ class LazyTaskGrads:
     to map over, and raises a TypeError about `key<...>` dtypes or a tree mismatch.
 
     Attributes:
-      losses: `[T]`, the task losses.
+      losses: `[T]`, the task losses (means over `axis_name`, where one was given).
       gramian: `[T, T]` to use in place of the parameter Gramian, or None.
       num_tasks: T.
     """
 
     def __init__(
         self,
-        losses: jax.Array,
+        primal: Any,
         pushforward: Any,
         params: optax.Params,
         *,
@@ -54,11 +54,12 @@ class LazyTaskGrads:
         kept: tuple[bool, ...] | None = None,
         seal: jax.Array | None = None,
     ):
-        self.losses = losses
+        self.losses = mean_over(stack_losses(primal), axis_name)
         self.gramian = gramian
         # Arithmetic on a typed key raises: whoever maps over this tree as if its
         # leaves were gradients finds out at once.
         self._seal = jax.random.key(0) if seal is None else seal
+        self._primal = primal
         self._pushforward = pushforward
         self._params = params
         self._axis_name = axis_name
@@ -102,7 +103,7 @@ class LazyTaskGrads:
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
         """The same gradients on the kept leaves only; others become MaskedNode."""
         return LazyTaskGrads(
-            self.losses,
+            self._primal,
             self._pushforward,
             self._params,
             gramian=self.gramian,
@@ -122,7 +123,9 @@ class LazyTaskGrads:
         def tangent(params: optax.Params) -> jax.Array:
             return scalar_of(self._pushforward(params))
 
-        one = jnp.ones((), jax.eval_shape(tangent, self._params).dtype)
+        # Made from the loss itself, so that inside jax.shard_map it varies like it.
+        like = scalar_of(self._primal)
+        one = jnp.where(like == like, jnp.ones_like(like), 1)
         (gradient,) = jax.linear_transpose(tangent, self._params)(one)
         return gradient
 
@@ -133,24 +136,24 @@ class LazyTaskGrads:
         if self._kept is None:
             return tree
         leaves, treedef = jax.tree.flatten(tree)
-        return treedef.unflatten(
-            leaf if keep else optax.MaskedNode()
-            for leaf, keep in zip(leaves, self._kept, strict=True)
+        kept = zip(leaves, self._kept, strict=True)
+        return jax.tree.unflatten(
+            treedef, [leaf if keep else optax.MaskedNode() for leaf, keep in kept]
         )
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """Children with their names, and the static rest."""
-        names = ("_seal", "losses", "gramian", "_pushforward", "_params")
+        names = ("_seal", "losses", "gramian", "_primal", "_pushforward", "_params")
         children = [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names]
         return children, (self._axis_name, self._chunk_size, self._kept)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Any) -> "LazyTaskGrads":
         """Rebuilds without checks: JAX fills trees with placeholders at times."""
-        seal, losses, gramian, pushforward, params = children
+        seal, losses, gramian, primal, pushforward, params = children
         self = object.__new__(cls)
         self._seal, self.losses, self.gramian = seal, losses, gramian
-        self._pushforward, self._params = pushforward, params
+        self._primal, self._pushforward, self._params = primal, pushforward, params
         self._axis_name, self._chunk_size, self._kept = aux
         return self
 

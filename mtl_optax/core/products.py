@@ -6,10 +6,9 @@ a gradient's size. A leaf is either an array `[T, *param]` or, where task gradie
 pulled back one by one, a tuple of T arrays `[*param]` (no stack is ever built).
 """
 
-import functools
 import math
 import operator
-from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import jax
@@ -27,6 +26,8 @@ _SLICE = 4096
 # Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
 # above, the fused kernel would read T streams again for every output.
 _UNROLLED = 4
+# Up to here separate rows are compared pair by pair; above, one leaf is stacked.
+_PAIRED = 8
 
 
 def gramian(task_gradients: Any) -> jax.Array:
@@ -59,7 +60,7 @@ def gramian(task_gradients: Any) -> jax.Array:
     gramians = leaf_gramians(task_gradients)
     if not gramians:
         raise ValueError("gramian: the tree of task gradients has no leaves.")
-    return functools.reduce(operator.add, gramians)
+    return reduce(operator.add, gramians)
 
 
 def combine(
@@ -96,36 +97,36 @@ def combine(
     weights = jnp.asarray(weights)
     if isinstance(task_gradients, LazyTaskGrads):
         return task_gradients.pull(weights)
-    leaves, rebuild = leaf_rows(task_gradients)
-    return rebuild([_weighted_sum(leaf, weights, active) for leaf in leaves])
+    leaves, treedef = leaf_rows(task_gradients)
+    sums = [_weighted_sum(leaf, weights, active) for leaf in leaves]
+    return jax.tree.unflatten(treedef, sums)
 
 
 def combine_per_leaf(
     task_gradients: Any, weights: jax.Array, active: jax.Array | None = None
 ) -> optax.Updates:
     """Like `combine`, but leaf l has weights of its own, `weights[l]` of `[L, T]`."""
-    leaves, rebuild = leaf_rows(task_gradients)
-    return rebuild(
-        [_weighted_sum(leaf, weights[i], active) for i, leaf in enumerate(leaves)]
-    )
+    leaves, treedef = leaf_rows(task_gradients)
+    sums = [_weighted_sum(leaf, weights[i], active) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(treedef, sums)
 
 
 def leaf_gramians(task_gradients: Any) -> list[jax.Array]:
     """The Gramian `[T, T]` of each leaf."""
     leaves, _ = leaf_rows(task_gradients)
-    return [_gramian_of_leaf(leaf) for leaf in leaves]
+    gramians = [_gramian_of_leaf(leaf) for leaf in leaves]
+    # A matrix product may round its two triangles differently.
+    return [(gram + gram.T) / 2 for gram in gramians]
 
 
-def leaf_rows(
-    task_gradients: Any,
-) -> tuple[list[LeafRows], Callable[[list[Any]], optax.Updates]]:
-    """The leaves, each `[T, *param]` or a tuple of T arrays, and how to rebuild."""
+def leaf_rows(task_gradients: Any) -> tuple[list[LeafRows], Any]:
+    """The leaves, each `[T, *param]` or a tuple of T arrays, and their tree."""
     if isinstance(task_gradients, TaskRows):
         per_task = [jax.tree.leaves(tree) for tree in task_gradients.trees]
         treedef = jax.tree.structure(task_gradients.trees[0])
-        return list(zip(*per_task, strict=True)), treedef.unflatten
+        return list(zip(*per_task, strict=True)), treedef
     leaves, treedef = jax.tree.flatten(task_gradients)
-    return [jnp.asarray(leaf) for leaf in leaves], treedef.unflatten
+    return [jnp.asarray(leaf) for leaf in leaves], treedef
 
 
 def replicated_zeros(shape: tuple[int, ...], params: optax.Params) -> jax.Array:
@@ -147,15 +148,40 @@ def _contracted_gramian(
 ) -> jax.Array:
     # Contracting all parameter axes at once, without a reshape, is what keeps a
     # sharded leaf where it is: the mesh then adds up [T, T] only.
+    if isinstance(leaf, tuple) and len(leaf) <= _PAIRED:
+        return _paired_gramian(leaf, replicated)
     stacked = leaf if isinstance(leaf, jax.Array) else jnp.stack(leaf)
-    axes = tuple(range(1, stacked.ndim))
+    return _inner_products(stacked, stacked, 1, replicated)
+
+
+def _paired_gramian(
+    rows: tuple[jax.Array, ...], replicated: NamedSharding | None
+) -> jax.Array:
+    # Pair by pair, rows that were pulled back one by one are never stacked.
+    upper = {
+        (t, s): _inner_products(rows[t], rows[s], 0, replicated)
+        for t in range(len(rows))
+        for s in range(t, len(rows))
+    }
+    return jnp.stack(
+        [
+            jnp.stack([upper[min(t, s), max(t, s)] for s in range(len(rows))])
+            for t in range(len(rows))
+        ]
+    )
+
+
+def _inner_products(
+    left: jax.Array, right: jax.Array, first_axis: int, out: NamedSharding | None
+) -> jax.Array:
+    axes = tuple(range(first_axis, left.ndim))
     return lax.dot_general(
-        stacked,
-        stacked,
+        left,
+        right,
         ((axes, axes), ((), ())),
         precision=lax.Precision.HIGHEST,
         preferred_element_type=jnp.result_type(float),
-        out_sharding=replicated,
+        out_sharding=out,
     )
 
 
@@ -169,21 +195,25 @@ def _sliced_gramian(leaf: LeafRows) -> jax.Array:
         else tuple(row.reshape(size) for row in leaf)
     )
     whole, rest = divmod(size, _SLICE)
-    total = _contracted_gramian(_columns(flat, whole * _SLICE, rest))
+    total = _slice_gramian(flat, whole * _SLICE, rest)
     if whole == 0:
         return total
 
     def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
-        return total + _contracted_gramian(_columns(flat, i * _SLICE, _SLICE))
+        return total + _slice_gramian(flat, i * _SLICE, _SLICE)
 
     bounds = jnp.int32(0), jnp.int32(whole)
     return lax.fori_loop(*bounds, add_slice, total)
 
 
-def _columns(flat: LeafRows, start: Any, size: int) -> LeafRows:
+def _slice_gramian(flat: LeafRows, start: Any, size: int) -> jax.Array:
     if isinstance(flat, jax.Array):
-        return lax.dynamic_slice_in_dim(flat, start, size, axis=1)
-    return tuple(lax.dynamic_slice_in_dim(row, start, size) for row in flat)
+        columns = lax.dynamic_slice_in_dim(flat, start, size, axis=1)
+    else:
+        columns = jnp.stack(
+            [lax.dynamic_slice_in_dim(row, start, size) for row in flat]
+        )
+    return _inner_products(columns, columns, 1, None)
 
 
 def _weighted_sum(
@@ -203,7 +233,7 @@ def _weighted_sum(
         if active is not None:
             row = jnp.where(active[t], row, 0)
         terms.append(weights[t] * row)
-    return functools.reduce(operator.add, terms).astype(leaf[0].dtype)
+    return reduce(operator.add, terms).astype(leaf[0].dtype)
 
 
 def _tensordot(

@@ -14,7 +14,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from mtl_optax.core.checks import static_int
-from mtl_optax.core.lazy import LazyTaskGrads, mean_over
+from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.losses import stack_losses
 from mtl_optax.core.products import gramian
 
@@ -138,12 +138,11 @@ def lazy_task_grads(
             stack_losses(losses)  # raises here, where the caller's names are known
             return losses, aux
 
-        losses, pushforward, aux = jax.linearize(checked, params, has_aux=True)
-        losses = mean_over(stack_losses(losses), axis_name)
+        primal, pushforward, aux = jax.linearize(checked, params, has_aux=True)
         lazy = LazyTaskGrads(
-            losses, pushforward, params, axis_name=axis_name, chunk_size=chunk_size
+            primal, pushforward, params, axis_name=axis_name, chunk_size=chunk_size
         )
-        return ((losses, aux), lazy) if has_aux else (losses, lazy)
+        return ((lazy.losses, aux) if has_aux else lazy.losses), lazy
 
     return value_and_lazy_grads
 
@@ -213,16 +212,15 @@ def feature_task_grads(
             return losses
 
         features, push_trunk, aux = jax.linearize(trunk, params, has_aux=True)
-        losses, push_heads = jax.linearize(heads, params, features)
-        losses = mean_over(stack_losses(losses), axis_name)
+        primal, push_heads = jax.linearize(heads, params, features)
         lazy = LazyTaskGrads(
-            losses,
+            primal,
             Partial(_through_features, push_trunk, push_heads),
             params,
-            gramian=_feature_gramian(losses, push_heads, params, features, axis_name),
+            gramian=_feature_gramian(primal, push_heads, params, features, axis_name),
             axis_name=axis_name,
         )
-        return ((losses, aux), lazy) if has_aux else (losses, lazy)
+        return ((lazy.losses, aux) if has_aux else lazy.losses), lazy
 
     return value_and_lazy_grads
 
@@ -232,10 +230,10 @@ def _through_features(push_trunk: Any, push_heads: Any, tangent: Any) -> Any:
 
 
 def _feature_gramian(
-    losses: jax.Array, push_heads: Any, params: Any, features: Any, axis_name: Any
+    primal: Any, push_heads: Any, params: Any, features: Any, axis_name: Any
 ) -> jax.Array:
     still = jax.tree.map(jnp.zeros_like, params)
-    at_features = LazyTaskGrads(losses, Partial(push_heads, still), features)
+    at_features = LazyTaskGrads(primal, Partial(push_heads, still), features)
     local = gramian(at_features)
     if axis_name is None:
         return local

@@ -41,7 +41,8 @@ class WeightingState(NamedTuple):
     """State of every method made by `from_weighting`."""
 
     task_weights: jax.Array  # [T] weights of the last update ([L, T] for L leaves)
-    task_gramian: jax.Array | None  # [T, T] of the last update, None if not formed
+    # [T, T] of the last update, 0 for inactive tasks; None if not formed
+    task_gramian: jax.Array | None
     weighting: Any  # state of the weighting itself
 
 
@@ -127,13 +128,13 @@ def from_weighting(
         if weighting.uses_gramian and gramian is None:
             gramian, gradients = _form_gramian(updates, per_leaf)
 
-        def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, jax.Array, Any]:
+        def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, jax.Array, Any, Any]:
             return _weigh(
                 weighting, num_tasks, gramian, inner, losses, mask, extra_args
             )
 
         weigh = jax.vmap(weigh) if per_leaf else weigh
-        weights, applied, inner = weigh(gramian, state.weighting)
+        weights, applied, gramian, inner = weigh(gramian, state.weighting)
         combine = products.combine_per_leaf if per_leaf else products.combine
         return combine(gradients, applied, mask), WeightingState(
             weights, gramian if weighting.uses_gramian else None, inner
@@ -226,8 +227,8 @@ def _weigh(
     losses: jax.Array | None,
     mask: jax.Array | None,
     extra_args: dict[str, Any],
-) -> tuple[jax.Array, jax.Array, Any]:
-    """Weights to record, weights to apply, and the weighting's new state."""
+) -> tuple[jax.Array, jax.Array, jax.Array | None, Any]:
+    """Weights to record, weights to apply, masked Gramian, the weighting's new state."""
     active = jnp.ones(num_tasks, bool) if mask is None else mask
     if mask is not None and gramian is not None:
         gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
@@ -238,8 +239,8 @@ def _weigh(
     )
     weights = jnp.where(active, weights, 0)
     if gramian is None:
-        return weights, weights, inner
-    return weights, _zero_if_stationary(weights, gramian), inner
+        return weights, weights, None, inner
+    return weights, _zero_if_stationary(weights, gramian), gramian, inner
 
 
 def _zero_if_stationary(weights: jax.Array, gramian: jax.Array) -> jax.Array:

@@ -108,7 +108,7 @@ def graddrop(
             _drop_signs(leaf, draw, leak, mask)
             for leaf, draw in zip(leaves, draws, strict=True)
         ]
-        return treedef.unflatten(dropped), GradDropState(keep)
+        return jax.tree.unflatten(treedef, dropped), GradDropState(keep)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import cagrad_solver, checks
 from mtl_optax.core.weighting import (
     Weighting,
     from_weighting,
@@ -33,7 +33,7 @@ def weighting(c: Any = 0.4, rescale: Any = 1, preference: Any = None) -> Weighti
         del extra
         anchor = preference_or_uniform(preference, active)
         radius = jnp.asarray(c, gramian.dtype)
-        weights = solvers.cagrad_weights(gramian, anchor, radius, active)
+        weights = cagrad_solver.cagrad_weights(gramian, anchor, radius, active)
         divisors = jnp.stack([jnp.ones_like(radius), 1 + radius**2, 1 + radius])
         return weights / divisors[jnp.asarray(rescale, jnp.int32)], state
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks, nash_solver, solvers
 from mtl_optax.core.weighting import Weighting, from_weighting
 
 
@@ -26,7 +26,7 @@ def weighting(max_norm: Any = None) -> Weighting:
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        solution = solvers.nash_weights(gramian)
+        solution = nash_solver.nash_weights(gramian)
         weights = jnp.where(solvers.in_hull(gramian, active), 0, solution)
         if max_norm is not None:
             # Summed over unit gradients, so that tiny ones do not underflow.

@@ -46,7 +46,8 @@ def weighting(key: Any, order: str = "random", reduction: str = "sum") -> Weight
         coefficients = _project(cosines, jnp.asarray(order, jnp.int32))
         # Coefficients belong to unit gradients: row i starts as norms[i] times u_i.
         total = jnp.sum(norms[:, None] * coefficients, axis=0)
-        weights = jnp.where(norms > 0, total / jnp.where(norms > 0, norms, 1), 0)
+        # No other task is projected off a zero gradient, so it keeps its own weight.
+        weights = jnp.where(norms > 0, total / jnp.where(norms > 0, norms, 1), 1)
         if reduction == "mean":
             weights /= jnp.maximum(jnp.sum(active), 1).astype(weights.dtype)
         return weights, PCGradState(keep)

@@ -29,6 +29,9 @@ def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
         del extra
         trace = jnp.trace(gramian)
         regularised = gramian / jnp.where(trace > 0, trace, 1)
+        # TorchJD, which reg_eps reproduces, takes a trace below 1e-4 for zero.
+        too_small = (jnp.asarray(reg_eps) > 0) & (trace < 1e-4)
+        regularised = jnp.where(too_small, 0, regularised)
         regularised += reg_eps * jnp.eye(gramian.shape[0], dtype=gramian.dtype)
         each = jnp.diag(preference_or_uniform(preference, active))
         project = jax.vmap(solvers.project_dual_cone, in_axes=(None, 0))
@@ -52,7 +55,8 @@ def upgrad(
     Args:
       num_tasks: T, a Python int.
       preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
-      reg_eps: regularisation of the trace-normalised Gramian; 0 is exact.
+      reg_eps: regularisation of the trace-normalised Gramian; 0 is exact. Above 0 a
+        Gramian of trace below 1e-4 counts as zero, as in TorchJD.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output

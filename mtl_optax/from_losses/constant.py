@@ -12,7 +12,9 @@ from mtl_optax.core.weighting import Weighting, from_weighting
 def weighting(weights: Any) -> Weighting:
     """The given weights, whatever happens."""
 
-    def update(gramian: None, state: tuple[()], *, active: jax.Array, **extra: object):
+    def update(
+        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
         del gramian, extra
         return checks.task_vector("weights", weights, active.shape[0]), state
 

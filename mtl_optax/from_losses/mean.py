@@ -13,7 +13,9 @@ from mtl_optax.core.weighting import (
 def weighting() -> Weighting:
     """Weights 1/T over the active tasks."""
 
-    def update(gramian: None, state: tuple[()], *, active: jax.Array, **extra: object):
+    def update(
+        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
         del gramian, extra
         return preference_or_uniform(None, active), state
 

@@ -14,7 +14,9 @@ from mtl_optax.core.weighting import Weighting, from_weighting
 def weighting() -> Weighting:
     """Weights 1 for every active task."""
 
-    def update(gramian: None, state: tuple[()], *, active: jax.Array, **extra: object):
+    def update(
+        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
         del gramian, extra
         return active.astype(jnp.result_type(float)), state
 

@@ -126,14 +126,16 @@ def _only(tree: Any, kept: tuple[bool, ...]) -> Any:
     """The tree with MaskedNode, which has no leaves, in place of those not kept."""
     leaves, treedef = jax.tree.flatten(tree)
     chosen = zip(leaves, kept, strict=True)
-    return treedef.unflatten(leaf if k else optax.MaskedNode() for leaf, k in chosen)
+    return jax.tree.unflatten(
+        treedef, [leaf if k else optax.MaskedNode() for leaf, k in chosen]
+    )
 
 
 def _merge(like: Any, mask: tuple[bool, ...], yes: Any, no: Any) -> Any:
     """Leaves of `yes` where the mask is true, of `no` elsewhere."""
     some, others = iter(jax.tree.leaves(yes)), iter(jax.tree.leaves(no))
     chosen = [next(some) if m else next(others) for m in mask]
-    return jax.tree.structure(like).unflatten(chosen)
+    return jax.tree.unflatten(jax.tree.structure(like), chosen)
 
 
 def _num_tasks(updates: Any) -> int:

@@ -1,0 +1,94 @@
+"""Gramian and weighted sum: every form gives the same numbers, at full precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mtl_optax as mtl
+from mtl_optax.core import products
+from mtl_optax.core.lazy import TaskRows
+
+SHAPES = {"a": (3, 5), "scalar": (), "long": (3, 5000), "exact": (2 * products._SLICE,)}
+
+
+def make(num_tasks, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return {
+        name: jnp.asarray(rng.normal(size=(num_tasks, *shape)), dtype)
+        for name, shape in SHAPES.items()
+    }
+
+
+def matrix(stacked):
+    leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(stacked)]
+    return np.concatenate([x.reshape(x.shape[0], -1) for x in leaves], axis=1)
+
+
+def rows_of(stacked, num_tasks):
+    return TaskRows(
+        tuple(jax.tree.map(lambda x, t=t: x[t], stacked) for t in range(num_tasks))
+    )
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 4, 9])
+@pytest.mark.parametrize("form", ["stacked", "rows"])
+@pytest.mark.parametrize("sliced", [False, True])
+def test_gramian_forms(num_tasks, form, sliced, monkeypatch):
+    stacked = make(num_tasks)
+    if sliced:  # the form that a single CPU device takes; these tests run on eight
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
+    gradients = stacked if form == "stacked" else rows_of(stacked, num_tasks)
+    got = jax.jit(lambda: mtl.gramian(gradients))()
+    expected = matrix(stacked) @ matrix(stacked).T
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * expected[0, 0])
+    np.testing.assert_array_equal(got, got.T)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_gramian_of_half_precision_accumulates_in_float32(dtype):
+    stacked = make(3, dtype)
+    got = mtl.gramian(stacked)
+    assert got.dtype == jnp.float32
+    expected = matrix(stacked) @ matrix(stacked).T
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * expected[0, 0])
+
+
+def test_gramian_of_float32_is_float64_under_x64(x64):
+    got = mtl.gramian(make(3, jnp.float32))
+    assert got.dtype == jnp.float64
+    expected = matrix(make(3, jnp.float32))
+    np.testing.assert_allclose(got, expected @ expected.T, rtol=1e-13, atol=1e-10)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 4, 5, 12])
+@pytest.mark.parametrize("form", ["stacked", "rows"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_combine_forms(num_tasks, form, masked):
+    stacked = make(num_tasks)
+    weights = jnp.linspace(-1, 2, num_tasks)
+    active = jnp.arange(num_tasks) % 2 == 0 if masked else None
+    if masked:  # what an absent task may hold
+        stacked = jax.tree.map(lambda x: x.at[1::2].set(jnp.nan), stacked)
+        weights = jnp.where(active, weights, 0)
+    gradients = stacked if form == "stacked" else rows_of(stacked, num_tasks)
+    got = jax.jit(lambda w: mtl.combine(gradients, w, active))(weights)
+    expected = np.asarray(weights, np.float64) @ np.nan_to_num(matrix(stacked))
+    flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(got)])
+    np.testing.assert_allclose(flat, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 6])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_combine_keeps_the_leaf_dtype(num_tasks, dtype):
+    got = mtl.combine(make(num_tasks, dtype), jnp.ones(num_tasks))
+    assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
+
+
+def test_combine_per_leaf():
+    stacked = make(2)
+    weights = jnp.arange(8.0).reshape(4, 2)
+    got = products.combine_per_leaf(stacked, weights)
+    for i, name in enumerate(sorted(SHAPES)):
+        expected = weights[i, 0] * stacked[name][0] + weights[i, 1] * stacked[name][1]
+        np.testing.assert_allclose(got[name], expected, rtol=1e-6)

@@ -1,0 +1,494 @@
+"""The T x T solvers against exact oracles, their own optimality conditions, and abuse.
+
+Oracles run in float64 on the host: quadprog for the quadratic programs, Clarabel for
+CAGrad's cone program. Tolerances are about three times the error measured.
+"""
+
+import functools
+
+import clarabel
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import quadprog
+import scipy.sparse
+
+from mtl_optax.core import cagrad_solver, nash_solver, solvers
+
+FAMILIES = ("random", "conflict", "scales", "lowrank", "dup")
+SIZES = (1, 2, 3, 10, 50)
+DTYPES = (np.float32, np.float64)
+EPS = {np.float32: 2.0**-23, np.float64: 2.0**-52}
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def rows_of(family, num_tasks, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((num_tasks, 200))
+    if num_tasks == 1:
+        return rows
+    if family == "conflict":
+        rows = rows - 1.02 * rows.mean(0)
+    elif family == "scales":
+        rows *= rng.permutation(np.logspace(-3, 3, num_tasks))[:, None]
+    elif family == "lowrank":
+        rows = rng.standard_normal((num_tasks, 3)) @ rng.standard_normal((3, 200))
+    elif family == "dup":
+        rows[1] = rows[0]
+    return rows
+
+
+def gramians(rows, dtype):
+    """For the solver, and for the oracle, which needs a definite one."""
+    exact = rows @ rows.T
+    return exact.astype(dtype), exact
+
+
+def cosine(gramian):
+    norms = np.sqrt(np.diag(gramian))
+    return gramian / np.outer(norms, norms), norms
+
+
+def qp_oracle(matrix, linear):
+    eye = np.eye(len(linear))
+    return quadprog.solve_qp(matrix + 1e-13 * eye, -linear, eye, 0 * linear)[0]
+
+
+def min_norm_oracle(gramian):
+    """By the reduction: scale invariant, unlike a simplex constraint."""
+    cosines, norms = cosine(gramian)
+    inverse = norms.min() / norms
+    matrix = cosines + np.outer(inverse, inverse)
+    weights = np.maximum(qp_oracle(matrix, -inverse), 0) * inverse
+    return weights / weights.sum()
+
+
+def cagrad_oracle(rows, preference, c):
+    """The largest t with `<g_i, d> >= t` for all i and `|d - g0| <= c |g0|`."""
+    scale = np.linalg.norm(rows)
+    left, values, _ = np.linalg.svd(rows / scale, full_matrices=False)
+    rows = left * values
+    num_tasks, rank = rows.shape
+    centre = preference @ rows
+    radius = c * np.linalg.norm(centre)
+    constraints = np.zeros((num_tasks + 1 + rank, rank + 1))
+    constraints[:num_tasks, :rank], constraints[:num_tasks, -1] = -rows, 1
+    constraints[num_tasks + 1 :, :rank] = -np.eye(rank)
+    bound = np.concatenate([np.zeros(num_tasks), [radius], -centre])
+    cones = [clarabel.NonnegativeConeT(num_tasks), clarabel.SecondOrderConeT(rank + 1)]
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-13
+    objective = np.append(np.zeros(rank), -1.0)
+    problem = (scipy.sparse.csc_matrix((rank + 1, rank + 1)), objective)
+    problem += (scipy.sparse.csc_matrix(constraints), bound, cones, settings)
+    return clarabel.DefaultSolver(*problem).solve().x[-1] * scale**2
+
+
+def everyone(num_tasks):
+    return np.ones(num_tasks, bool)
+
+
+def is_stationary(family, num_tasks):
+    """Ten or more random directions in three dimensions surround the origin."""
+    return family == "lowrank" and num_tasks >= 10
+
+
+# Compiled once for each size and dtype of this file.
+PROJECT = jax.jit(jax.vmap(solvers.project_dual_cone, (None, 0)))
+MIN_NORM = jax.jit(solvers.min_norm_weights)
+IN_HULL = jax.jit(solvers.in_hull)
+NASH = jax.jit(nash_solver.nash_weights)
+CAGRAD = jax.jit(cagrad_solver.cagrad_weights)
+
+ONE = np.float32(1)
+
+over_sizes = pytest.mark.parametrize("num_tasks", SIZES)
+over_dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@over_sizes
+@over_dtypes
+def test_projection_matches_quadprog(num_tasks, dtype):
+    """Of each unit vector (UPGrad) and of the mean, for unit rows (DualProj)."""
+    tolerance = {np.float32: 1.5e-10, np.float64: 1e-14}[dtype]
+    for family in FAMILIES:
+        rows = rows_of(family, num_tasks)
+        gramian, exact = gramians(rows, dtype)
+        cosines, norms = cosine(exact)
+        unit = np.vstack([np.eye(num_tasks), np.full((1, num_tasks), 1 / num_tasks)])
+        weights = np.asarray(unit / norms, dtype)
+        with jax.enable_x64(dtype is np.float64):
+            got = np.asarray(PROJECT(gramian, weights), np.float64)
+        assert (got >= weights).all(), family
+        for u, v in zip(weights, got, strict=True):
+            linear = cosines @ (norms * u)
+            scale = np.abs(linear).max()
+            ours, best = norms * (v - u) / scale, qp_oracle(cosines, linear / scale)
+            value, least = (
+                0.5 * y @ cosines @ y + y @ linear / scale for y in (ours, best)
+            )
+            assert abs(value - least) <= tolerance, (family, value - least)
+            # KKT: no conflict, and no lift along a row that is not touched.
+            slope = cosines @ (norms * v) / scale
+            kkt = np.abs(np.minimum(ours, slope)).max()
+            assert kkt <= 15 * num_tasks * EPS[dtype], (family, kkt)
+
+
+@over_sizes
+@over_dtypes
+def test_min_norm_matches_quadprog(num_tasks, dtype):
+    relative = {np.float32: 1e-6, np.float64: 1e-12}[dtype]
+    for family in FAMILIES:
+        rows = rows_of(family, num_tasks)
+        gramian, exact = gramians(rows, dtype)
+        active = everyone(num_tasks)
+        with jax.enable_x64(dtype is np.float64):
+            weights = np.asarray(MIN_NORM(gramian, active), np.float64)
+            stationary = bool(IN_HULL(gramian, active))
+        best = min_norm_oracle(exact)
+        ours, least = weights @ exact @ weights, best @ exact @ best
+        size = np.trace(exact) / num_tasks**2
+        assert (weights >= 0).all(), family
+        assert abs(weights.sum() - 1) <= 4 * EPS[dtype], family
+        assert abs(ours - least) <= 4 * EPS[dtype] * size, (family, ours - least)
+        assert stationary == is_stationary(family, num_tasks), family
+        if not stationary:
+            assert abs(ours / least - 1) <= relative, (family, ours / least - 1)
+            # KKT: every row reaches at least as far along the min-norm point.
+            short = (ours - exact @ weights).max() / (np.abs(exact) @ weights).max()
+            assert short <= 4 * EPS[dtype], (family, short)
+
+
+@over_sizes
+@over_dtypes
+def test_nash_solves_its_equation(num_tasks, dtype):
+    """`a_i (G a)_i = 1`; cancellation in `G a` limits the conflicting family."""
+    for family in FAMILIES:
+        rows = rows_of(family, num_tasks)
+        gramian, _ = gramians(rows, dtype)
+        with jax.enable_x64(dtype is np.float64):
+            got = np.asarray(NASH(gramian, dtype(1)), np.float64)
+        assert np.isfinite(got).all(), family
+        if not is_stationary(family, num_tasks):
+            seen = gramian.astype(np.float64)
+            residual = np.abs(got * (seen @ got) - 1).max()
+            limit = (3e4 if family == "conflict" else 20) * EPS[dtype]
+            assert (got > 0).all(), family
+            assert residual <= limit, (family, residual)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 2.0, 10.0])
+@over_dtypes
+def test_alpha_fairness_solves_its_equation(alpha, dtype):
+    for num_tasks in (3, 10):
+        for family in ("random", "conflict", "dup"):
+            rows = rows_of(family, num_tasks)
+            gramian, _ = gramians(rows, dtype)
+            with jax.enable_x64(dtype is np.float64):
+                got = np.asarray(NASH(gramian, dtype(alpha)), np.float64)
+            seen = gramian.astype(np.float64)
+            residual = np.abs((seen @ got) * got ** (1 / alpha) - 1).max()
+            limit = (3e4 if family == "conflict" else 20) * EPS[dtype]
+            assert residual <= limit, (family, num_tasks, residual)
+
+
+def test_alpha_fairness_with_rows_of_different_size():
+    """Over six decades, some weights need the logarithms to be found at all."""
+    rows = rows_of("scales", 10)
+    gramian = rows @ rows.T
+    for alpha in (0.5, 2.0, 5.0, 10.0):
+        with jax.enable_x64(True):
+            got = np.asarray(NASH(gramian, np.float64(alpha)))
+        residual = np.abs((gramian @ got) * got ** (1 / alpha) - 1).max()
+        assert residual <= 1e-11, (alpha, residual)
+
+
+@over_sizes
+@over_dtypes
+def test_cagrad_matches_clarabel(num_tasks, dtype):
+    """The level reached, relative to the rows' and the ball's size.
+
+    Clarabel stops early at very different rows. So the bound that any simplex weights
+    give, here those found, certifies the optimum besides.
+    """
+    tolerance = {np.float32: 3e-7, np.float64: 1.5e-15}[dtype]
+    oracle = {np.float32: 3e-7, np.float64: 4e-10}[dtype]
+    preference = np.full(num_tasks, 1 / num_tasks)
+    for family in FAMILIES:
+        rows = rows_of(family, num_tasks)
+        gramian, exact = gramians(rows, dtype)
+        radius = np.sqrt(preference @ exact @ preference)
+        size = np.trace(exact) / num_tasks
+        for c in (0.5, 10.0):
+            args = gramian, preference.astype(dtype), dtype(c), everyone(num_tasks)
+            with jax.enable_x64(dtype is np.float64):
+                got = np.asarray(CAGRAD(*args), np.float64)
+            lift = got - preference.astype(dtype)
+            distance = np.sqrt(max(lift @ exact @ lift, 0))
+            level = (exact @ got).min()
+            gap = (cagrad_oracle(rows, preference, c) - level) / size / max(c, 1)
+            assert (lift >= 0).all(), family
+            assert distance <= (1 + 1e3 * EPS[dtype]) * c * radius, (family, c)
+            assert abs(gap) <= oracle, (family, c, gap)
+            if distance > 0.999 * c * radius:  # not inside, at a stationary point
+                simplex = lift / lift.sum()
+                bound = simplex @ exact @ preference
+                bound += c * radius * np.sqrt(max(simplex @ exact @ simplex, 0))
+                certified = (bound - level) / size / max(c, 1)
+                assert certified <= tolerance, (family, c, certified)
+
+
+def test_cagrad_limits():
+    """c = 0 gives g0 exactly; a large ball gives the direction of MGDA."""
+    rows = rows_of("random", 3)
+    with jax.enable_x64(True):
+        preference = np.array([0.5, 0.3, 0.2])
+        still = CAGRAD(rows @ rows.T, preference, np.float64(0), everyone(3))
+        far = np.asarray(
+            CAGRAD(rows @ rows.T, preference, np.float64(1e8), everyone(3))
+        )
+        short = np.asarray(MIN_NORM(rows @ rows.T, everyone(3)))
+    np.testing.assert_array_equal(still, preference)
+    np.testing.assert_allclose(far / far.sum(), short, atol=1e-7)
+
+
+def test_cagrad_at_a_stationary_point():
+    """Opposite rows: the nearest direction to g0 across both, if the ball has it."""
+    rows = np.array([[1.0, 0.0], [-1.0, 0.0], [3.0, 3.0]])
+    preference = np.full(3, 1 / 3)
+    with jax.enable_x64(True):
+        inside = np.asarray(
+            CAGRAD(rows @ rows.T, preference, np.float64(0.9), everyone(3))
+        )
+        outside = np.asarray(
+            CAGRAD(rows @ rows.T, preference, np.float64(0.5), everyone(3))
+        )
+    np.testing.assert_allclose(inside @ rows, [0, 1], atol=1e-12)
+    # Only the part along the opposite rows is shortened, as far as the ball goes.
+    np.testing.assert_allclose(outside @ rows, [1 - 0.5 * 2**0.5, 1], atol=1e-12)
+
+
+@over_dtypes
+def test_inactive_rows_do_not_count(dtype):
+    rows = rows_of("conflict", 10)
+    active = np.isin(np.arange(10), (1, 4, 8))
+    full, part = (r @ r.T for r in (rows, rows[active]))
+    preference = np.linspace(1, 2, 10).astype(dtype)
+    full, part = full.astype(dtype), part.astype(dtype)
+    some = preference[active]
+    with jax.enable_x64(dtype is np.float64):
+        pairs = (
+            (MIN_NORM(full, active), MIN_NORM(part, everyone(3))),
+            (
+                CAGRAD(full, preference, dtype(0.5), active),
+                CAGRAD(part, some, dtype(0.5), everyone(3)),
+            ),
+        )
+    for got, alone in pairs:
+        got = np.asarray(got)
+        assert (got[~active] == 0).all()
+        np.testing.assert_allclose(got[active], alone, rtol=1e2 * EPS[dtype])
+
+
+def test_min_norm_with_zero_rows():
+    gramian = np.diag(np.float32([1, 0, 4, 0, 0, 1, 1, 1, 1, 1]))
+    active = np.arange(10) != 4
+    share = MIN_NORM(gramian, active)
+    np.testing.assert_array_equal(share, np.isin(np.arange(10), (1, 3)) / 2)
+    np.testing.assert_array_equal(MIN_NORM(gramian, ~everyone(10)), np.zeros(10))
+
+
+def test_coordinate_sweeps_finish_an_unsolved_problem():
+    rows = rows_of("random", 10)
+    cosines, _ = cosine(rows @ rows.T)
+    linear = np.random.default_rng(1).standard_normal(10)
+    problem = jnp.float32(cosines), jnp.float32(linear), jnp.zeros(10)
+    swept = solvers._sweep(*problem, jnp.asarray(False))
+    np.testing.assert_allclose(swept, qp_oracle(cosines, linear), atol=1e-5)
+    kept = solvers._sweep(*problem, jnp.asarray(True))
+    np.testing.assert_array_equal(kept, np.zeros(10))
+
+
+def test_psd_eigh_drops_the_null_space():
+    rows = rows_of("lowrank", 10)
+    values, vectors, keep = solvers.psd_eigh(np.float32(rows @ rows.T))
+    assert int(keep.sum()) == 3
+    np.testing.assert_array_equal(values[~keep], 1)
+    rebuilt = (vectors * jnp.where(keep, values, 0)[None, :]) @ vectors.T
+    np.testing.assert_allclose(rebuilt, rows @ rows.T, rtol=1e-4, atol=1e-3)
+    assert int(solvers.psd_eigh(np.float32(rows @ rows.T), 0.999)[2].sum()) == 1
+    assert not solvers.psd_eigh(jnp.zeros((3, 3)))[2].any()
+
+
+def every_solver(gramian, preference, c, alpha, active):
+    """All public solvers in one computation."""
+    return {
+        "cosine": solvers.cosine_matrix(gramian),
+        "qp": solvers.nonnegative_qp(gramian, -preference),
+        "project": solvers.project_dual_cone(gramian, preference),
+        "min_norm": solvers.min_norm_weights(gramian, active),
+        "in_hull": solvers.in_hull(gramian, active),
+        "nash": nash_solver.nash_weights(gramian, alpha),
+        "cagrad": cagrad_solver.cagrad_weights(gramian, preference, c, active),
+        "eigh": solvers.psd_eigh(gramian),
+    }
+
+
+def arguments(gramian, dtype=np.float32, c=0.5, alpha=1.0):
+    num_tasks = gramian.shape[-1]
+    preference = np.full(num_tasks, 1 / num_tasks, dtype)
+    active = np.ones(num_tasks, bool)
+    return np.asarray(gramian, dtype), preference, dtype(c), dtype(alpha), active
+
+
+def hostile(num_tasks):
+    """Rows that break careless solvers, by name."""
+    signs = np.where(np.arange(num_tasks) % 2, -1.0, 1.0)[:, None]
+    spread = np.logspace(-6, 6, num_tasks)[:, None]
+    rows = rows_of("random", num_tasks)
+    opposite = signs * rows[:1]
+    first_zero = rows * (np.arange(num_tasks) > 0)[:, None]
+    angles = np.linspace(0, 2 * np.pi, num_tasks)[:, None]
+    circle = np.hstack([np.cos(angles), np.sin(angles)])
+    cases = {family: rows_of(family, num_tasks) for family in FAMILIES}
+    cases |= {"zero": 0 * rows, "one zero": first_zero, "same": 0 * rows + rows[:1]}
+    cases |= {"opposite": opposite, "opposite mixed": opposite * spread}
+    cases |= {
+        "mixed": rows * spread,
+        "circle": circle,
+        "zero mixed": first_zero * spread,
+    }
+    large = {f"{name} x 1e10": 1e10 * x for name, x in cases.items()}
+    small = {f"{name} x 1e-10": 1e-10 * x for name, x in cases.items()}
+    # Larger ones would no longer have a finite Gramian.
+    return {k: x for k, x in (cases | large | small).items() if np.abs(x).max() < 1e17}
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3, 50])
+def test_never_nan_and_compiles_once(num_tasks):
+    solve = jax.jit(lambda *args: every_solver(*args))  # a cache of its own
+    for name, rows in hostile(num_tasks).items():
+        with np.errstate(under="ignore"):
+            gramian = np.float32(rows) @ np.float32(rows).T
+        assert np.isfinite(gramian).all(), name
+        for c, alpha in ((0.5, 1.0), (0.0, 0.3), (1e3, 10.0)):
+            result = solve(*arguments(gramian, c=c, alpha=alpha))
+            for key, value in result.items():
+                for leaf in jax.tree.leaves(value):
+                    assert np.isfinite(leaf).all(), (name, key, c, alpha)
+    assert solve._cache_size() == 1
+
+
+def test_vmap_equals_loop():
+    """Over every argument; lanes need different numbers of steps."""
+
+    def solve(*args):
+        gramian, preference, c, alpha, active = args
+        return {
+            "project": solvers.project_dual_cone(gramian, preference),
+            "min_norm": solvers.min_norm_weights(gramian, active),
+            "nash": nash_solver.nash_weights(gramian, alpha),
+            "cagrad": cagrad_solver.cagrad_weights(gramian, preference, c, active),
+        }
+
+    rows = [rows_of(family, 10, seed=3) for family in ("random", "dup", "scales")]
+    inputs = [
+        arguments(r @ r.T, c=c, alpha=alpha)
+        for r, c, alpha in zip(rows, (0.1, 0.5, 2.0), (0.5, 1.0, 2.0), strict=True)
+    ]
+    batched = jax.jit(jax.vmap(solve))(*map(np.stack, zip(*inputs, strict=True)))
+    for i, (gramian, preference, c, alpha, active) in enumerate(inputs):
+        alone = {
+            "project": PROJECT(gramian, preference[None])[0],
+            "min_norm": MIN_NORM(gramian, active),
+            "nash": NASH(gramian, alpha),
+            "cagrad": CAGRAD(gramian, preference, c, active),
+        }
+        for key, value in alone.items():
+            np.testing.assert_allclose(batched[key][i], value, rtol=2e-5, err_msg=key)
+
+
+def test_scan_equals_loop():
+    rows = np.stack([rows_of("dup", 3, seed) for seed in range(3)])
+    gramians = np.float32(rows @ rows.swapaxes(1, 2))
+
+    def step(total, gramian):
+        weights = nash_solver.nash_weights(gramian)
+        return total + weights, weights
+
+    _, scanned = jax.lax.scan(step, jnp.zeros(3), gramians)
+    alone = np.stack([NASH(gramian, ONE) for gramian in gramians])
+    np.testing.assert_allclose(scanned, alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["random", "conflict"])
+def test_row_scales_do_not_matter(family):
+    """`norms * weights` stays; powers of two, so that the Gramian's digits do too."""
+    rows = np.float32(rows_of(family, 10))
+    gramian = rows @ rows.T
+    scale = np.float32(2.0) ** np.array([-20, 20, 7, -13, 0, 3, -3, 17, -9, 1])
+    scaled = gramian * scale[:, None] * scale[None, :]
+    weights = np.full((1, 10), 0.1, np.float32)
+    before, after = PROJECT(gramian, weights), PROJECT(scaled, weights / scale)
+    np.testing.assert_allclose(np.asarray(after) * scale, before, rtol=1e-5)
+    np.testing.assert_allclose(NASH(scaled, ONE) * scale, NASH(gramian, ONE), rtol=1e-5)
+
+
+def test_decimal_row_scales_do_not_matter():
+    rows = rows_of("random", 10)
+    scale = np.logspace(-6, 6, 10)
+    gramian, scaled = (np.float32(r @ r.T) for r in (rows, rows * scale[:, None]))
+    weights = np.full((1, 10), 0.1)
+    before = PROJECT(gramian, np.float32(weights))
+    after = PROJECT(scaled, np.float32(weights / scale))
+    np.testing.assert_allclose(np.asarray(after) * scale, before, rtol=1e-5)
+    np.testing.assert_allclose(NASH(scaled, ONE) * scale, NASH(gramian, ONE), rtol=1e-5)
+
+
+def equations(jaxpr):
+    """Those of a jaxpr and of every jaxpr inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def test_products_in_full_precision_and_no_callbacks():
+    rows = rows_of("random", 4)
+    jaxpr = jax.make_jaxpr(every_solver)(*arguments(rows @ rows.T)).jaxpr
+    found = list(equations(jaxpr))
+    names = {equation.primitive.name for equation in found}
+    products = [e for e in found if e.primitive.name == "dot_general"]
+    highest = jax.lax.Precision.HIGHEST
+    assert {"while", "cholesky", "eigh"} <= names
+    assert len(products) > 20
+    assert not any("callback" in name for name in names)
+    for equation in products:
+        assert equation.params["precision"] == (highest, highest), equation
+
+
+def test_lowers_for_every_platform():
+    rows = rows_of("random", 3)
+    traced = jax.jit(every_solver).trace(*arguments(rows @ rows.T))
+    for platform in ("cpu", "cuda", "tpu"):
+        assert traced.lower(lowering_platforms=(platform,)).as_text(), platform
+
+
+@over_dtypes
+def test_keeps_dtype(dtype):
+    rows = rows_of("random", 2)
+    with jax.enable_x64(dtype is np.float64):
+        call = functools.partial(jax.eval_shape, every_solver)
+        for leaf in jax.tree.leaves(call(*arguments(rows @ rows.T, dtype))):
+            assert leaf.dtype in (dtype, bool)

@@ -1,0 +1,337 @@
+"""Per-task gradients: values, isolation, cost, data parallelism, features."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import mtl_optax as mtl
+
+T = 3
+
+
+def make_params(seed=0):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    heads = {f"head{t}": jax.random.normal(keys[t], (6, 2)) for t in range(T)}
+    return {
+        "w1": 0.5 * jax.random.normal(keys[3], (4, 6)),
+        "w2": 0.5 * jax.random.normal(keys[4], (6, 6)),
+        **heads,
+    }
+
+
+def make_data(batch=16, seed=1):
+    k1, k2 = jax.random.split(jax.random.key(seed))
+    return jax.random.normal(k1, (batch, 4)), jax.random.normal(k2, (T, batch, 2))
+
+
+def trunk(params, x):
+    return jnp.tanh(jnp.tanh(x @ params["w1"]) @ params["w2"])
+
+
+def head_loss(params, z, y, t):
+    return jnp.mean((z @ params[f"head{t}"] - y) ** 2)
+
+
+def losses_dict(params, x, ys):
+    z = trunk(params, x)
+    return {f"task{t}": head_loss(params, z, ys[t], t) for t in range(T)}
+
+
+def losses_tuple(params, x, ys):
+    return tuple(losses_dict(params, x, ys).values())
+
+
+def losses_array(params, x, ys):
+    return jnp.stack(losses_tuple(params, x, ys))
+
+
+FORMS = {"dict": losses_dict, "tuple": losses_tuple, "array": losses_array}
+SHARED = {k: k.startswith("w") for k in make_params()}
+
+
+def reference(params, x, ys):
+    rows = [
+        jax.grad(lambda p, t=t: losses_tuple(p, x, ys)[t])(params) for t in range(T)
+    ]
+    return losses_array(params, x, ys), jax.tree.map(lambda *g: jnp.stack(g), *rows)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, T])
+@pytest.mark.contract
+def test_task_grads_are_each_tasks_gradient(form, chunk_size):
+    params, data = make_params(), make_data()
+    fn = mtl.task_grads(FORMS[form], chunk_size=chunk_size)
+    losses, grads = jax.jit(fn)(params, *data)
+    expected_losses, expected = reference(params, *data)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-6)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_order_of_a_dict_is_that_of_sorted_names():
+    losses, grads = mtl.task_grads(lambda p: {"z": 3 * p, "a": p, "m": 2 * p})(1.0)
+    np.testing.assert_array_equal(losses, [1, 2, 3])
+    np.testing.assert_array_equal(grads, [1, 2, 3])
+
+
+@pytest.mark.parametrize("transform", [mtl.task_grads, mtl.lazy_task_grads])
+def test_aux_is_returned_beside_the_losses(transform):
+    def losses_fn(params, x):
+        return {"a": jnp.sum(params * x), "b": jnp.sum(params)}, {"stats": 2 * x}
+
+    (losses, aux), _ = transform(losses_fn, has_aux=True)(jnp.ones(2), jnp.ones(2))
+    np.testing.assert_array_equal(losses, [2, 2])
+    np.testing.assert_array_equal(aux["stats"], [2, 2])
+
+
+def test_tasks_with_inputs_of_their_own_cost_one_backward_each():
+    """Three tasks with a batch each: T x (forward + backward), not T x T."""
+    params, (_, ys) = make_params(), make_data()
+    xs = tuple(jax.random.normal(jax.random.key(t), (64, 4)) for t in range(T))
+    ys = tuple(jnp.ones((64, 2)) for _ in range(T))
+
+    def own(params, xs, ys):
+        return {t: head_loss(params, trunk(params, xs[t]), ys[t], t) for t in range(T)}
+
+    def summed(params, xs, ys):
+        return sum(own(params, xs, ys).values())
+
+    stacked = flops(mtl.task_grads(own), params, xs, ys)
+    plain = flops(jax.value_and_grad(summed), params, xs, ys)
+    assert stacked < 1.1 * plain
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("form", ["dict", "tuple"])
+def test_nan_of_one_task_stays_in_its_row(form, lazy):
+    params, (x, ys) = make_params(), make_data()
+    ys = ys.at[1].set(jnp.nan)
+    active = jnp.array([True, False, True])
+    transform = mtl.lazy_task_grads if lazy else mtl.task_grads
+    tx = mtl.on_shared(mtl.cagrad(T), SHARED)
+
+    @jax.jit
+    def update(params):
+        _, grads = transform(FORMS[form])(params, x, ys)
+        return tx.update(grads, tx.init(params), params, active=active)[0]
+
+    chex.assert_tree_all_finite(update(params))
+    assert not jnp.all(jnp.isfinite(update_without_active(form, x, ys)(params)["w1"]))
+
+
+def update_without_active(form, x, ys):
+    def update(params):
+        _, grads = mtl.task_grads(FORMS[form])(params, x, ys)
+        return mtl.combine(grads, jnp.ones(T))
+
+    return update
+
+
+def flops(fn, *args):
+    return jax.jit(fn).lower(*args).compile().cost_analysis()["flops"]
+
+
+def temp_bytes(fn, *args):
+    return jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+def wide():
+    """A trunk whose matrices dominate, so that counts of passes show as ratios."""
+    keys = jax.random.split(jax.random.key(0), 2 + T)
+    params = {f"head{t}": jax.random.normal(keys[t], (256, 2)) for t in range(T)}
+    params["w1"] = jax.random.normal(keys[T], (4, 256))
+    params["w2"] = jax.random.normal(keys[T + 1], (256, 256))
+    return params, make_data(batch=64)
+
+
+def step(tx, transform):
+    def run(params, x, ys):
+        _, grads = transform(losses_dict)(params, x, ys)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    return run
+
+
+def test_lazy_cost_in_backward_passes():
+    params, data = wide()
+    plain = flops(jax.grad(lambda *a: sum(losses_tuple(*a))), params, *data)
+    forward = flops(losses_array, params, *data)
+    backward = plain - forward
+    lazy_unitary = flops(step(mtl.unitary(T), mtl.lazy_task_grads), params, *data)
+    stacked_unitary = flops(step(mtl.unitary(T), mtl.task_grads), params, *data)
+    assert lazy_unitary < plain * 1.02
+    assert stacked_unitary > forward + 0.9 * T * backward
+    lazy_mgda = flops(step(mtl.mgda(T), mtl.lazy_task_grads), params, *data)
+    assert lazy_mgda < flops(step(mtl.mgda(T), mtl.task_grads), params, *data) * 1.01
+
+
+def test_lazy_from_gramian_methods_build_no_stack():
+    params, data = wide()
+    lazy = temp_bytes(step(mtl.mgda(T), mtl.lazy_task_grads), params, *data)
+    stacked = temp_bytes(step(mtl.mgda(T), mtl.task_grads), params, *data)
+    copy = sum(x.nbytes for x in jax.tree.leaves(params)) * T
+    assert lazy < stacked - 0.5 * copy
+
+
+def test_lazy_gradients_cross_jit():
+    params, data = make_params(), make_data()
+    tx = mtl.upgrad(T)
+    _, lazy = jax.jit(mtl.lazy_task_grads(losses_dict))(params, *data)
+    _, stacked = jax.jit(mtl.task_grads(losses_dict))(params, *data)
+    got = jax.jit(tx.update)(lazy, tx.init(params), params)[0]
+    expected = tx.update(stacked, tx.init(params), params)[0]
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        optax.scale(0.1),
+        optax.clip(1.0),
+        optax.clip_by_global_norm(1.0),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(0.1),
+        optax.scale_by_learning_rate(0.1),
+    ],
+)
+def test_a_transformation_before_the_method_cannot_touch_lazy_gradients(before):
+    params, data = make_params(), make_data()
+    tx = optax.chain(before, mtl.mgda(T))
+    _, lazy = mtl.lazy_task_grads(losses_dict)(params, *data)
+    with pytest.raises((TypeError, ValueError, NotImplementedError)):
+        tx.update(lazy, tx.init(params), params)
+
+
+def test_custom_vjp_remat_and_scan_inside_losses():
+    """Lazy gradients linearise once and transpose per task; these must survive it."""
+
+    @jax.custom_vjp
+    def clipped(x):
+        return x**2
+
+    clipped.defvjp(lambda x: (x**2, x), lambda x, g: (jnp.clip(2 * x * g, -0.5, 0.5),))
+
+    def losses_fn(params, x):
+        z = jax.checkpoint(lambda p: jnp.tanh(clipped(x @ p)))(params)
+        z, _ = jax.lax.scan(lambda c, _: (jnp.sin(c @ params), None), z, None, length=3)
+        return {"a": jnp.sum(z), "b": jnp.mean(z**2)}
+
+    params = 0.3 * jax.random.normal(jax.random.key(0), (4, 4))
+    x = jnp.ones((2, 4))
+    _, grads = jax.jit(mtl.task_grads(losses_fn))(params, x)
+    for t, name in enumerate("ab"):
+        expected = jax.grad(lambda p, n=name: losses_fn(p, x)[n])(params)
+        np.testing.assert_allclose(grads[t], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_axis_name_averages_before_the_gramian(lazy, check_vma):
+    """Data parallel equals one device; aggregating on each device first does not."""
+    params, (x, ys) = make_params(), make_data(batch=32)
+    tx = mtl.on_shared(mtl.mgda(T), SHARED)
+    transform = mtl.lazy_task_grads if lazy else mtl.task_grads
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P(), P("data"), P(None, "data")),
+        out_specs=P(),
+        check_vma=check_vma,
+    )
+    def parallel(params, x, ys):
+        losses, grads = transform(losses_dict, axis_name="data")(params, x, ys)
+        return losses, tx.update(grads, tx.init(params), params)[0]
+
+    @functools.partial(jax.vmap, in_axes=(None, 0, 1), axis_name="data")
+    def each_first(params, x, ys):
+        _, grads = mtl.task_grads(losses_dict)(params, x, ys)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    expected_losses, grads = mtl.task_grads(losses_dict)(params, x, ys)
+    expected = tx.update(grads, tx.init(params), params)[0]
+    losses, got = parallel(params, x, ys)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-6)
+    local = each_first(params, x.reshape(4, 8, 4), ys.reshape(T, 4, 8, 2))
+    mean_of_local = jax.tree.map(lambda g: jnp.mean(g, axis=0), local)
+    assert jnp.max(jnp.abs(mean_of_local["w1"] - expected["w1"])) > 1e-3
+
+
+def feature_grads(**kwargs):
+    def heads(params, z, x, ys):
+        return {f"task{t}": head_loss(params, z, ys[t], t) for t in range(T)}
+
+    return mtl.feature_task_grads(
+        lambda params, x, ys: trunk(params, x), heads, **kwargs
+    )
+
+
+def feature_gramian(params, x, ys):
+    z = trunk(params, x)
+    rows = [
+        jax.grad(lambda z, t=t: head_loss(params, z, ys[t], t))(z) for t in range(T)
+    ]
+    flat = jnp.stack(rows).reshape(T, -1)
+    return jnp.matmul(flat, flat.T, precision="highest")
+
+
+def test_feature_task_grads_are_mgda_ub():
+    params, data = make_params(), make_data()
+    losses, lazy = jax.jit(feature_grads())(params, *data)
+    expected_losses, stacked = reference(params, *data)
+    gramian = feature_gramian(params, *data)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-6)
+    np.testing.assert_allclose(lazy.gramian, gramian, rtol=1e-5, atol=1e-8)
+
+    tx = mtl.on_shared(mtl.mgda(T), SHARED)
+    update, state = tx.update(lazy, tx.init(params), params)
+    same = mtl.on_shared(mtl.mgda(T), SHARED)
+    expected, _ = same.update(
+        stacked, same.init(params), params, precomputed_gramian=gramian
+    )
+    chex.assert_trees_all_close(update, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jnp.sum(mtl.task_weights(state)), 1, rtol=1e-6)
+
+
+def test_feature_task_grads_cost_one_pass_through_the_trunk():
+    params, data = wide()
+
+    def run(params, x, ys):
+        tx = mtl.on_shared(mtl.mgda(T), SHARED)
+        _, lazy = feature_grads()(params, x, ys)
+        return tx.update(lazy, tx.init(params), params)[0]
+
+    plain = flops(jax.grad(lambda *a: sum(losses_tuple(*a))), params, *data)
+    assert flops(run, params, *data) < 1.15 * plain
+
+
+def test_feature_gramian_over_a_data_axis():
+    params, (x, ys) = make_params(), make_data(batch=32)
+
+    @functools.partial(jax.vmap, in_axes=(None, 0, 1), axis_name="data")
+    def parallel(params, x, ys):
+        return feature_grads(axis_name="data")(params, x, ys)[1].gramian
+
+    got = parallel(params, x.reshape(4, 8, 4), ys.reshape(T, 4, 8, 2))[0]
+    np.testing.assert_allclose(
+        got, feature_gramian(params, x, ys), rtol=1e-4, atol=1e-8
+    )
+
+
+def test_feature_aux():
+    fn = mtl.feature_task_grads(
+        lambda p: (2 * p, "aux"), lambda p, z: (jnp.sum(z), jnp.sum(p)), has_aux=True
+    )
+    (losses, aux), lazy = fn(jnp.ones(2))
+    assert aux == "aux"
+    np.testing.assert_array_equal(losses, [4, 2])
+    np.testing.assert_array_equal(lazy.stack(), [[2, 2], [1, 1]])
