@@ -29,7 +29,11 @@ from mtl_optax.from_losses.constant import constant
 from mtl_optax.from_losses.mean import mean
 from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
+from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
 from mtl_optax.wrappers.on_shared import on_shared
+from mtl_optax.wrappers.per_task import per_task
+from mtl_optax.wrappers.sam import drop_extra_args, safe_normalize
+from mtl_optax.wrappers.skip_nonfinite_tasks import skip_nonfinite_tasks
 
 __version__ = "0.1.0"
 
@@ -62,5 +66,10 @@ __all__ = [
     # from_gradients: T backward passes and T copies.
     "graddrop",
     # Wrappers.
+    "accumulate_tasks",
+    "drop_extra_args",
     "on_shared",
+    "per_task",
+    "safe_normalize",
+    "skip_nonfinite_tasks",
 ]

@@ -122,7 +122,8 @@ def from_weighting(
         losses = checks.losses_vector(losses, updates, num_tasks)
         mask = checks.active_mask(active, num_tasks)
         if checks.is_empty(updates):
-            return products.combine(updates, state.task_weights), state
+            lazy = isinstance(updates, LazyTaskGrads)
+            return (updates.like() if lazy else updates), state
 
         gramian, gradients = precomputed_gramian, updates
         if weighting.uses_gramian and gramian is None:
@@ -228,7 +229,7 @@ def _weigh(
     mask: jax.Array | None,
     extra_args: dict[str, Any],
 ) -> tuple[jax.Array, jax.Array, jax.Array | None, Any]:
-    """Weights to record, weights to apply, masked Gramian, the weighting's new state."""
+    """Weights to record, weights to apply, masked Gramian, and new state."""
     active = jnp.ones(num_tasks, bool) if mask is None else mask
     if mask is not None and gramian is not None:
         gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)

@@ -1,0 +1,92 @@
+"""per_task: a transformation run on each task's gradient, before they are combined."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks
+from mtl_optax.core.lazy import LazyTaskGrads
+
+
+def per_task(
+    tx: optax.GradientTransformation, num_tasks: int
+) -> optax.GradientTransformationExtraArgs:
+    r"""Runs an ordinary transformation on each task's gradient on its own.
+
+    .. math:: g_t \leftarrow \text{tx}_t(g_t), \quad t = 1 \ldots T
+
+    With `optax.scale_by_adam` and a plain sum after it this is AdaTask, one Adam a
+    task, whose updates do not depend on the scale of any loss; with
+    `optax.clip_by_global_norm` it clips each task's gradient, with `optax.trace` it
+    gives each task a momentum.
+
+    Args:
+      tx: a transformation of gradients shaped like the parameters.
+      num_tasks: T, a Python int.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]` into stacked ones, to
+      stand before a method in a chain. Lazy gradients are stacked first, and their
+      losses do not travel on: pass `losses=` to methods that need them. The state of
+      tasks that are not `active` stays, and their rows become zero.
+
+    Raises:
+      ValueError: for gradients that are not stacked, or another task count.
+
+    Cost: T backward passes and T copies of gradient and state of `tx`.
+
+    When not to use it: for a transformation of the combined update, which goes after
+    the method and costs one copy. Note that Adam for each task destroys the ratio of
+    the tasks' gradient norms, on which MGDA, CAGrad and others decide.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, mtl_optax as mtl
+      >>> clip = mtl.per_task(optax.clip_by_global_norm(1.0), num_tasks=2)
+      >>> tx = optax.chain(clip, mtl.unitary(num_tasks=2))
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[3.0, 0.0], [0.0, 0.5]])}
+      >>> tx.update(grads, tx.init(params), params)[0]
+      {'w': Array([1. , 0.5], dtype=float32)}
+
+    References:
+      Yang et al., `AdaTask: A Task-aware Adaptive Learning Rate Approach to Multi-task
+      Learning <https://arxiv.org/abs/2211.15055>`_, 2023.
+    """
+    num_tasks = checks.static_int("num_tasks", num_tasks)
+    each = optax.with_extra_args_support(tx)
+
+    def init(params: optax.Params) -> Any:
+        # Broadcasting keeps the sharding of the parameters; vmap of init loses it.
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (num_tasks, *jnp.shape(x))), each.init(params)
+        )
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        active: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        checks.task_gradients(updates, num_tasks, params)
+        mask = checks.active_mask(active, num_tasks)
+        stacked = updates.stack() if isinstance(updates, LazyTaskGrads) else updates
+
+        def one(gradient: Any, state: Any) -> Any:
+            return each.update(gradient, state, params, **extra_args)
+
+        new, new_state = jax.vmap(one)(stacked, state)
+        if mask is None:
+            return new, new_state
+        new = jax.tree.map(lambda x: _where(mask, x, jnp.zeros_like(x)), new)
+        keep = jax.tree.map(lambda x, old: _where(mask, x, old), new_state, state)
+        return new, keep
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _where(mask: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (yes.ndim - 1)), yes, no)

@@ -1,0 +1,100 @@
+"""skip_nonfinite_tasks: one task's NaN or infinity costs that task's step, no more."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks
+from mtl_optax.core.lazy import LazyTaskGrads
+
+
+class SkipNonfiniteTasksState(NamedTuple):
+    """State of skip_nonfinite_tasks."""
+
+    nonfinite_counts: jax.Array  # [T] int32, steps that each task was skipped
+    inner: Any  # state of the wrapped chain
+
+
+def skip_nonfinite_tasks(
+    tx: optax.GradientTransformation, num_tasks: int
+) -> optax.GradientTransformationExtraArgs:
+    r"""Makes a task inactive in every step in which its gradient or loss is not finite.
+
+    .. math:: \text{active}_t \leftarrow \text{active}_t \wedge \text{finite}(g_t, L_t)
+
+    Args:
+      tx: a method, or a chain that begins with one.
+      num_tasks: T, a Python int.
+
+    Returns:
+      A transformation like `tx` whose state counts, in `nonfinite_counts` `[T]`, how
+      often each task was skipped (steps in which it was not active do not count). If
+      all tasks are skipped the method's update is zero. Lazy gradients are stacked
+      first.
+
+    Raises:
+      ValueError: for gradients that are not stacked, or another task count.
+
+    Cost: one more read of the gradients; T backward passes and T copies.
+
+    When not to use it: if a NaN should stop the run. It cannot separate tasks whose
+    losses came as one array `[T]`, where a NaN spreads to all rows in the backward
+    pass: return them as a dict or tuple.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> tx = mtl.skip_nonfinite_tasks(mtl.mean(num_tasks=2), num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 2.0], [jnp.nan, 0.0]])}
+      >>> update, state = tx.update(grads, tx.init(params), params)
+      >>> update["w"], state.nonfinite_counts
+      (Array([1., 2.], dtype=float32), Array([0, 1], dtype=int32))
+
+    References:
+      `optax.apply_if_finite`, which drops the whole step instead.
+    """
+    num_tasks = checks.static_int("num_tasks", num_tasks)
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params: optax.Params) -> SkipNonfiniteTasksState:
+        counts = jnp.zeros(num_tasks, jnp.int32)
+        return SkipNonfiniteTasksState(counts, inner.init(params))
+
+    def update(
+        updates: Any,
+        state: SkipNonfiniteTasksState,
+        params: optax.Params | None = None,
+        *,
+        losses: Any = None,
+        active: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SkipNonfiniteTasksState]:
+        checks.task_gradients(updates, num_tasks, params)
+        losses = checks.losses_vector(losses, updates, num_tasks)
+        present = checks.active_mask(active, num_tasks)
+        present = jnp.ones(num_tasks, bool) if present is None else present
+        stacked = updates.stack() if isinstance(updates, LazyTaskGrads) else updates
+        finite = _finite_tasks(stacked, num_tasks)
+        if losses is not None:
+            finite &= jnp.isfinite(losses)
+        new, inner_state = inner.update(
+            stacked,
+            state.inner,
+            params,
+            losses=losses,
+            active=present & finite,
+            **extra_args,
+        )
+        counts = state.nonfinite_counts + (present & ~finite).astype(jnp.int32)
+        return new, SkipNonfiniteTasksState(counts, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _finite_tasks(stacked: optax.Updates, num_tasks: int) -> jax.Array:
+    finite = jnp.ones(num_tasks, bool)
+    for leaf in jax.tree.leaves(stacked):
+        finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+    return finite
