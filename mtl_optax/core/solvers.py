@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import cho_solve
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 Array = jax.Array
 
@@ -88,17 +88,15 @@ def in_hull(gramian: Array, active: Array) -> Array:
     return stationary_weights(cosines, active & (norms > 0))[0]
 
 
-def psd_eigh(
-    matrix: Array, cutoff: ArrayLike | None = None
-) -> tuple[Array, Array, Array]:
-    """Eigenvalues, eigenvectors, and which values exceed `cutoff` times the largest.
+def psd_eigh(matrix: Array) -> tuple[Array, Array, Array]:
+    """Eigenvalues, eigenvectors, and which exceed `noise_floor` times the largest.
 
-    The values below (by default `noise_floor`) are replaced by 1, to divide by.
+    The values below are replaced by 1, to divide by. For matrices whose diagonal is of
+    one size, such as cosines; `jacobi_eigh` is for the others.
     """
-    if cutoff is None:
-        cutoff = noise_floor(matrix.shape[0], matrix.dtype)
     values, vectors = jnp.linalg.eigh(matrix)
-    keep = values > cutoff * jnp.maximum(values[-1], 0)
+    floor = noise_floor(matrix.shape[0], matrix.dtype)
+    keep = values > floor * jnp.maximum(values[-1], 0)
     return jnp.where(keep, values, 1), vectors, keep
 
 

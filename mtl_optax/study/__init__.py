@@ -1,0 +1,1 @@
+"""The command `mtl-optax study`: methods compared on data that needs no download."""

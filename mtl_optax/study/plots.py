@@ -1,0 +1,185 @@
+"""The figures of a report. One colour a method, the same in every figure and report."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from mtl_optax.study.methods import SINGLE_TASK
+from mtl_optax.study.stress import SCALES, Results
+
+# Okabe and Ito's palette, safe for colour-blind readers, for the default methods; then
+# dark ones of Paul Tol's.
+COLOURS = {
+    "unitary": "#000000",
+    "pcgrad": "#E69F00",
+    "cagrad": "#0072B2",
+    "mgda": "#D55E00",
+    "imtl_g": "#009E73",
+    "upgrad": "#56B4E9",
+    "single_task": "#7F7F7F",
+    "nash_mtl": "#CC79A7",
+    "aligned_mtl": "#999933",
+    "mean": "#882255",
+    "uw": "#332288",
+    "graddrop": "#AA4499",
+}
+# With two tasks PCGrad is exactly twice UPGrad; dashes let one be seen on the other.
+DASHED = ("upgrad", "mean", "nash_mtl")
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+}
+SHARE_LIMIT = 1e-5  # shares nearer to 0 or 1 are drawn here
+
+
+def write(folder: Path, results: Results) -> dict[str, str]:
+    """Writes the figures as PNG; returns file name -> caption."""
+    figures = {
+        "accuracy.png": (
+            accuracy,
+            "Test accuracy; bars, where wider than the dot, are ± 1 sd over seeds.",
+        ),
+        "shares.png": (
+            shares,
+            f"What the scaled task gets of each update: task weight times loss scale, "
+            f"normalised; median over seeds and {_window(results)} steps. Shares "
+            f"nearer to 0 or 100 % than {100 * SHARE_LIMIT:g} % are drawn there.",
+        ),
+        "losses.png": (
+            losses,
+            f"Training losses before scaling; mean over seeds and "
+            f"{_window(results)} steps.",
+        ),
+    }
+    for name, (draw, _) in figures.items():
+        with matplotlib.rc_context(STYLE):
+            draw(results).savefig(folder / name)
+    return {name: caption for name, (_, caption) in figures.items()}
+
+
+def accuracy(results: Results) -> Figure:
+    """A panel a task, a row a method: hollow at scale 1, filled at the large scale."""
+    height = 1.5 + 0.38 * len(results.outcomes)
+    figure, axes = _panels(1, len(results.tasks), (9, height), sharex=True, sharey=True)
+    for t, (ax, task) in enumerate(zip(axes[0], results.tasks, strict=True)):
+        for row, (method, outcome) in enumerate(results.outcomes.items()):
+            runs = outcome.accuracy["test"][:, :, t]
+            mean, sd = runs.mean(axis=1), _sd(runs)
+            colour = COLOURS[method]
+            heights = [row - 0.12, row + 0.12]
+            ax.plot(mean, heights, color=colour, lw=1, alpha=0.6)
+            for s, face in enumerate(["white", colour]):
+                ax.errorbar(
+                    *(mean[s], heights[s]),
+                    xerr=sd[s],
+                    fmt="o",
+                    color=colour,
+                    markerfacecolor=face,
+                    capsize=2,
+                )
+        ax.set(title=_title(task, t), xlabel="test accuracy / %")
+    axes[0, 0].set_yticks(range(len(results.outcomes)), list(results.outcomes))
+    axes[0, 0].invert_yaxis()
+    for s, face in enumerate(["white", "black"]):
+        axes[0, 0].plot(
+            [], [], "o", color="black", mfc=face, label=f"loss scale ×{SCALES[s]}"
+        )
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def shares(results: Results) -> Figure:
+    """A panel a scale: share of the scaled task over training."""
+    figure, axes = _panels(1, len(SCALES), (9, 4), sharey=True)
+    for s, (ax, scale) in enumerate(zip(axes[0], SCALES, strict=True)):
+        for method, outcome in results.outcomes.items():
+            values = outcome.shares[:, s, :, 0]
+            if np.isfinite(values[0]).all():
+                middle = np.nanmedian(_windows(values, results), axis=(1, 2))
+                middle = np.clip(middle, SHARE_LIMIT, 1 - SHARE_LIMIT)
+                _curve(ax, method, middle, results)
+        ax.set_yscale("logit")
+        ax.set_ylim(SHARE_LIMIT / 2, 1 - SHARE_LIMIT / 2)
+        ticks = [1e-4, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.9999]
+        ax.yaxis.set_major_locator(FixedLocator(ticks))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set(title=f"loss of {results.tasks[0]} ×{scale}", xlabel="step")
+    axes[0, 0].set_ylabel(f"share of {results.tasks[0]} / %, logit scale")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def losses(results: Results) -> Figure:
+    """A row a task, a column a scale."""
+    figure, axes = _panels(
+        len(results.tasks), len(SCALES), (9, 6.5), sharex=True, sharey=True
+    )
+    for t, task in enumerate(results.tasks):
+        for s, scale in enumerate(SCALES):
+            ax = axes[t, s]
+            for method, outcome in results.outcomes.items():
+                values = _windows(outcome.losses[:, s, :, t], results)
+                _curve(ax, method, values.mean(axis=(1, 2)), results)
+            ax.set_yscale("log")
+            ax.set_title(f"{task}, with the loss of {results.tasks[0]} ×{scale}")
+        axes[t, 0].set_ylabel("cross-entropy / nat")
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def _panels(rows: int, columns: int, size: tuple[float, float], **share: Any) -> Any:
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **share)
+
+
+def _title(task: str, index: int) -> str:
+    return f"{task} (loss scaled)" if index == 0 else f"{task} (loss as it is)"
+
+
+def _sd(runs: NDArray) -> NDArray:
+    """Over the last axis; 0 for one run, which draws no bar."""
+    return runs.std(axis=-1, ddof=1) if runs.shape[-1] > 1 else np.zeros(len(runs))
+
+
+def _window(results: Results) -> int:
+    return max(1, results.settings.steps // 50)
+
+
+def _windows(values: NDArray, results: Results) -> NDArray:
+    """`[steps, seeds]` as `[windows, steps a window, seeds]`; a rest is left out."""
+    width = _window(results)
+    count = len(values) // width
+    return values[: count * width].reshape(count, width, -1)
+
+
+def _curve(ax: Any, method: str, values: NDArray, results: Results) -> None:
+    width = _window(results)
+    steps = width * (np.arange(len(values)) + 0.5)
+    style: dict[str, Any] = {"lw": 2, "linestyle": "solid"}
+    if method in DASHED:
+        style["linestyle"] = (0, (4, 3))
+    if method == SINGLE_TASK:  # the reference, broad and behind
+        style = {"lw": 6, "alpha": 0.4, "zorder": 1}
+    ax.plot(steps, values, color=COLOURS[method], label=method, **style)
+
+
+def _legend(figure: Figure, ax: Any) -> None:
+    handles, names = ax.get_legend_handles_labels()
+    if names:
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=min(7, len(names))
+        )

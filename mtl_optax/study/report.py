@@ -1,0 +1,186 @@
+"""What a study leaves in its folder: metrics.csv, config.json, figures, report.html."""
+
+import base64
+import csv
+import json
+import os
+import platform
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import mtl_optax
+from mtl_optax.study import plots, runner, screen, verdicts
+from mtl_optax.study.data import CREDITS, NUM_IMAGES, NUM_SCANS
+from mtl_optax.study.stress import SCALES, Results
+
+COLUMNS = ("method", "scale", "seed", "task", "split", "accuracy")
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+       max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
+         white-space: nowrap; }
+th:first-child, td:first-child, th.text, td.text { text-align: left; }
+.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
+       margin-right: .5em; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
+figcaption, footer, .small { color: #555; font-size: .9rem; }
+.warning { border-left: 4px solid #D55E00; padding-left: 1rem; }
+"""
+
+
+def write(folder: Path, results: Results, command: str, seconds: float) -> None:
+    """Writes everything into the folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = config(results, command, seconds)
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        rows.writerows(metrics(results))
+    (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
+    captions = plots.write(folder, results)
+    page = html(results, configuration, folder, captions)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def metrics(results: Results) -> list[tuple[Any, ...]]:
+    """One row a number, in the order of COLUMNS."""
+    return [
+        (method, scale, seed, task, split, f"{values[s, seed, t]:.4f}")
+        for method, outcome in results.outcomes.items()
+        for split, values in outcome.accuracy.items()
+        for s, scale in enumerate(SCALES)
+        for seed in range(results.settings.seeds)
+        for t, task in enumerate(results.tasks)
+    ]
+
+
+def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
+    """All that is needed to run it again, and how long it took."""
+    settings = results.settings
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+    return {
+        "study": "stress",
+        "command": command,
+        "methods": settings.methods,
+        "seeds": list(range(settings.seeds)),
+        "steps": settings.steps,
+        "optimizer": "adam",
+        "learning_rate": settings.learning_rate,
+        "schedule": "cosine to 0",
+        "batch_size": runner.BATCH_SIZE,
+        "loss_scales": SCALES,
+        "scaled_task": results.tasks[0],
+        "tasks": results.tasks,
+        "scans": NUM_SCANS,
+        "images": NUM_IMAGES,
+        "quick": settings.quick,
+        "versions": {name: version(name) for name in packages}
+        | {"python": platform.python_version(), "mtl_optax": mtl_optax.__version__},
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "cpu_count": os.cpu_count(),
+        "wall_seconds": round(seconds, 1),
+        "seconds": {
+            method: {
+                "compile": round(outcome.compile_seconds, 2),
+                "train": round(outcome.run_seconds, 2),
+            }
+            for method, outcome in results.outcomes.items()
+        },
+    }
+
+
+def html(
+    results: Results,
+    configuration: dict[str, Any],
+    folder: Path,
+    captions: dict[str, str],
+) -> str:
+    """The page; it needs no other file and no network."""
+    settings, tasks = results.settings, results.tasks
+    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if settings.quick else ""
+    sentences = [outcome.sentence for outcome in results.outcomes.values()]
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>mtl-optax: loss-scale stress</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>Loss-scale stress</h1>
+<p>Two digits overlap in each image; one network names the {tasks[0]} and the
+{tasks[1]} one. Units of a loss are arbitrary. What becomes of each method when the loss
+of {tasks[0]} is multiplied by {SCALES[1]}, and nothing else changes?</p>
+{warning}
+<h2>Verdicts</h2>
+<ul>{"".join(f"<li>{escape(text)}</li>" for text in sentences)}</ul>
+<p><strong>{escape(results.null)}</strong></p>
+<h2>Test accuracy</h2>
+<p class="small">Percent, mean ± sd over {settings.seeds} seed(s), after
+{settings.steps} steps; × is the factor on the loss of {tasks[0]}.</p>
+{_accuracy_table(results)}
+{"".join(_figure(folder / name, text) for name, text in captions.items())}
+<h2>Rules</h2>
+<p>{escape(verdicts.RULE)}</p>
+<p>Null: {escape(verdicts.NULL_RULE)}</p>
+<p>All methods share start, batches, network (trunk 144-128-64, ReLU, a linear head for
+each task), Adam and its learning rate {settings.learning_rate:g}, which falls to 0 on a
+cosine. Methods act on the trunk; each head gets its own gradient. Nothing is chosen on
+test data: the last parameters count. Scans are split into training, validation and test
+before any are composed. single_task trains each task in a network of its own.</p>
+<h2>Seconds a method</h2>
+{_time_table(results)}
+<details>
+<summary>Configuration, also in config.json</summary>
+<pre class="small table">{escape(json.dumps(configuration, indent=2))}</pre>
+</details>
+<footer><p>{escape(CREDITS)}</p></footer>
+</body>
+</html>
+"""
+
+
+def _accuracy_table(results: Results) -> str:
+    head = [f"{task} ×{scale}" for scale in SCALES for task in results.tasks]
+    rows = {
+        method: [*screen.cells(outcome.accuracy["test"]), outcome.verdict]
+        for method, outcome in results.outcomes.items()
+    }
+    return _table(["method", *head, "verdict"], rows)
+
+
+def _time_table(results: Results) -> str:
+    rows = {
+        method: [f"{outcome.compile_seconds:.1f}", f"{outcome.run_seconds:.1f}"]
+        for method, outcome in results.outcomes.items()
+    }
+    return _table(["method", "compile", "train"], rows)
+
+
+def _table(head: list[str], rows: dict[str, list[str]]) -> str:
+    def row(tag: str, cells: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+    def dot(method: str) -> str:
+        colour = plots.COLOURS[method]
+        return f'<span class="dot" style="background:{colour}"></span>{method}'
+
+    body = "".join(row("td", [dot(method), *cells]) for method, cells in rows.items())
+    return f'<div class="table"><table>{row("th", head)}{body}</table></div>'
+
+
+def _figure(file: Path, caption: str) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )

@@ -1,0 +1,135 @@
+"""From accuracies at two loss scales to one word and one sentence a method.
+
+Pure functions of small arrays. Axes are always (scale, seed, task), accuracies in
+percent; the runs of one seed are paired: same start, same batches.
+"""
+
+import numpy as np
+from jax.scipy.special import betainc
+from numpy.typing import NDArray
+
+POINTS = 2.0  # a task that loses more than this has lost
+SAME = 1e-3  # shares that differ by less are equal
+
+RULE = (
+    f"A task loses when its test accuracy at the large scale, minus that at scale 1 of "
+    f"the same seed, is below -{POINTS:g} points in the mean over seeds. dominated: "
+    f"the other task loses; over-corrects: the task with the scaled loss loses; fails: "
+    f"both lose. Else invariant: the shares of the tasks in the first update (task "
+    f"weight times loss scale, normalised) agree within {SAME:g} between the scales, "
+    f"in every seed; else robust."
+)
+
+NULL_RULE = (
+    "At scale 1, for each method and task: the mean over seeds of its test accuracy "
+    "minus that of unitary at the same seed, against twice the sd of these "
+    "differences. By chance one comparison in 90 passes it with 5 seeds, one in 5 "
+    "with 2. The single-task reference takes no part."
+)
+
+
+def shares(task_weights: NDArray, loss_scales: NDArray) -> NDArray:
+    """Share of each unscaled task gradient in the update, summing to 1."""
+    effective = task_weights * loss_scales
+    with np.errstate(divide="ignore", invalid="ignore"):  # no update, no shares
+        return effective / effective.sum(axis=-1, keepdims=True)
+
+
+def verdict(accuracy: NDArray, first_shares: NDArray, scaled: int = 0) -> str:
+    """The verdict of RULE.
+
+    Args:
+      accuracy: `[2, seeds, T]`, at scale 1 and at the large one.
+      first_shares: `[2, seeds, T]`, of the first step; NaN without task weights.
+      scaled: index of the task whose loss is scaled.
+    """
+    loses = (accuracy[1] - accuracy[0]).mean(axis=0) < -POINTS
+    other_loses = np.delete(loses, scaled).any()
+    if loses[scaled]:
+        return "fails" if other_loses else "over-corrects"
+    if other_loses:
+        return "dominated"
+    # NaN agrees with nothing: without weights nobody can say "invariant".
+    same = np.abs(first_shares[1] - first_shares[0]) <= SAME
+    return "invariant" if same.all() else "robust"
+
+
+def sentence(
+    method: str,
+    verdict: str,
+    accuracy: NDArray,
+    tasks: tuple[str, ...],
+    scale: float,
+    scaled: int = 0,
+) -> str:
+    """The verdict with the numbers that it rests on."""
+    before, after = accuracy.mean(axis=1)
+    change = (accuracy[1] - accuracy[0]).mean(axis=0)
+    falls = " and ".join(
+        f"{task} falls from {before[t]:.1f} to {after[t]:.1f}"
+        for t, task in enumerate(tasks)
+        if change[t] < -POINTS
+    )
+    holds = ", ".join(
+        f"{task} {before[t]:.1f} to {after[t]:.1f}" for t, task in enumerate(tasks)
+    )
+    times = f"multiplied by {scale:g}"
+    return {
+        "dominated": f"{method} is dominated: {falls} when the loss of "
+        f"{tasks[scaled]} is {times}.",
+        "over-corrects": f"{method} over-corrects: {falls} when its loss is {times}.",
+        "fails": f"{method} fails: {falls} when the loss of {tasks[scaled]} is "
+        f"{times}.",
+        "invariant": f"{method} is invariant: the first update shares out alike at "
+        f"both scales, and accuracy holds ({holds}).",
+        "robust": f"{method} is robust: no task loses more than {POINTS:g} points "
+        f"({holds}).",
+    }[verdict]
+
+
+def null_statement(
+    accuracy: dict[str, NDArray], tasks: tuple[str, ...], baseline: str = "unitary"
+) -> str:
+    """Whether any method differs from the plain sum where scales are equal.
+
+    Args:
+      accuracy: method -> `[seeds, T]` at scale 1, without the single-task reference.
+      tasks: names of the T tasks.
+      baseline: the method to compare with.
+    """
+    others = [method for method in accuracy if method != baseline]
+    if baseline not in accuracy or not others:
+        return (
+            f"At equal scales no statement is possible without {baseline} and another."
+        )
+    if len(accuracy[baseline]) < 2:
+        return "At equal scales no statement is possible from one seed: it has no sd."
+    found, largest = [], 0.0
+    for method in others:
+        difference = accuracy[method] - accuracy[baseline]
+        mean, sd = difference.mean(axis=0), difference.std(axis=0, ddof=1)
+        largest = max(largest, np.abs(mean).max())
+        found += [
+            f"{method} on {task} ({mean[t]:+.2f} ± {sd[t]:.2f} points)"
+            for t, task in enumerate(tasks)
+            if abs(mean[t]) > 2 * sd[t]
+        ]
+    if not found:
+        return (
+            f"At equal scales no method differs from {baseline} by more than 2 sd; the "
+            f"largest mean difference is {largest:.2f} points."
+        )
+    comparisons = len(others) * len(tasks)
+    by_chance = comparisons * chance(len(accuracy[baseline]))
+    return (
+        f"At equal scales these differ from {baseline} by more than 2 sd of the paired "
+        f"difference: {', '.join(found)}; no other does. Chance alone would name about "
+        f"{by_chance:.1f} of {comparisons}; the largest mean difference is "
+        f"{largest:.2f} points."
+    )
+
+
+def chance(seeds: int) -> float:
+    """How often normal differences of mean 0 have a mean beyond 2 of their sd."""
+    freedom = seeds - 1  # a t of 2 sqrt(seeds)
+    return float(betainc(freedom / 2, 0.5, freedom / (freedom + 4 * seeds)))

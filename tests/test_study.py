@@ -1,0 +1,382 @@
+"""The study command: its data, its one runner, its verdicts, and what it writes."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import combinations
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import mtl_optax
+from mtl_optax.study import cli, data, methods, plots, report, runner, stress, verdicts
+from mtl_optax.study.model import digits_problem
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = stress.Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return stress.run(TINY)
+
+
+# --- Data -----------------------------------------------------------------------------
+
+
+def test_scans_are_split_before_composing():
+    parts = data.split_scans(np.random.default_rng(0))
+    assert {name: len(part) for name, part in parts.items()} == data.NUM_SCANS
+    for one, other in combinations(parts.values(), 2):
+        assert not set(one) & set(other)
+    assert set(np.concatenate(list(parts.values()))) == set(range(1797))
+
+
+def test_images_hold_scans_of_their_own_split_only():
+    scans = load_digits().data.reshape(-1, 8, 8).astype(np.float32) / 16
+    parts = data.split_scans(np.random.default_rng(0))
+    for name, split in data.multi_digits(num_tasks=2).items():
+        canvas = split.images.reshape(-1, 12, 12)
+        assert len(canvas) == data.NUM_IMAGES[name]
+        # Where the digits do not overlap the scan is seen as it is.
+        for seen, own in [
+            (canvas[:, :4, :8], scans[parts[name], :4]),
+            (canvas[:, 8:, 4:], scans[parts[name], 4:]),
+        ]:
+            assert {x.tobytes() for x in seen} <= {x.tobytes() for x in own}
+
+
+def test_composite_is_the_brighter_pixel_at_the_stated_places():
+    rng = np.random.default_rng(1)
+    left, right = rng.random((2, 5, 8, 8), dtype=np.float32)
+    expected = np.zeros((5, 12, 12), np.float32)
+    for n in range(5):
+        for i in range(8):
+            for j in range(8):
+                expected[n, i, j] = max(expected[n, i, j], left[n, i, j])
+                expected[n, i + 4, j + 4] = max(
+                    expected[n, i + 4, j + 4], right[n, i, j]
+                )
+    np.testing.assert_array_equal(data.compose(left, right), expected)
+
+
+def test_labels_answer_the_four_tasks():
+    answers = data.labels(np.array([3, 4, 7]), np.array([5, 1, 7]))
+    assert list(data.TASKS) == ["left", "right", "parity", "greater"]
+    np.testing.assert_array_equal(answers, [[3, 5, 0, 0], [4, 1, 1, 1], [7, 7, 0, 0]])
+
+
+# --- Model and methods ----------------------------------------------------------------
+
+
+def test_only_the_trunk_is_shared():
+    problem = digits_problem(4)
+    params = jax.eval_shape(lambda: problem.init(0))
+    mask = jax.tree_util.tree_leaves_with_path(problem.shared(params))
+    shared = {jax.tree_util.keystr(path) for path, is_shared in mask if is_shared}
+    assert len(mask) == 2 * 2 + 4 * 2
+    assert len(shared) == 4
+    assert all("trunk" in path for path in shared)
+    assert not any("trunk" in jax.tree_util.keystr(p) for p, yes in mask if not yes)
+
+
+@pytest.mark.parametrize("name", methods.KNOWN)
+def test_every_known_method_can_be_built_and_has_a_colour(name):
+    params = {"trunk": jnp.zeros(3), "head": jnp.zeros(2)}
+    mask = {"trunk": True, "head": False}
+
+    def update(seed, own_task, grads):
+        tx = methods.aggregator(name, 2, lambda _: mask, seed=seed, own_task=own_task)
+        losses = jnp.ones(2)
+        return tx.update(grads, tx.init(params), params, losses=losses)[0]
+
+    grads = jax.tree.map(lambda x: jnp.ones((2, *x.shape)), params)
+    new = jax.eval_shape(update, jnp.int32(0), jnp.array([1.0, 0.0]), grads)
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, params)
+    assert name in plots.COLOURS
+
+
+def test_colours_differ():
+    assert set(plots.COLOURS) == set(methods.KNOWN)
+    assert len(set(plots.COLOURS.values())) == len(methods.KNOWN)
+
+
+def test_single_task_leaves_the_other_head_alone():
+    params = {"trunk": jnp.zeros(1), "left": jnp.zeros(1), "right": jnp.zeros(1)}
+    grads = {
+        "trunk": jnp.array([[1.0], [2.0]]),
+        "left": jnp.array([[3.0], [0.0]]),
+        "right": jnp.array([[0.0], [4.0]]),
+    }
+    mask = {"trunk": True, "left": False, "right": False}
+    own = jnp.array([0.0, 1.0])
+    tx = methods.aggregator(
+        methods.SINGLE_TASK, 2, lambda _: mask, seed=0, own_task=own
+    )
+    new, _ = tx.update(grads, tx.init(params), params)
+    assert [float(new[k][0]) for k in ("trunk", "left", "right")] == [2.0, 0.0, 4.0]
+
+
+# --- Runner ---------------------------------------------------------------------------
+
+
+def test_batches_depend_on_the_seed_alone():
+    first = runner.batch_indices(3, 4000, 7)
+    assert first.shape == (7, runner.BATCH_SIZE)
+    assert first.min() >= 0
+    assert first.max() < 4000
+    np.testing.assert_array_equal(first, runner.batch_indices(3, 4000, 7))
+    assert (first != runner.batch_indices(4, 4000, 7)).any()
+
+
+def test_runs_of_a_seed_are_paired(results):
+    first = [outcome.losses[0] for outcome in results.outcomes.values()]
+    for losses in first:  # [scales, seeds, T]: same start, same first batch
+        np.testing.assert_allclose(losses, first[0], rtol=1e-5)
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert (first[0][:, 0] != first[0][:, 1]).all()
+    after = results.outcomes["unitary"].losses[1]
+    assert (after[0] != after[1]).all()  # the scale has an effect
+
+
+def test_runner_is_deterministic(results):
+    again = stress.run(TINY._replace(methods=("unitary",))).outcomes["unitary"]
+    once = results.outcomes["unitary"]
+    np.testing.assert_array_equal(again.losses, once.losses)
+    np.testing.assert_array_equal(again.accuracy["test"], once.accuracy["test"])
+
+
+def test_shares_start_as_the_methods_promise(results):
+    unitary = results.outcomes["unitary"].shares[0]
+    np.testing.assert_allclose(unitary[0], 0.5)
+    np.testing.assert_allclose(unitary[1, :, 1], 1 / 1001, rtol=1e-5)
+    assert np.isnan(results.outcomes[methods.SINGLE_TASK].shares).all()
+
+
+def test_a_failing_method_stops_the_others():
+    def tick(method, stage, done):
+        raise RuntimeError(f"{method} broke")
+
+    problem = digits_problem(2)
+    work = {name: stress._lanes(name, TINY) for name in ("unitary", "mean", "mgda")}
+    with pytest.raises(RuntimeError, match="unitary broke"):
+        runner.train_all(problem, work, 2, tick)
+
+
+# --- Verdicts -------------------------------------------------------------------------
+
+EQUAL = np.full((2, 3, 2), 0.5)
+TURNED = np.stack([EQUAL[0], np.tile([0.6, 0.4], (3, 1))])
+ALMOST = np.stack([EQUAL[0], np.tile([0.5009, 0.4991], (3, 1))])
+
+
+@pytest.mark.parametrize(
+    ("after", "first_shares", "expected"),
+    [
+        ((97, 60), TURNED, "dominated"),
+        ((70, 97), TURNED, "over-corrects"),
+        ((70, 60), TURNED, "fails"),
+        ((70, 60), EQUAL, "fails"),
+        ((96.8, 96.2), EQUAL, "invariant"),
+        ((96.8, 96.2), ALMOST, "invariant"),
+        ((96.8, 96.2), TURNED, "robust"),
+        ((96.8, 96.2), EQUAL * np.nan, "robust"),
+        ((95.01, 94.01), TURNED, "robust"),  # less than 2 points
+        ((97, 93.99), TURNED, "dominated"),  # more than 2 points
+        ((99, 99), TURNED, "robust"),  # a gain is no loss
+    ],
+)
+def test_verdict(after, first_shares, expected):
+    seeds = np.array([[-0.5], [0.0], [0.5]])
+    accuracy = np.stack([seeds + np.array(x) for x in ((97.0, 96.0), after)])
+    word = verdicts.verdict(accuracy, first_shares)
+    assert word == expected
+    text = verdicts.sentence("x", word, accuracy, ("left", "right"), 1000)
+    assert text.startswith(f"x {'' if word in ('over-corrects', 'fails') else 'is '}")
+    assert word in text
+
+
+def test_sentence_gives_the_numbers():
+    accuracy = np.stack([np.full((2, 2), 96.8), np.tile([77.1, 96.9], (2, 1))])
+    text = verdicts.sentence("mgda", "over-corrects", accuracy, ("left", "right"), 1000)
+    assert text == (
+        "mgda over-corrects: left falls from 96.8 to 77.1 when its loss is multiplied "
+        "by 1000."
+    )
+
+
+def test_shares_without_an_update_are_unknown():
+    shares = verdicts.shares(np.array([[0.0, 0.0], [1.0, 3.0]]), np.ones((2, 2)))
+    assert np.isnan(shares[0]).all()
+    np.testing.assert_allclose(shares[1], [0.25, 0.75])
+
+
+def test_null_statement():
+    base = np.array([[97.0, 96.0], [96.0, 97.0], [98.0, 95.0]])
+    noisy = base + np.array([[0.3, 0.1], [-0.3, -0.1], [0.1, 0.0]])
+    better = base + np.array([[0.1, 0.5], [-0.1, 0.6], [0.0, 0.4]])
+    tasks = ("left", "right")
+    same = verdicts.null_statement({"unitary": base, "a": noisy}, tasks)
+    assert same == (
+        "At equal scales no method differs from unitary by more than 2 sd; the largest "
+        "mean difference is 0.03 points."
+    )
+    named = verdicts.null_statement({"a": noisy, "b": better, "unitary": base}, tasks)
+    assert "b on right (+0.50 ± 0.10 points); no other does." in named
+    assert "0.3 of 4" in named
+    for unable in [{"unitary": base}, {"a": base, "b": base}]:
+        assert "no statement is possible" in verdicts.null_statement(unable, tasks)
+    one_seed = {"unitary": base[:1], "a": noisy[:1]}
+    assert "no statement is possible" in verdicts.null_statement(one_seed, tasks)
+
+
+def test_chance_of_a_false_alarm():
+    # Student's t of 1 degree of freedom beyond 2 sqrt(2): the Cauchy distribution.
+    assert verdicts.chance(2) == pytest.approx(2 / np.pi * np.arcsin(1 / 3), rel=1e-5)
+    assert 1 / verdicts.chance(5) == pytest.approx(90, abs=1)
+
+
+# --- Report and command line ----------------------------------------------------------
+
+
+class References(HTMLParser):
+    """Everything that a page would load or link to."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.tags = [], set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.found += [value for name, value in attrs if name in ("src", "href")]
+
+
+def check_folder(folder, names, seeds):
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == report.COLUMNS
+    keys = {tuple(row[c] for c in report.COLUMNS[:-1]) for row in rows}
+    assert len(keys) == len(rows) == len(names) * 2 * seeds * 2 * 2
+    assert {row["method"] for row in rows} == set(names)
+    assert {row["scale"] for row in rows} == {"1", "1000"}
+    assert {row["split"] for row in rows} == {"val", "test"}
+    assert all(0 <= float(row["accuracy"]) <= 100 for row in rows)
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["versions"]["mtl_optax"] == mtl_optax.__version__
+    assert config["versions"]["jax"] == jax.__version__
+    assert config["seeds"] == list(range(seeds))
+    for key in ("device", "steps", "learning_rate", "command"):
+        assert config[key]
+
+    for name in ("accuracy.png", "shares.png", "losses.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    loaded = References(page)
+    assert len(loaded.found) == 3
+    assert all(value.startswith("data:image/png;base64,") for value in loaded.found)
+    assert not loaded.tags & {"script", "link", "iframe"}
+    assert not re.search(r"url\(|@import", page)
+    assert "Alpaydin" in page
+    assert "CC BY 4.0" in page
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_report(results, tmp_path, seeds):
+    if seeds == 1:
+        outcomes = {
+            name: outcome._replace(
+                accuracy={k: v[:, :1] for k, v in outcome.accuracy.items()},
+                losses=outcome.losses[:, :, :1],
+                shares=outcome.shares[:, :, :1],
+            )
+            for name, outcome in results.outcomes.items()
+        }
+        settings = TINY._replace(seeds=1)
+        results = results._replace(settings=settings, outcomes=outcomes)
+    report.write(tmp_path / "a" / "b", results, "mtl-optax study", seconds=1.0)
+    check_folder(tmp_path / "a" / "b", TINY.methods, seeds)
+
+
+def test_unknown_method(capsys):
+    assert cli.main(["study", "--methods", "mgda,pcgard"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown method 'pcgard'; known: unitary, " in error
+    assert all(name in error for name in methods.KNOWN)
+
+
+def test_missing_extra(capsys, monkeypatch):
+    find_spec = cli.importlib.util.find_spec
+    monkeypatch.setattr(
+        cli.importlib.util,
+        "find_spec",
+        lambda name: None if name == "sklearn" else find_spec(name),
+    )
+    assert cli.main(["study"]) == 2
+    error = capsys.readouterr().err
+    assert 'scikit-learn is missing; run: pip install "mtl-optax[study]"' in error
+
+
+def test_version_and_usage(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mtl-optax {mtl_optax.__version__}\n"
+    assert cli.main([]) == 2
+    assert "study" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--seeds", "0"], ["--steps", "x"], ["--lr", "-1"], ["--lr", "nan"], ["nothing"]],
+)
+def test_wrong_options(wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["study", *wrong])
+    assert stopped.value.code == 2
+    assert wrong[-1] in capsys.readouterr().err
+
+
+def study(folder, *options):
+    command = [sys.executable, "-W", "error", "-m", "mtl_optax.study.cli", "study"]
+    done = subprocess.run(
+        [*command, "--out", str(folder), *options],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_NUMPY_RANK_PROMOTION": "raise",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_quick_study_end_to_end(tmp_path):
+    out = " ".join(study(tmp_path, "--quick").split())
+    check_folder(tmp_path, stress.QUICK_METHODS, seeds=2)
+    assert "smoke run" in out
+    assert "unitary is dominated" in out
+    assert "mgda over-corrects" in out
+    assert "imtl_g is invariant" in out
+    assert "At equal scales" in out
+    assert "smoke run" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_method_without_task_weights(tmp_path):
+    out = study(tmp_path, "--methods", "graddrop", "--seeds", "1", "--steps", "3")
+    check_folder(tmp_path, ["graddrop"], seeds=1)
+    assert "no statement is possible" in " ".join(out.split())

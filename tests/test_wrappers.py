@@ -1,0 +1,274 @@
+"""per_task, accumulate_tasks, skip_nonfinite_tasks, SAM helpers, Linen train state."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtl_optax as mtl
+from mtl_optax.flax_support import MultiTaskTrainState
+
+T = 2
+PARAMS = {"w": jnp.array([[0.5, -1.0], [2.0, 0.3]]), "b": jnp.array([0.1, -0.2])}
+
+
+def losses_fn(params, x, scale=1.0):
+    h = jnp.tanh(x @ params["w"]) + params["b"][None, :]
+    return {"a": scale * jnp.mean((h - 1) ** 2), "b": jnp.mean((h[:, 0] + 2) ** 2)}
+
+
+def batch(seed, size=8):
+    return jax.random.normal(jax.random.key(seed), (size, 2))
+
+
+FORMS = {"stacked": mtl.task_grads, "lazy": mtl.lazy_task_grads}
+EACH_FORM = pytest.mark.parametrize("form", FORMS)
+
+
+def train(tx, form, batches, scale=1.0, **extra):
+    """Parameters after one jitted step a batch in a scan, and the last state."""
+
+    def step(carry, x):
+        params, state = carry
+        losses, grads = FORMS[form](losses_fn)(params, x, scale)
+        updates, state = tx.update(grads, state, params, losses=losses, **extra)
+        return (optax.apply_updates(params, updates), state), updates
+
+    start = PARAMS, tx.init(PARAMS)
+    return jax.jit(lambda: jax.lax.scan(step, start, jnp.stack(batches)))()
+
+
+# --- per_task -------------------------------------------------------------------------
+
+
+@EACH_FORM
+def test_per_task_is_the_transformation_of_each_task(form):
+    each = optax.chain(optax.clip_by_global_norm(0.1), optax.trace(0.9))
+    tx = optax.chain(mtl.per_task(each, T), mtl.unitary(T), optax.scale(-0.1))
+    batches = [batch(seed) for seed in range(3)]
+    (params, _), _ = train(tx, form, batches)
+
+    expected, states = PARAMS, [each.init(PARAMS) for _ in range(T)]
+    for x in batches:
+        _, grads = mtl.task_grads(losses_fn)(expected, x)
+        total = jax.tree.map(jnp.zeros_like, PARAMS)
+        for t in range(T):
+            row = jax.tree.map(lambda g, t=t: g[t], grads)
+            clipped, states[t] = each.update(row, states[t])
+            total = jax.tree.map(jnp.add, total, clipped)
+        expected = jax.tree.map(lambda p, d: p - 0.1 * d, expected, total)
+    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
+
+
+@EACH_FORM
+def test_one_adam_a_task_does_not_depend_on_loss_scales(form):
+    """AdaTask; one Adam after the sum does depend on them."""
+    batches = [batch(seed) for seed in range(20)]
+    ada = optax.chain(
+        mtl.per_task(optax.scale_by_adam(eps=0), T), mtl.unitary(T), optax.scale(-0.01)
+    )
+    plain = optax.chain(mtl.unitary(T), optax.scale_by_adam(eps=0), optax.scale(-0.01))
+    ends = {
+        (name, scale): train(tx, form, batches, scale)[0][0]
+        for name, tx in {"ada": ada, "plain": plain}.items()
+        for scale in (1.0, 1024.0)
+    }
+    chex.assert_trees_all_close(ends["ada", 1.0], ends["ada", 1024.0], rtol=1e-5)
+    gap = ends["plain", 1.0]["w"] - ends["plain", 1024.0]["w"]
+    assert jnp.max(jnp.abs(gap)) > 1e-3
+
+
+def test_per_task_state_of_an_inactive_task_stays():
+    tx = mtl.per_task(optax.scale_by_adam(), T)
+    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    broken = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads)
+    active = jnp.array([True, False])
+    updates, state = tx.update(broken, tx.init(PARAMS), PARAMS, active=active)
+    np.testing.assert_array_equal(state.count, [1, 0])
+    np.testing.assert_array_equal(state.mu["w"][1], 0)
+    np.testing.assert_array_equal(updates["w"][1], 0)
+    chex.assert_tree_all_finite((updates, state))
+
+
+def test_per_task_under_vmap_over_a_hyperparameter():
+    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+
+    def clipped(limit):
+        tx = mtl.per_task(optax.clip_by_global_norm(limit), T)
+        return tx.update(grads, tx.init(PARAMS))[0]
+
+    both = jax.vmap(clipped)(jnp.array([0.1, 0.2]))
+    for i, limit in enumerate((0.1, 0.2)):
+        one = jax.tree.map(lambda x, i=i: x[i], both)
+        norms = jax.vmap(optax.tree.norm)(one)
+        np.testing.assert_allclose(norms, limit, rtol=1e-5)
+
+
+# --- accumulate_tasks -----------------------------------------------------------------
+
+
+def accumulated(method, k):
+    return mtl.accumulate_tasks(optax.chain(method, optax.adam(0.1)), T, k)
+
+
+@EACH_FORM
+@pytest.mark.parametrize(
+    "method",
+    [mtl.mgda(T), mtl.cagrad(T), mtl.uw(T), mtl.pcgrad(T, key=0)],
+    ids=["mgda", "cagrad", "uw", "pcgrad"],
+)
+def test_accumulation_equals_the_big_batch(form, method):
+    micro = [batch(seed) for seed in range(6)]
+    big = [jnp.concatenate(micro[i : i + 3]) for i in (0, 3)]
+    (params, _), updates = train(accumulated(method, 3), form, micro)
+    (expected, _), _ = train(optax.chain(method, optax.adam(0.1)), form, big)
+    chex.assert_trees_all_close(params, expected, rtol=1e-4, atol=1e-5)
+    for step in (0, 1, 3, 4):
+        np.testing.assert_array_equal(updates["w"][step], 0)
+
+
+def test_multi_steps_after_the_method_is_another_algorithm():
+    micro = [batch(seed, size=2) for seed in range(4)]
+    big = [jnp.concatenate(micro)]
+    tx = optax.chain(
+        mtl.mgda(T), optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation()
+    )
+    (each, _), _ = train(tx, "stacked", micro)
+    (once, _), _ = train(optax.chain(mtl.mgda(T), optax.sgd(0.1)), "stacked", big)
+    assert jnp.max(jnp.abs(each["w"] - once["w"])) > 1e-4
+
+
+def test_accumulation_of_a_task_that_is_sometimes_absent():
+    """Its mean is over the micro-batches that it was in."""
+    tx = mtl.accumulate_tasks(mtl.unitary(T), T, 2)
+    state = tx.init(PARAMS)
+    grads = [mtl.task_grads(losses_fn)(PARAMS, batch(seed))[1] for seed in range(2)]
+    absent = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads[1])
+    _, state = tx.update(grads[0], state, PARAMS, active=jnp.array([True, True]))
+    update, _ = tx.update(absent, state, PARAMS, active=jnp.array([True, False]))
+    expected = (grads[0]["w"][0] + grads[1]["w"][0]) / 2 + grads[0]["w"][1]
+    np.testing.assert_allclose(update["w"], expected, rtol=1e-5)
+
+
+def test_accumulation_where_a_task_never_came():
+    tx = mtl.accumulate_tasks(mtl.mean(T), T, 2)
+    state, active = tx.init(PARAMS), jnp.array([True, False])
+    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    for _ in range(2):
+        update, state = tx.update(grads, state, PARAMS, active=active)
+    np.testing.assert_allclose(update["w"], grads["w"][0], rtol=1e-6)
+    np.testing.assert_array_equal(mtl.task_weights(state), [1, 0])
+
+
+def test_accumulation_of_bad_lengths():
+    for every_k in (0, 2.0):
+        with pytest.raises(ValueError, match="every_k must be"):
+            mtl.accumulate_tasks(mtl.mean(T), T, every_k)
+
+
+# --- skip_nonfinite_tasks -------------------------------------------------------------
+
+
+@EACH_FORM
+def test_a_nan_task_is_skipped_and_counted(form):
+    def losses(params, x):
+        named = losses_fn(params, x)
+        return {"a": named["a"], "b": named["b"] * jnp.where(x[0, 0] > 0, jnp.nan, 1)}
+
+    tx = optax.chain(mtl.skip_nonfinite_tasks(mtl.cagrad(T), T), optax.sgd(0.1))
+
+    @jax.jit
+    def step(params, state, x):
+        _, grads = FORMS[form](losses)(params, x)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state, bad = PARAMS, tx.init(PARAMS), 0
+    for seed in range(8):
+        x = batch(seed)
+        bad += int(x[0, 0] > 0)
+        params, state = step(params, state, x)
+    assert 0 < bad < 8
+    np.testing.assert_array_equal(state[0].nonfinite_counts, [0, bad])
+    chex.assert_tree_all_finite(params)
+
+
+def test_all_tasks_nonfinite_gives_zero():
+    tx = mtl.skip_nonfinite_tasks(mtl.mgda(T), T)
+    grads = jax.tree.map(lambda p: jnp.full((T, *p.shape), jnp.inf), PARAMS)
+    update, state = tx.update(grads, tx.init(PARAMS), PARAMS)
+    chex.assert_trees_all_equal(update, jax.tree.map(jnp.zeros_like, PARAMS))
+    np.testing.assert_array_equal(state.nonfinite_counts, [1, 1])
+
+
+def test_a_nonfinite_loss_counts_and_an_absent_task_does_not():
+    tx = mtl.skip_nonfinite_tasks(mtl.uw(T), T)
+    grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
+    losses = jnp.array([jnp.nan, jnp.inf])
+    active = jnp.array([True, False])
+    update, state = tx.update(
+        grads, tx.init(PARAMS), PARAMS, losses=losses, active=active
+    )
+    np.testing.assert_array_equal(state.nonfinite_counts, [1, 0])
+    np.testing.assert_array_equal(update["w"], 0)
+
+
+# --- SAM helpers ----------------------------------------------------------------------
+
+
+def test_drop_extra_args_lets_a_method_with_losses_stand_before_sam():
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05))
+    grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
+    losses = jnp.ones(T)
+    bare = optax.chain(mtl.uw(T), sam)
+    with pytest.raises(TypeError, match="losses"):
+        bare.update(grads, bare.init(PARAMS), PARAMS, losses=losses)
+    tx = optax.chain(mtl.uw(T), mtl.drop_extra_args(sam))
+    update, _ = tx.update(grads, tx.init(PARAMS), PARAMS, losses=losses)
+    np.testing.assert_allclose(update["w"], 0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_safe_normalize(dtype):
+    tx = mtl.safe_normalize()
+    updates = {"a": jnp.array([3.0], dtype), "b": jnp.array([4.0], dtype)}
+    got, _ = tx.update(updates, tx.init(updates))
+    chex.assert_trees_all_equal_dtypes(got, updates)
+    np.testing.assert_allclose(got["b"].astype(jnp.float32), 0.8, rtol=1e-2)
+    zero = jax.tree.map(jnp.zeros_like, updates)
+    chex.assert_trees_all_equal(tx.update(zero, ())[0], zero)
+
+
+def test_sam_at_a_pareto_stationary_point_stays_finite():
+    opposite = jax.tree.map(lambda p: jnp.stack([p, -p]), PARAMS)
+
+    def run(normalize):
+        tx = optax.contrib.sam(
+            optax.chain(mtl.mgda(T), optax.sgd(0.1)),
+            optax.chain(mtl.mgda(T), normalize, optax.sgd(0.05)),
+        )
+        return tx.update(opposite, tx.init(PARAMS), PARAMS)[0]
+
+    chex.assert_tree_all_finite(run(mtl.safe_normalize()))
+    assert jnp.any(jnp.isnan(run(optax.contrib.normalize())["w"]))
+
+
+# --- Linen ----------------------------------------------------------------------------
+
+
+@EACH_FORM
+def test_multi_task_train_state_hands_extra_arguments_on(form):
+    tx = optax.chain(mtl.uw(T), optax.sgd(0.1))
+    state = MultiTaskTrainState.create(apply_fn=None, params=PARAMS, tx=tx)
+
+    @jax.jit
+    def step(state, x):
+        losses, grads = FORMS[form](losses_fn)(state.params, x)
+        return state.apply_gradients(grads=grads, losses=losses)
+
+    state = step(step(state, batch(0)), batch(1))
+    (expected, _), _ = train(tx, form, [batch(0), batch(1)])
+    chex.assert_trees_all_close(state.params, expected, rtol=1e-6)
+    assert int(state.step) == 2
