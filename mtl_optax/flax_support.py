@@ -1,9 +1,13 @@
-"""What Flax's training loops lack to call our methods; the only core file on flax."""
+"""What Flax's training loops lack to call our methods; nothing else here needs flax."""
 
+import copy
 from typing import Any
 
 import optax
+from flax import nnx
 from flax.training.train_state import TrainState
+
+from mtl_optax.core.lazy import LazyTaskGrads
 
 
 class MultiTaskTrainState(TrainState):
@@ -46,3 +50,62 @@ class MultiTaskTrainState(TrainState):
             params=optax.apply_updates(self.params, updates),
             opt_state=opt_state,
         )
+
+
+def nnx_update(
+    optimizer: nnx.Optimizer, model: Any, task_gradients: Any, **extra_args: Any
+) -> None:
+    """`nnx.Optimizer.update` for stacked and for lazy task gradients.
+
+    `optimizer.update(model, grads, **extra)` takes stacked gradients and passes its
+    keywords on; but it filters the gradients by variable type, which lazy ones cannot
+    pass. This hands them to the optimiser's transformation beside the filter.
+
+    Args:
+      optimizer: an `nnx.Optimizer` whose `tx` begins with a method.
+      model: the model that it optimises; updated in place, like the optimiser.
+      task_gradients: a tree like `nnx.state(model, optimizer.wrt)` with leaves
+        `[T, *param]`, or :class:`mtl_optax.LazyTaskGrads` of such parameters.
+      **extra_args: go to `tx.update` (`losses=`, `active=`, ...).
+
+    Raises:
+      ValueError: those of the method in `tx`.
+
+    Cost: none of its own.
+
+    When not to use it: with stacked gradients `optimizer.update` does the same.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, mtl_optax as mtl
+      >>> from flax import nnx
+      >>> from mtl_optax.flax_support import nnx_update
+      >>> model = nnx.Linear(2, 2, use_bias=False, rngs=nnx.Rngs(0))
+      >>> tx = optax.chain(mtl.cagrad(num_tasks=2), optax.sgd(0.1))
+      >>> optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+      >>> @nnx.jit
+      ... def step(model, optimizer, x):
+      ...     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+      ...
+      ...     def losses_fn(params):
+      ...         out = nnx.merge(graphdef, params, rest, copy=True)(x)
+      ...         return {"a": jnp.mean(out[:, 0] ** 2), "b": jnp.mean(out[:, 1] ** 2)}
+      ...
+      ...     losses, grads = mtl.lazy_task_grads(losses_fn)(params)
+      ...     nnx_update(optimizer, model, grads)
+      ...     return losses
+      >>> x = jnp.ones((4, 2))
+      >>> bool(jnp.sum(step(model, optimizer, x)) > jnp.sum(step(model, optimizer, x)))
+      True
+    """
+    if not isinstance(task_gradients, LazyTaskGrads):
+        optimizer.update(model, task_gradients, **extra_args)
+        return
+    tx = optax.with_extra_args_support(optimizer.tx)
+
+    def update(_: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        return tx.update(task_gradients.onto(params), state, params, **extra)
+
+    # A copy shares the optimiser's variables, so that this updates the original.
+    with_lazy = copy.copy(optimizer)
+    with_lazy.tx = optax.GradientTransformationExtraArgs(tx.init, update)
+    with_lazy.update(model, nnx.state(model, optimizer.wrt), **extra_args)

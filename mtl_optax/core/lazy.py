@@ -5,13 +5,14 @@ gradients but no stack of them. Neither is known before the method runs, so the
 gradients travel as the linearised losses and are pulled back on demand.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.tree_util import register_pytree_with_keys_class
+from jax.tree_util import Partial, register_pytree_with_keys_class
 
 from mtl_optax.core.losses import loss_of, stack_losses
 
@@ -113,6 +114,19 @@ class LazyTaskGrads:
             seal=self._seal,
         )
 
+    def onto(self, params: optax.Params) -> "LazyTaskGrads":
+        """The same gradients as trees like `params`, whose leaves are the same."""
+        grow = partial(_in_the_old_tree, jax.tree.structure(self._params))
+        return LazyTaskGrads(
+            self._primal,
+            Partial(grow, self._pushforward),
+            params,
+            gramian=self.gramian,
+            axis_name=self._axis_name,
+            chunk_size=self._chunk_size,
+            kept=self._kept,
+        )
+
     def like(self) -> optax.Params:
         """A tree of arrays shaped like one row; nothing is computed."""
         return self._keep(self._params)
@@ -156,6 +170,16 @@ class LazyTaskGrads:
         self._primal, self._pushforward, self._params = primal, pushforward, params
         self._axis_name, self._chunk_size, self._kept = aux
         return self
+
+
+def _in_the_old_tree(treedef: Any, pushforward: Any, tangent: Any) -> Any:
+    return pushforward(jax.tree.unflatten(treedef, jax.tree.leaves(tangent)))
+
+
+def as_stacked(task_gradients: Any) -> optax.Updates:
+    """Stacked gradients `[T, *param]`; lazy ones are pulled back and stacked."""
+    lazy = isinstance(task_gradients, LazyTaskGrads)
+    return task_gradients.stack() if lazy else task_gradients
 
 
 def mean_over(tree: Any, axis_name: Any) -> Any:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.products import lead
+
 
 class TaskScalars(NamedTuple):
     """A vector of learned scalars and their optimiser's states."""
@@ -38,7 +40,6 @@ def step_scalars(
     new = TaskScalars(optax.apply_updates(state.values, updates), optimizer_state)
 
     def keep(new: jax.Array, old: jax.Array) -> jax.Array:
-        mask = active.reshape(active.shape + (1,) * (new.ndim - 1))
-        return jnp.where(mask, new, old)
+        return jnp.where(lead(active, new), new, old)
 
     return jax.tree.map(keep, new, state)

@@ -129,6 +129,11 @@ def leaf_rows(task_gradients: Any) -> tuple[list[LeafRows], Any]:
     return [jnp.asarray(leaf) for leaf in leaves], treedef
 
 
+def lead(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """A vector `[T]` shaped to multiply or mask an array `[T, ...]`."""
+    return vector.reshape(vector.shape + (1,) * (like.ndim - 1))
+
+
 def replicated_zeros(shape: tuple[int, ...], params: optax.Params) -> jax.Array:
     """T-sized state, replicated over the mesh of `params` if it is an explicit one."""
     sharding = next(filter(None, map(_replicated, jax.tree.leaves(params))), None)

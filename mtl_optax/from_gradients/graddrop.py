@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import as_stacked
 from mtl_optax.core.random import next_key, raw_key
 
 
@@ -93,7 +93,7 @@ def graddrop(
         del extra_args
         checks.task_gradients(updates, num_tasks, params)
         mask = checks.active_mask(active, num_tasks)
-        stacked = updates.stack() if isinstance(updates, LazyTaskGrads) else updates
+        stacked = as_stacked(updates)
         leaves, treedef = jax.tree.flatten(stacked)
         use, keep = next_key(state.key)
         if uniforms is None:

@@ -8,7 +8,8 @@ import optax
 from jax import lax
 
 from mtl_optax.core import checks
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.products import lead
 
 
 class AccumulateTasksState(NamedTuple):
@@ -74,13 +75,13 @@ def accumulate_tasks(
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:
-        def lead(x: Any) -> jax.Array:
+        def zeros(x: Any) -> jax.Array:
             zero = jnp.zeros_like(x)  # broadcasting it keeps the sharding of x
             return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
 
         return AccumulateTasksState(
             micro_step=jnp.zeros((), jnp.int32),
-            gathered=jax.tree.map(lead, params),
+            gathered=jax.tree.map(zeros, params),
             gathered_losses=jnp.zeros(num_tasks, jnp.result_type(float)),
             gathered_counts=jnp.zeros(num_tasks, jnp.int32),
             inner=inner.init(params),
@@ -99,10 +100,10 @@ def accumulate_tasks(
         losses = checks.losses_vector(losses, updates, num_tasks)
         mask = checks.active_mask(active, num_tasks)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
-        stacked = updates.stack() if isinstance(updates, LazyTaskGrads) else updates
+        stacked = as_stacked(updates)
 
         def add(total: jax.Array, new: jax.Array) -> jax.Array:
-            return total + jnp.where(_lead(present, new), new, 0).astype(total.dtype)
+            return total + jnp.where(lead(present, new), new, 0).astype(total.dtype)
 
         summed = state._replace(
             micro_step=state.micro_step + 1,
@@ -117,7 +118,7 @@ def accumulate_tasks(
             count = jnp.maximum(summed.gathered_counts, 1)
 
             def mean(x: jax.Array) -> jax.Array:
-                return x / _lead(count, x).astype(x.dtype)
+                return x / lead(count, x).astype(x.dtype)
 
             new, inner_state = inner.update(
                 jax.tree.map(mean, summed.gathered),
@@ -136,8 +137,3 @@ def accumulate_tasks(
         return lax.cond(summed.micro_step >= every_k, emit, wait, summed)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _lead(vector: jax.Array, like: jax.Array) -> jax.Array:
-    """`[T]` made to stand before the axes of `[T, ...]`."""
-    return vector.reshape(vector.shape + (1,) * (like.ndim - 1))

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.products import lead
 
 
 def per_task(
@@ -73,7 +74,7 @@ def per_task(
     ) -> tuple[optax.Updates, Any]:
         checks.task_gradients(updates, num_tasks, params)
         mask = checks.active_mask(active, num_tasks)
-        stacked = updates.stack() if isinstance(updates, LazyTaskGrads) else updates
+        stacked = as_stacked(updates)
 
         def one(gradient: Any, state: Any) -> Any:
             return each.update(gradient, state, params, **extra_args)
@@ -81,12 +82,10 @@ def per_task(
         new, new_state = jax.vmap(one)(stacked, state)
         if mask is None:
             return new, new_state
-        new = jax.tree.map(lambda x: _where(mask, x, jnp.zeros_like(x)), new)
-        keep = jax.tree.map(lambda x, old: _where(mask, x, old), new_state, state)
-        return new, keep
+        new = jax.tree.map(lambda x: jnp.where(lead(mask, x), x, 0), new)
+        kept = jax.tree.map(
+            lambda x, old: jnp.where(lead(mask, x), x, old), new_state, state
+        )
+        return new, kept
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _where(mask: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    return jnp.where(mask.reshape(mask.shape + (1,) * (yes.ndim - 1)), yes, no)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import as_stacked
 
 
 class SkipNonfiniteTasksState(NamedTuple):
@@ -75,7 +75,7 @@ def skip_nonfinite_tasks(
         losses = checks.losses_vector(losses, updates, num_tasks)
         present = checks.active_mask(active, num_tasks)
         present = jnp.ones(num_tasks, bool) if present is None else present
-        stacked = updates.stack() if isinstance(updates, LazyTaskGrads) else updates
+        stacked = as_stacked(updates)
         finite = _finite_tasks(stacked, num_tasks)
         if losses is not None:
             finite &= jnp.isfinite(losses)
