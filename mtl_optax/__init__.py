@@ -6,6 +6,7 @@ Names are grouped by what a method needs to see, which is also the order of its 
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
+from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_gradients import (
     feature_task_grads,
     lazy_task_grads,
@@ -30,6 +31,7 @@ from mtl_optax.from_losses.mean import mean
 from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
+from mtl_optax.wrappers.every_k import every_k
 from mtl_optax.wrappers.on_shared import on_shared
 from mtl_optax.wrappers.per_task import per_task
 from mtl_optax.wrappers.sam import drop_extra_args, safe_normalize
@@ -48,6 +50,7 @@ __all__ = [
     "from_weighting",
     "gramian",
     "lazy_task_grads",
+    "subsample_tasks",
     "task_grads",
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
@@ -68,6 +71,7 @@ __all__ = [
     # Wrappers.
     "accumulate_tasks",
     "drop_extra_args",
+    "every_k",
     "on_shared",
     "per_task",
     "safe_normalize",

@@ -272,3 +272,99 @@ def test_multi_task_train_state_hands_extra_arguments_on(form):
     (expected, _), _ = train(tx, form, [batch(0), batch(1)])
     chex.assert_trees_all_close(state.params, expected, rtol=1e-6)
     assert int(state.step) == 2
+
+
+# --- every_k --------------------------------------------------------------------------
+
+
+@EACH_FORM
+def test_every_k_holds_the_weights(form):
+    """In a scan, against an unrolled loop that holds them by hand."""
+    weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), 3)
+    tx = optax.chain(mtl.from_weighting(weighting, T), optax.sgd(0.1))
+    batches = [batch(seed) for seed in range(7)]
+    (params, _), _ = train(tx, form, batches)
+
+    expected, plain = PARAMS, mtl.mgda(T)
+    for step, x in enumerate(batches):
+        _, grads = mtl.task_grads(losses_fn)(expected, x)
+        if step % 3 == 0:
+            _, state = plain.update(grads, plain.init(expected), expected)
+        update = mtl.combine(grads, mtl.task_weights(state))
+        expected = jax.tree.map(lambda p, d: p - 0.1 * d, expected, update)
+    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_k_holds_a_random_methods_key_and_masks_absent_tasks():
+    weighting = mtl.every_k(mtl.from_gramian.pcgrad.weighting(key=0), 2)
+    tx = mtl.from_weighting(weighting, T)
+    grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
+    _, first = tx.update(grads, tx.init(PARAMS), PARAMS)
+    broken = jax.tree.map(lambda g: g.at[0].set(jnp.nan), grads)
+    update, second = tx.update(broken, first, PARAMS, active=jnp.array([False, True]))
+    chex.assert_trees_all_equal(first.weighting.every, second.weighting.every)
+    np.testing.assert_array_equal(update["w"], 1)
+    assert int(second.weighting.step_in_cycle) == 0
+
+
+def test_every_k_needs_a_positive_int():
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        mtl.every_k(mtl.from_gramian.mgda.weighting(), 0)
+
+
+# --- subsample_tasks ------------------------------------------------------------------
+
+MANY = 6
+
+
+def many_losses(params, x):
+    h = jnp.tanh(x @ params["w"]) + params["b"][None, :]
+    return {f"t{t}": jnp.mean((h[:, t % 2] - t) ** 2) for t in range(MANY)}
+
+
+def cagrad_fast(n):
+    """One update with n pull-backs."""
+    _, prior = mtl.subsample_tasks(jax.random.key(0), jnp.ones(MANY), n)
+    tx = mtl.cagrad(n, preference=prior)
+
+    def update(key, params, x):
+        def few(params):
+            return mtl.subsample_tasks(key, many_losses(params, x), n)[0]
+
+        _, grads = mtl.lazy_task_grads(few)(params)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    return update
+
+
+def test_subsampling_all_tasks_is_plain_cagrad():
+    x, tx = batch(0), mtl.cagrad(MANY)
+    _, grads = mtl.task_grads(many_losses)(PARAMS, x)
+    expected, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+    got = cagrad_fast(MANY)(jax.random.key(3), PARAMS, x)
+    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_subsampled_losses_keep_the_mean(n):
+    losses = jnp.arange(1.0, MANY + 1)
+    few, prior = mtl.subsample_tasks(jax.random.key(5), losses, n)
+    np.testing.assert_allclose(jnp.sum(prior * jnp.stack(few)), 3.5, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(prior), 1, rtol=1e-6)
+
+
+def test_subsampling_runs_fewer_pull_backs():
+    key, x = jax.random.key(0), jnp.ones((64, 256))
+    params = {"w": jnp.ones((256, 2)), "b": jnp.zeros(2)}
+
+    def flops(n):
+        lowered = jax.jit(cagrad_fast(n)).lower(key, params, x)
+        return lowered.compile().cost_analysis()["flops"]
+
+    assert flops(2) < 0.65 * flops(MANY)
+
+
+@pytest.mark.parametrize("n", [0, MANY + 1])
+def test_subsampling_too_few_or_too_many(n):
+    with pytest.raises(ValueError, match="n must be at"):
+        mtl.subsample_tasks(jax.random.key(0), jnp.ones(MANY), n)

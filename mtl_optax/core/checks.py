@@ -80,6 +80,19 @@ def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None
     return stacked.astype(jnp.result_type(float))
 
 
+def gramian_like(value: Any, recorded: jax.Array | None) -> jax.Array | None:
+    """The extra argument `precomputed_gramian`, shaped like the one in the state."""
+    if value is None or recorded is None:
+        return None
+    gramian = jnp.asarray(value)
+    if gramian.shape != recorded.shape:
+        raise ValueError(
+            f"precomputed_gramian= must have shape {recorded.shape}, inner products of "
+            f"all pairs of task gradients; got shape {gramian.shape}."
+        )
+    return gramian.astype(recorded.dtype)
+
+
 def required(method: str, keyword: str, value: Any) -> Any:
     """Returns `value`, or explains how to hand over the missing extra argument."""
     if value is None:

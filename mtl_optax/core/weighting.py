@@ -30,11 +30,14 @@ class Weighting(NamedTuple):
         their statistics in `state` are the weighting's own to keep.
       uses_gramian: whether `update` reads the Gramian; if not, none is formed and lazy
         gradients cost a single backward pass.
+      due: `due(state) -> (bool, state)`, asked first if given: where it says no, the
+        last weights are applied again, and neither Gramian nor `update` is computed.
     """
 
     init: Callable[[int], Any]
     update: Callable[..., tuple[jax.Array, Any]]
     uses_gramian: bool = True
+    due: Callable[[Any], tuple[jax.Array, Any]] | None = None
 
 
 class WeightingState(NamedTuple):
@@ -125,21 +128,33 @@ def from_weighting(
             lazy = isinstance(updates, LazyTaskGrads)
             return (updates.like() if lazy else updates), state
 
-        gramian, gradients = precomputed_gramian, updates
-        if weighting.uses_gramian and gramian is None:
-            gramian, gradients = _form_gramian(updates, per_leaf)
+        given = checks.gramian_like(precomputed_gramian, state.task_gramian)
+        combine = products.combine_per_leaf if per_leaf else products.combine
 
         def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, jax.Array, Any, Any]:
             return _weigh(
                 weighting, num_tasks, gramian, inner, losses, mask, extra_args
             )
 
-        weigh = jax.vmap(weigh) if per_leaf else weigh
-        weights, applied, gramian, inner = weigh(gramian, state.weighting)
-        combine = products.combine_per_leaf if per_leaf else products.combine
-        return combine(gradients, applied, mask), WeightingState(
-            weights, gramian if weighting.uses_gramian else None, inner
-        )
+        def fresh(inner: Any) -> tuple[optax.Updates, WeightingState]:
+            gramian, gradients = given, updates
+            if weighting.uses_gramian and gramian is None:
+                gramian, gradients = _form_gramian(updates, per_leaf)
+            each = jax.vmap(weigh) if per_leaf else weigh
+            weights, applied, gramian, inner = each(gramian, inner)
+            return combine(gradients, applied, mask), WeightingState(
+                weights, gramian, inner
+            )
+
+        def held(inner: Any) -> tuple[optax.Updates, WeightingState]:
+            weights = state.task_weights
+            weights = weights if mask is None else jnp.where(mask, weights, 0)
+            return combine(updates, weights, mask), state._replace(weighting=inner)
+
+        if weighting.due is None:
+            return fresh(state.weighting)
+        due, inner = weighting.due(state.weighting)
+        return lax.cond(due, fresh, held, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -1,0 +1,75 @@
+"""every_k: weights computed every k steps, and held in between."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtl_optax.core import checks
+from mtl_optax.core.weighting import Weighting
+
+
+class EveryKState(NamedTuple):
+    """State of every_k."""
+
+    step_in_cycle: jax.Array  # [] int32, steps since the weights were computed
+    every: Any  # state of the wrapped weighting
+
+
+def every_k(weighting: Weighting, k: int) -> Weighting:
+    r"""Recomputes task weights at steps 0, k, 2k, ... and holds them in between.
+
+    .. math:: w_s = \text{weighting}(K_s) \text{ if } s \bmod k = 0
+      \text{ else } w_{s-1}
+
+    Args:
+      weighting: for example `mtl.from_gramian.nash_mtl.weighting()`.
+      k: number of steps that weights last, a Python int.
+
+    Returns:
+      A weighting for :func:`mtl_optax.from_weighting`. Its own statistics move only
+      when weights are computed. A task that was inactive then has weight 0 until the
+      next time; held weights are not checked for Pareto stationarity.
+
+    Raises:
+      ValueError: for a `k` that is no positive Python int.
+
+    Cost: T backward passes once in k steps, one in the other steps with lazy task
+    gradients (stacked ones are computed at every step whatever the method does).
+
+    When not to use it: under `jax.vmap` over seeds, where both kinds of step are
+    computed always; with tasks that come and go.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), k=2)
+      >>> tx = mtl.from_weighting(weighting, num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> state = tx.init(params)
+      >>> for size in (1.0, 7.0):
+      ...     grads = {"w": jnp.array([[1.0, 0.0], [0.0, size]])}
+      ...     update, state = tx.update(grads, state, params)
+      ...     print(mtl.task_weights(state))
+      [0.5 0.5]
+      [0.5 0.5]
+
+    References:
+      Navon et al., `Multi-Task Learning as a Bargaining Game
+      <https://arxiv.org/abs/2202.01017>`_, 2022, section 4, who hold Nash-MTL's.
+    """
+    checks.static_int("k", k)
+
+    def init(num_tasks: int) -> EveryKState:
+        return EveryKState(jnp.zeros((), jnp.int32), weighting.init(num_tasks))
+
+    def due(state: EveryKState) -> tuple[jax.Array, EveryKState]:
+        following = state._replace(step_in_cycle=(state.step_in_cycle + 1) % k)
+        return state.step_in_cycle == 0, following
+
+    def update(
+        gramian: jax.Array | None, state: EveryKState, **extra: Any
+    ) -> tuple[jax.Array, EveryKState]:
+        weights, inner = weighting.update(gramian, state.every, **extra)
+        return weights, state._replace(every=inner)
+
+    return Weighting(init, update, weighting.uses_gramian, due)
