@@ -28,20 +28,12 @@ VARIANTS = [
 PARALLEL = (
     "the correctly rounded entries of a float32 Gramian alone give 1.3 tolerances"
 )
-ZEROED = (
-    "shorter than the noise floor of a float32 Gramian, so the update is exactly zero; "
-    "unregularised, the direction is zero"
-)
 OPEN = {
     ("aligned_mtl/nearparallel_T2__min__mean/direction", "float32"): PARALLEL,
     (
         "aligned_mtl/nearparallel_T2__median__mean/direction",
         "float32",
     ): PARALLEL,
-    ("upgrad/rand_T3_P2__mean/direction_torchjd_reg", "float32"): ZEROED,
-    ("upgrad/rand_T3_P2__pref/direction_torchjd_reg", "float32"): ZEROED,
-    ("upgrad/lowrank_T50_P12__mean/direction_torchjd_reg", "float32"): ZEROED,
-    ("upgrad/opposite_T2__pref/direction_torchjd_reg", "float32"): ZEROED,
 }
 
 

@@ -330,7 +330,7 @@ def test_psd_eigh_drops_the_null_space():
 @pytest.mark.parametrize("num_tasks", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_jacobi_finds_each_eigenvalue_to_its_own_precision(num_tasks, dtype):
-    """Norms over six decades, where eigh is off by the largest eigenvalue's rounding."""
+    """Norms over six decades, where eigh is off by the rounding of the largest."""
     rng = np.random.default_rng(num_tasks)
     rows = rng.standard_normal((num_tasks, 200))
     rows *= np.logspace(-3, 3, num_tasks)[:, None]

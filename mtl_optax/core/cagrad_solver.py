@@ -21,6 +21,7 @@ Array = jax.Array
 _MAX_LEVELS = 30
 
 
+@jax.jit
 def cagrad_weights(
     gramian: Array, preference: Array, c: ArrayLike, active: Array
 ) -> Array:

@@ -12,6 +12,7 @@ Array = jax.Array
 _MAX_SWEEPS = 15
 
 
+@jax.jit
 def jacobi_eigh(matrix: Array) -> tuple[Array, Array]:
     """Eigenvalues `[T]`, unsorted, and eigenvectors `[T, T]` of a Gramian.
 

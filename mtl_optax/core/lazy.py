@@ -6,7 +6,7 @@ gradients travel as the linearised losses and are pulled back on demand.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,10 @@ from jax.tree_util import Partial, register_pytree_with_keys_class
 from mtl_optax.core.losses import loss_of, stack_losses
 
 
-class TaskRows:
+class TaskRows(NamedTuple):
     """T gradients as T separate trees (no stack); internal to the library."""
 
-    def __init__(self, trees: tuple[optax.Updates, ...]):
-        self.trees = trees
+    trees: tuple[optax.Updates, ...]
 
 
 @register_pytree_with_keys_class

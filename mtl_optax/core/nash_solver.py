@@ -13,6 +13,7 @@ Array = jax.Array
 _MAX_NEWTON = 50
 
 
+@jax.jit
 def nash_weights(gramian: Array, alpha: ArrayLike = 1.0) -> Array:
     """The positive solution of `G a = a^(-1/alpha)`, by damped Newton steps.
 

@@ -129,6 +129,12 @@ def leaf_rows(task_gradients: Any) -> tuple[list[LeafRows], Any]:
     return [jnp.asarray(leaf) for leaf in leaves], treedef
 
 
+def squared_norm(tree: optax.Updates) -> jax.Array:
+    """Sum of squares over all leaves, in the precision of T-sized numbers."""
+    wide = [leaf.astype(jnp.result_type(float)) for leaf in jax.tree.leaves(tree)]
+    return reduce(operator.add, [jnp.sum(leaf * leaf) for leaf in wide])
+
+
 def lead(vector: jax.Array, like: jax.Array) -> jax.Array:
     """A vector `[T]` shaped to multiply or mask an array `[T, ...]`."""
     return vector.reshape(vector.shape + (1,) * (like.ndim - 1))
@@ -190,6 +196,7 @@ def _inner_products(
     )
 
 
+@jax.jit
 def _sliced_gramian(leaf: LeafRows) -> jax.Array:
     # XLA's CPU product of a [2, 1e6] matrix with its transpose is 2-3 times slower
     # than the same product taken slice by slice in cache.

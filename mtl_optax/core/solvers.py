@@ -4,7 +4,8 @@ Everything here (and in nash_solver and cagrad_solver, which build on it) is a p
 function of a Gramian `G = J J'` of T task gradients. Each solver works on the cosine
 matrix and keeps the row norms aside, so that tasks whose gradients differ by many
 orders of magnitude, or are all very long or very short, do not spoil one another's
-accuracy. All loops are bounded; nothing leaves the device.
+accuracy. All loops are bounded; nothing leaves the device. The entry points are jitted,
+so that eager calls compile their loops once.
 """
 
 import functools
@@ -30,6 +31,7 @@ def noise_floor(num_tasks: int, dtype: DTypeLike) -> float:
     return 4.0 * num_tasks * float(jnp.finfo(dtype).eps)
 
 
+@jax.jit
 def cosine_matrix(gramian: Array) -> tuple[Array, Array]:
     """Cosines `[T, T]` and norms `[T]` of the rows behind a Gramian.
 
@@ -43,6 +45,18 @@ def cosine_matrix(gramian: Array) -> tuple[Array, Array]:
     return jnp.where(eye(gramian), 1, cosines), norms
 
 
+@jax.jit
+def cancels(weights: Array, gramian: Array) -> Array:
+    """Whether weights cancel the rows as far as the Gramian's rounding lets one tell.
+
+    That is, whether `w'Gw` is within `noise_floor` of its value for orthogonal rows.
+    """
+    apart = jnp.sum(weights**2 * jnp.diagonal(gramian))
+    floor = noise_floor(weights.shape[0], weights.dtype)
+    return dot(weights, dot(gramian, weights)) <= floor * apart
+
+
+@jax.jit
 def nonnegative_qp(matrix: Array, linear: Array) -> Array:
     """`argmin 1/2 z'Qz + q'z` over `z >= 0`, for a positive semi-definite Q.
 
@@ -54,6 +68,7 @@ def nonnegative_qp(matrix: Array, linear: Array) -> Array:
     return nonnegative_qp_from(matrix, linear, none_free)[0]
 
 
+@jax.jit
 def project_dual_cone(gramian: Array, weights: Array) -> Array:
     """Weights of the projection of `sum_i weights_i g_i` on `{d: <g_i, d> >= 0}`.
 
@@ -65,6 +80,7 @@ def project_dual_cone(gramian: Array, weights: Array) -> Array:
     return weights + jnp.where(positive, lift / jnp.where(positive, norms, 1), 0)
 
 
+@jax.jit
 def min_norm_weights(gramian: Array, active: Array) -> Array:
     """Simplex weights of the shortest vector in the hull of the active rows (MGDA).
 
@@ -79,6 +95,7 @@ def min_norm_weights(gramian: Array, active: Array) -> Array:
     return jnp.where(jnp.any(zero_rows), share, weights)
 
 
+@jax.jit
 def in_hull(gramian: Array, active: Array) -> Array:
     """Whether 0 is in the convex hull of the active nonzero rows, within rounding.
 
@@ -88,6 +105,7 @@ def in_hull(gramian: Array, active: Array) -> Array:
     return stationary_weights(cosines, active & (norms > 0))[0]
 
 
+@jax.jit
 def psd_eigh(matrix: Array) -> tuple[Array, Array, Array]:
     """Eigenvalues, eigenvectors, and which exceed `noise_floor` times the largest.
 

@@ -6,7 +6,6 @@ tasks, the Gramian, the weighted sum, and the record of what the method did.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -56,9 +55,10 @@ def from_weighting(
 
     .. math:: w = \text{weighting}(K, L), \quad d = \sum_t w_t \, g_t
 
-    Where :math:`w^\top K w` is within rounding of 0 (`4 T eps` of
-    :math:`\sum_t w_t^2 K_{tt}`) the update is exactly zero: the point is Pareto
-    stationary, and Adam would blow the rounding noise up to full steps.
+    Where the norm of d is within rounding of 0, `4 T eps` of
+    :math:`(\sum_t w_t^2 K_{tt})^{1/2}`, the update is exactly zero: the weights cancel
+    the gradients, and Adam would blow the rounding noise up to full steps. (With a
+    Gramian other than that of the parameters its square is compared instead.)
 
     Args:
       weighting: the rule for the weights.
@@ -131,7 +131,7 @@ def from_weighting(
         given = checks.gramian_like(precomputed_gramian, state.task_gramian)
         combine = products.combine_per_leaf if per_leaf else products.combine
 
-        def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, jax.Array, Any, Any]:
+        def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, Any, Any]:
             return _weigh(
                 weighting, num_tasks, gramian, inner, losses, mask, extra_args
             )
@@ -141,10 +141,15 @@ def from_weighting(
             if weighting.uses_gramian and gramian is None:
                 gramian, gradients = _form_gramian(updates, per_leaf)
             each = jax.vmap(weigh) if per_leaf else weigh
-            weights, applied, gramian, inner = each(gramian, inner)
-            return combine(gradients, applied, mask), WeightingState(
-                weights, gramian, inner
-            )
+            weights, gramian, inner = each(gramian, inner)
+            state = WeightingState(weights, gramian, inner)
+            if per_leaf:
+                weights = jax.vmap(_zero_if_noise)(weights, gramian)
+            elif gramian is not None:
+                lazy = isinstance(gradients, LazyTaskGrads)
+                seen = None if lazy else gradients
+                weights = _zero_if_noise(weights, gramian, seen, mask)
+            return combine(gradients, weights, mask), state
 
         def held(inner: Any) -> tuple[optax.Updates, WeightingState]:
             weights = state.task_weights
@@ -204,6 +209,7 @@ def conflicts(opt_state: Any) -> jax.Array:
     Returns:
       `[T, T]` with unit diagonal, negative where two tasks conflict, 0 for a task
       without gradient; `[L, T, T]` for a method with a Gramian for each of L leaves.
+      Axes before these, of seeds or of steps that a scan recorded, stay.
 
     Raises:
       ValueError: if the state holds no Gramian (only from_gramian methods form one),
@@ -219,9 +225,10 @@ def conflicts(opt_state: Any) -> jax.Array:
       Array([[ 1.   , -0.707],
              [-0.707,  1.   ]], dtype=float32)
     """
-    gramian = _the_one(opt_state, "task_gramian")
-    cosines = solvers.cosine_matrix
-    return (jax.vmap(cosines) if gramian.ndim == 3 else cosines)(gramian)[0]
+    cosines = jnp.vectorize(
+        lambda gramian: solvers.cosine_matrix(gramian)[0], signature="(t,t)->(t,t)"
+    )
+    return cosines(_the_one(opt_state, "task_gramian"))
 
 
 def _form_gramian(updates: Any, per_leaf: bool) -> tuple[jax.Array, Any]:
@@ -243,8 +250,8 @@ def _weigh(
     losses: jax.Array | None,
     mask: jax.Array | None,
     extra_args: dict[str, Any],
-) -> tuple[jax.Array, jax.Array, jax.Array | None, Any]:
-    """Weights to record, weights to apply, masked Gramian, and new state."""
+) -> tuple[jax.Array, jax.Array | None, Any]:
+    """Weights, masked Gramian, and the weighting's new state."""
     active = jnp.ones(num_tasks, bool) if mask is None else mask
     if mask is not None and gramian is not None:
         gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
@@ -253,18 +260,32 @@ def _weigh(
     weights, inner = weighting.update(
         gramian, inner, losses=losses, active=active, **extra_args
     )
-    weights = jnp.where(active, weights, 0)
-    if gramian is None:
-        return weights, weights, None, inner
-    return weights, _zero_if_stationary(weights, gramian), gramian, inner
+    return jnp.where(active, weights, 0), gramian, inner
 
 
-def _zero_if_stationary(weights: jax.Array, gramian: jax.Array) -> jax.Array:
-    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    squared_norm = product(weights, product(gramian, weights))
-    unaligned = jnp.sum(weights**2 * jnp.diag(gramian))
-    floor = solvers.noise_floor(weights.shape[0], weights.dtype)
-    return jnp.where(squared_norm <= floor * unaligned, 0, weights)
+@jax.jit
+def _zero_if_noise(
+    weights: jax.Array,
+    gramian: jax.Array,
+    gradients: Any = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """The weights, or zeros where the update that they give is rounding noise.
+
+    The Gramian tells a squared norm to within its own rounding only. Where that is not
+    enough, and only there, the norm of the update itself decides.
+    """
+    noise = solvers.cancels(weights, gramian)
+    if gradients is not None:
+
+        def norm_is_noise() -> jax.Array:
+            update = products.combine(gradients, weights, mask)
+            floor = solvers.noise_floor(weights.shape[0], weights.dtype)
+            apart = jnp.sum(weights**2 * jnp.diag(gramian))
+            return products.squared_norm(update) <= floor**2 * apart
+
+        noise = lax.cond(noise, norm_is_noise, lambda: jnp.asarray(False))
+    return jnp.where(noise, 0, weights)
 
 
 def _the_one(opt_state: Any, name: str) -> jax.Array:

@@ -65,6 +65,7 @@ def _visiting_order(key: jax.Array, num_tasks: int, order: str) -> jax.Array:
     return jax.vmap(jax.random.permutation)(jax.random.split(key, num_tasks), others)
 
 
+@jax.jit
 def _project(cosines: jax.Array, order: jax.Array) -> jax.Array:
     """Row i: the coefficients of g_i/|g_i| after its projections, `[T, T]`."""
     num_tasks = cosines.shape[0]
