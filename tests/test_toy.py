@@ -60,15 +60,15 @@ def advance(tx, losses_fn, point, state):
     return optax.apply_updates(point, updates), state
 
 
-def toy_ends(method):
-    """Where 100,000 steps of Adam end from each start, `[8, 2]`."""
+def toy_ends(method, steps=100_000):
+    """Where these steps of Adam end from each start, `[8, 2]`."""
     tx = optax.chain(method, optax.adam(1e-3))
 
     def end(start):
         def step(_, carry):
             return advance(tx, toy, *carry)
 
-        return jax.lax.fori_loop(0, 100_000, step, (start, tx.init(start)))[0]
+        return jax.lax.fori_loop(0, steps, step, (start, tx.init(start)))[0]
 
     return jax.vmap(end)(jnp.asarray(STARTS))
 
@@ -104,9 +104,16 @@ def test_toy_gradients():
 
 
 @pytest.mark.slow
-def test_cagrad_reaches_the_minimum_of_the_mean_from_every_start():
-    radii = jnp.array([0.2, 0.4, 0.5, 0.8])
-    ends = jax.jit(jax.vmap(lambda c: toy_ends(mtl.cagrad(2, c=c))))(radii)
+@pytest.mark.parametrize(
+    ("radii", "steps"),
+    # With c = 0.2 runs arrive between 70,000 and 110,000 steps, as rounding has it (in
+    # 48 runs from starts moved by 1e-9, four were late at 100,000).
+    [((0.4, 0.5, 0.8), 100_000), ((0.2,), 130_000)],
+    ids=["0.4 to 0.8", "0.2"],
+)
+def test_cagrad_reaches_the_minimum_of_the_mean_from_every_start(radii, steps):
+    run = jax.vmap(lambda c: toy_ends(mtl.cagrad(2, c=c), steps))
+    ends = jax.jit(run)(jnp.array(radii))
     distance = np.linalg.norm(np.asarray(ends) - np.array([0, -8.355]), axis=-1)
     assert np.max(distance) < 0.05, distance
 
@@ -208,9 +215,12 @@ def test_quadratics(name):
     )
     for start in np.array(given.starts):
         upgrad = trajectory(UPGRAD, 1.0, problem, start)[: given.steps + 1]
-        # With two tasks PCGrad's sum is twice UPGrad's mean. Each stops on its own
-        # where the gradients are opposite to about 4e-8, the root of the noise floor.
+        # With two tasks PCGrad's sum is twice UPGrad's mean, until UPGrad stops: where
+        # the gradients are opposite to about 4e-8, the root of the noise floor.
         pcgrad = trajectory(PCGRAD, 0.5, problem, start)[: given.steps + 1]
-        np.testing.assert_allclose(pcgrad, upgrad, rtol=1e-7, atol=1e-7)
+        moves = np.any(np.diff(upgrad, axis=0) != 0, axis=1)
+        assert np.all(moves[: given.steps // 5])
+        same = np.concatenate([[True], moves])
+        np.testing.assert_allclose(pcgrad[same], upgrad[same], rtol=1e-7, atol=1e-7)
         # EWQ shrinks by (1 - 0.075)^50 = 0.020, the others by far more.
         assert shortest(problem, upgrad[-1]) <= 0.03 * shortest(problem, start)
