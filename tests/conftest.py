@@ -8,7 +8,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
 
-GOLDEN_REPORT = pytest.StashKey[list[str]]()
+GOLDEN = "reference values"
 
 
 def precision(dtype):
@@ -23,15 +23,21 @@ def x64():
         yield
 
 
-@pytest.fixture(scope="session")
-def golden_report(request):
-    """Lines for the terminal summary: how many reference values were held to what."""
-    return request.config.stash.setdefault(GOLDEN_REPORT, [])
+@pytest.fixture
+def golden_report(record_property):
+    """Takes a line for the terminal summary: what was held to the reference values."""
+    return lambda line: record_property(GOLDEN, line)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    lines = config.stash.get(GOLDEN_REPORT, [])
+def pytest_terminal_summary(terminalreporter):
+    reports = [r for rs in terminalreporter.stats.values() for r in rs]
+    lines = {
+        text
+        for report in reports
+        for name, text in getattr(report, "user_properties", ())
+        if name == GOLDEN
+    }
     if lines:
-        terminalreporter.section("reference values")
-        for line in lines:
+        terminalreporter.section(GOLDEN)
+        for line in sorted(lines):
             terminalreporter.write_line(line)

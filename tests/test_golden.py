@@ -70,9 +70,9 @@ class Findings:
         self.worst = max(self.worst, error / bound if bound else float(error > 0))
         self.require(error <= bound, f"{name}: {error:.3g} > {bound:.3g}", "asserted")
 
-    def report(self, title, lines):
+    def report(self, title, tell):
         counts = ", ".join(f"{n} {what}" for what, n in sorted(self.counts.items()))
-        lines.append(f"{title}: {counts}; worst error/tolerance {self.worst:.2g}")
+        tell(f"{title}: {counts}; worst error/tolerance {self.worst:.2g}")
         assert self.counts, f"{title}: nothing was checked"
         assert not self.failures, "\n".join([title, *self.failures])
 
