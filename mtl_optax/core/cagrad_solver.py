@@ -83,6 +83,13 @@ def _ascend_level(
         new = level + gain
         new = jnp.where((new > low) & (new < high), new, (low + high) / 2)
         close = jnp.abs(distance - radius) <= 4 * eps * radius
+        # Beside a stationary point the lift is long and its terms cancel: there the
+        # distance is known to the rounding of its largest terms, and stops improving.
+        terms = dot(jnp.abs(lift), dot(jnp.abs(cosines), jnp.abs(lift)))
+        excess = jnp.abs(distance - radius) * (distance + radius)
+        before = jnp.abs(state.distance - radius)
+        stalled = jnp.abs(distance - radius) > before / 2
+        close = close | (stalled & (excess <= 4 * eps * terms))
         same = jnp.abs(new - level) <= eps * jnp.abs(level)
         # A stationary problem starts at its optimum, level 0, if the ball has it.
         done = close | same | (stationary & ~above & (state.step == 0))
