@@ -189,3 +189,17 @@ def test_weights_of_wrong_length_in_combine():
 def test_gramian_of_nothing():
     with pytest.raises(ValueError, match="no leaves"):
         mtl.gramian({})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [0, jax.random.key(0), jax.random.PRNGKey(0), jax.random.key(0, impl="rbg")],
+    ids=["int", "typed", "raw", "another kind"],
+)
+def test_every_form_of_key(key):
+    tx = mtl.pcgrad(3, key=key)
+    grads = {"w": jax.random.normal(jax.random.key(1), (3, 5))}
+    params = {"w": jnp.zeros(5)}
+    first, state = tx.update(grads, tx.init(params), params)
+    assert state.weighting.key.dtype == jnp.uint32
+    assert jnp.all(jnp.isfinite(first["w"]))

@@ -12,7 +12,11 @@ def raw_key(key: Any) -> jax.Array:
     """Raw uint32 key data from an int, a typed key or raw key data."""
     array = jnp.asarray(key)
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ():
-        return jax.random.key_data(array)
+        data = jax.random.key_data(array)
+        ours = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        # The state does not know of which kind its key is: always of the default one.
+        same = data.shape == ours.shape
+        return data if same else jax.random.bits(array, ours.shape, ours.dtype)
     if jnp.issubdtype(array.dtype, jnp.integer) and array.shape == ():
         return jax.random.key_data(jax.random.key(array))
     if array.dtype == jnp.uint32 and array.ndim == 1:
