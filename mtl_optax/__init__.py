@@ -3,6 +3,12 @@
 Names are grouped by what a method needs to see, which is also the order of its cost.
 """
 
+from mtl_optax.analysis.comparison import delta_m, delta_p
+from mtl_optax.analysis.conflict import (
+    conflict_fraction,
+    cosine_similarity,
+    magnitude_similarity,
+)
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
@@ -76,4 +82,10 @@ __all__ = [
     "per_task",
     "safe_normalize",
     "skip_nonfinite_tasks",
+    # Analysis.
+    "conflict_fraction",
+    "cosine_similarity",
+    "delta_m",
+    "delta_p",
+    "magnitude_similarity",
 ]

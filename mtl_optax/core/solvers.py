@@ -42,6 +42,7 @@ def cosine_matrix(gramian: Array) -> tuple[Array, Array]:
     norms = jnp.sqrt(jnp.where(square < jnp.finfo(gramian.dtype).tiny, 0, square))
     inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
     cosines = jnp.clip(gramian * inverse[:, None] * inverse[None, :], -1, 1)
+    cosines = (cosines + cosines.T) / 2
     return jnp.where(eye(gramian), 1, cosines), norms
 
 

@@ -1,0 +1,1 @@
+"""Measures of gradients, predictions and whole studies: pure functions, no plots."""
