@@ -1,4 +1,4 @@
-"""The method on shared leaves, the plain sum elsewhere."""
+"""The method on shared leaves, or on each group of leaves; the plain sum elsewhere."""
 
 import chex
 import jax
@@ -132,3 +132,242 @@ def test_rest_leaves_are_guarded_too():
     unstacked = {**grads, "a": grads["a"][0]}
     with pytest.raises(ValueError, match=r"\['a'\] of the task gradients has shape"):
         tx.update(unstacked, tx.init(PARAMS), PARAMS)
+
+
+# --- labels ---------------------------------------------------------------------------
+
+# Four tasks: trunk of all, mid of 0 and 1, side of 1, 2 and 3, one head each.
+T4 = 4
+NET = {
+    "heads": [jnp.full(3, t + 1.0) for t in range(T4)],
+    "mid": {"w": jnp.linspace(-1, 1, 9).reshape(3, 3), "b": jnp.zeros(3)},
+    "side": jnp.cos(jnp.arange(9.0)).reshape(3, 3),
+    "trunk": jnp.linspace(-0.7, 0.9, 12).reshape(4, 3),
+}
+LABELS = {
+    "heads": [(t,) for t in range(T4)],
+    "mid": (1, 0),
+    "side": (1, 2, 3),
+    "trunk": (0, 1, 2, 3),
+}
+SUBSETS = {"0,1": ("mid",), "0,1,2,3": ("trunk",), "1,2,3": ("side",)}
+LABEL_FORMS = {
+    "prefix": LABELS,
+    "whole tree": {**LABELS, "mid": {"w": (0, 1), "b": (0, 1)}},
+    "callable": lambda params: {key: LABELS[key] for key in params},
+}
+METHODS = {
+    "cagrad": lambda num_tasks: mtl.cagrad(num_tasks),
+    "mgda": lambda num_tasks: mtl.mgda(num_tasks),
+    "upgrad": lambda num_tasks: mtl.upgrad(num_tasks),
+    "uw": lambda num_tasks: mtl.uw(num_tasks),
+    "graddrop": lambda num_tasks: mtl.graddrop(num_tasks, key=0),
+}
+BOTH = pytest.mark.parametrize("lazy", [False, True])
+
+
+def net_losses(params, x):
+    h = jnp.tanh(x @ params["trunk"])
+    mid = jnp.tanh(h @ params["mid"]["w"] + params["mid"]["b"][None, :])
+    side = jnp.tanh(h @ params["side"])
+    reps = [mid, mid + side, side, side]
+    targets = [1.0, -2.0, 3.0, -1.0]
+    return tuple(
+        jnp.mean((rep @ head - y) ** 2)
+        for rep, head, y in zip(reps, params["heads"], targets, strict=True)
+    )
+
+
+def net_gradients(lazy=False, params=NET):
+    x = jax.random.normal(jax.random.key(1), (8, 4))
+    transform = mtl.lazy_task_grads if lazy else mtl.task_grads
+    return transform(net_losses)(params, x)
+
+
+def run_net(tx, lazy=False, **extra):
+    losses, grads = net_gradients(lazy)
+    return tx.update(grads, tx.init(NET), NET, losses=losses, **extra)
+
+
+def rows_by_hand(make, tasks, keys, losses, grads):
+    """The method for these tasks alone, on their rows of these leaves."""
+    rows = jnp.array(tasks)
+    part = jax.tree.map(lambda g: g[rows], {key: grads[key] for key in keys})
+    tx = make(len(tasks))
+    own = {key: NET[key] for key in keys}
+    return tx.update(part, tx.init(own), own, losses=losses[rows])
+
+
+@BOTH
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_labels_are_the_method_on_the_rows_of_each_subset(form, lazy):
+    losses, grads = net_gradients()
+    tx = mtl.on_shared(mtl.cagrad(T4), labels=LABEL_FORMS[form])
+    got, state = run_net(tx, lazy)
+    assert list(state) == list(SUBSETS)
+    for name, keys in SUBSETS.items():
+        tasks = [int(t) for t in name.split(",")]
+        expected, inner = rows_by_hand(mtl.cagrad, tasks, keys, losses, grads)
+        own = {key: got[key] for key in keys}
+        chex.assert_trees_all_close(own, expected, rtol=1e-4, atol=1e-6)
+        weights = np.zeros(T4)
+        weights[tasks] = mtl.task_weights(inner)
+        np.testing.assert_allclose(
+            mtl.task_weights(state[name]), weights, rtol=1e-4, atol=1e-6
+        )
+    for t in range(T4):
+        np.testing.assert_allclose(got["heads"][t], grads["heads"][t][t], rtol=1e-5)
+
+
+@BOTH
+@pytest.mark.parametrize("active", [None, (True, True, False, True)])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
+def test_labels_equal_partition_with_static_active(method, active, lazy):
+    """The step is jitted, and a given `active` is traced."""
+    given = None if active is None else jnp.array(active)
+    present = jnp.ones(T4, bool) if active is None else given
+    losses, grads = net_gradients()
+    expected = {}
+    for name, keys in SUBSETS.items():
+        part = {key: grads[key] for key in keys}
+        own = {key: NET[key] for key in keys}
+        tx = METHODS[method](T4)
+        mask = present & jnp.array([str(t) in name for t in range(T4)])
+        new, _ = tx.update(part, tx.init(own), own, losses=losses, active=mask)
+        expected |= new
+    expected["heads"] = [grads["heads"][t][t] * present[t] for t in range(T4)]
+    tx = mtl.on_shared(METHODS[method](T4), labels=LABELS)
+    got, _ = jax.jit(lambda given: run_net(tx, lazy, active=given))(given)
+    chex.assert_trees_all_close(got, expected, rtol=2e-4, atol=1e-6)
+
+
+@BOTH
+@pytest.mark.slow
+def test_a_mask_is_the_special_case_of_two_labels(lazy):
+    labels = {"trunk": (0, 1), "a": (0,), "z": (1,)}
+    mask, state = run(mtl.on_shared(mtl.mgda(T), MASK), lazy)
+    got, states = run(mtl.on_shared(mtl.mgda(T), labels=labels), lazy)
+    chex.assert_trees_all_equal(got, mask)
+    chex.assert_trees_all_equal(states, {"0,1": state})
+
+
+def test_labels_without_any_group_are_the_plain_sum():
+    labels = {"trunk": (0,), "a": (0,), "z": (1,)}
+    expected, _ = run(mtl.unitary(T))
+    got, state = run(mtl.on_shared(mtl.mgda(T), labels=labels))
+    chex.assert_trees_all_close(got, expected, rtol=1e-6)
+    assert state == {}
+
+
+def test_labels_keep_nan_of_inactive_tasks_away():
+    losses, grads = net_gradients()
+    broken = jax.tree.map(lambda g: g.at[2].set(jnp.nan), grads)
+    tx = mtl.on_shared(mtl.cagrad(T4), labels=LABELS)
+    active = jnp.array([True, True, False, True])
+    clean = tx.update(grads, tx.init(NET), NET, losses=losses, active=active)
+    got = tx.update(broken, tx.init(NET), NET, losses=losses, active=active)
+    chex.assert_tree_all_finite(got)
+    chex.assert_trees_all_equal(got, clean)
+    # Not even passed as inactive: task 2 has no part in `mid`, by its label.
+    got, _ = tx.update(broken, tx.init(NET), NET, losses=losses)
+    chex.assert_tree_all_finite(got["mid"])
+
+
+def test_labels_read_a_tuple_of_parameters_leaf_by_leaf():
+    params = ({"w": jnp.ones(2)}, jnp.ones(3))
+    grads = jax.tree.map(lambda p: jnp.stack([p, -2 * p]), params)
+    tx = mtl.on_shared(mtl.mgda(2), labels=((0, 1), (0,)))
+    _, state = tx.update(grads, tx.init(params), params)
+    assert list(state) == ["0,1"]
+    everywhere = mtl.on_shared(mtl.mgda(2), labels=(0, 1))
+    got, _ = everywhere.update(grads, everywhere.init(params), params)
+    expected, _ = mtl.mgda(2).update(grads, mtl.mgda(2).init(params), params)
+    chex.assert_trees_all_equal(got, expected)
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["cagrad", "uw", "graddrop"])
+@pytest.mark.slow
+def test_labels_under_scan_keep_the_state(method, lazy):
+    tx = optax.chain(
+        mtl.on_shared(METHODS[method](T4), labels=LABELS), optax.adam(1e-2)
+    )
+
+    def step(carry, _):
+        params, state = carry
+        losses, grads = net_gradients(lazy, params)
+        updates, state = tx.update(grads, state, params, losses=losses)
+        return (optax.apply_updates(params, updates), state), jnp.sum(losses)
+
+    _, losses = jax.lax.scan(step, (NET, tx.init(NET)), None, length=50)
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@BOTH
+@pytest.mark.slow
+def test_labels_under_vmap(lazy):
+    scales = jnp.array([1.0, 0.5])
+    tx = mtl.on_shared(mtl.mgda(T4), labels=LABELS)
+
+    def update(scale):
+        params = jax.tree.map(lambda p: scale * p, NET)
+        _, grads = net_gradients(lazy, params)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    both = jax.jit(jax.vmap(update))(scales)
+    one_by_one = [jax.jit(update)(scale) for scale in scales]
+    expected = jax.tree.map(lambda *x: jnp.stack(x), *one_by_one)
+    chex.assert_trees_all_close(both, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_several_groups_have_several_weights():
+    _, state = run_net(mtl.on_shared(mtl.cagrad(T4), labels=LABELS))
+    with pytest.raises(ValueError, match=r"holds 3 values of task_weights.*0,1"):
+        mtl.task_weights(state)
+
+
+def test_check_chain_reads_labels():
+    tx = mtl.on_shared(mtl.cagrad(T4), labels=LABELS)
+    mtl.check_chain(optax.chain(tx, optax.adam(1e-3)), NET, T4)
+    with pytest.raises(ValueError, match="check_chain: the state"):
+        mtl.check_chain(optax.chain(optax.scale_by_adam(), tx), NET, T4)
+
+
+def test_exactly_one_of_mask_and_labels():
+    with pytest.raises(ValueError, match=r"exactly one of shared= .*got neither"):
+        mtl.on_shared(mtl.mgda(T))
+    with pytest.raises(ValueError, match=r"exactly one of shared= .*got both"):
+        mtl.on_shared(mtl.mgda(T), MASK, labels=LABELS)
+    with pytest.raises(ValueError, match="each group of leaves has its own"):
+        mtl.on_shared(mtl.mgda(T), labels=LABELS, rest="weights")
+
+
+BAD_LABELS = {
+    "an int": (0, "must be a tuple of one or more"),
+    "a list": ([0, 1], "must be a tuple of one or more"),
+    "a set": ({0, 1}, "must be a tuple of one or more"),
+    "empty": ((), "must be a tuple of one or more"),
+    "names": (("a", "b"), "must be a tuple of one or more"),
+    "bools": ((True, False), "must be a tuple of one or more"),
+    "floats": ((0.0, 1.0), "must be a tuple of one or more"),
+    "twice": ((0, 1, 0), "names a task twice"),
+    "negative": ((-1, 0), "names a task that is not there"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LABELS)
+def test_bad_labels_name_their_leaf(bad):
+    label, message = BAD_LABELS[bad]
+    tx = mtl.on_shared(mtl.mgda(T4), labels={**LABELS, "mid": label})
+    with pytest.raises(ValueError, match=rf"leaf \['mid'\]\['b'\] has .*{message}"):
+        tx.init(NET)
+
+
+@BOTH
+def test_a_label_beyond_the_tasks_names_its_leaf(lazy):
+    tx = mtl.on_shared(mtl.mgda(T4), labels={**LABELS, "side": (1, 4)})
+    with pytest.raises(
+        ValueError, match=r"leaf \['side'\] has \(1, 4\).*4 tasks are numbered from 0"
+    ):
+        run_net(tx, lazy)

@@ -295,7 +295,7 @@ def _the_one(opt_state: Any, name: str) -> jax.Array:
         if value is not None
     ]
     if len(found) == 1:
-        return found[0][1]
+        return jnp.asarray(found[0][1])  # NNX wraps its state in variables
     if found:
         paths = ", ".join(path for path, _ in found)
         raise ValueError(

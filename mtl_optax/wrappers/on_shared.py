@@ -10,12 +10,16 @@ import optax
 from mtl_optax.core import checks, products
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.weighting import task_weights
+from mtl_optax.wrappers.leaf_groups import groups_of_labels, spread
+
+_SHARED = ""  # the one group of a mask; its state is not put into a dict
 
 
 def on_shared(
     tx: optax.GradientTransformation,
-    shared: optax.Params | Callable[[optax.Params], Any],
+    shared: optax.Params | Callable[[optax.Params], Any] | None = None,
     *,
+    labels: optax.Params | Callable[[optax.Params], Any] | None = None,
     rest: str = "sum",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Applies a method to the shared parameters only.
@@ -25,26 +29,37 @@ def on_shared(
       \sum_t g_t \text{ or } \sum_t w_t g_t & \text{elsewhere} \end{cases}
 
     On a leaf that one task owns the gradients of the others are zero, so the plain sum
-    is its owner's own gradient.
+    is its owner's own gradient. Where some leaves are shared by some of the tasks only,
+    `labels` names the tasks of each leaf: the leaves of each subset of two or more
+    tasks form a group, and `tx` runs on every group by itself, with the tasks outside
+    the subset inactive.
 
     Args:
-      tx: an aggregator, or a chain that begins with one.
+      tx: an aggregator, or a chain that begins with one, for all T tasks.
       shared: tree of bools like the parameters (or a prefix of it), True where shared;
         or a function from parameters to such a tree, as in `optax.masked`.
+      labels: instead of `shared`, such a tree or function with tuples of task indices,
+        the tasks that share the leaf: `{"trunk": (0, 1, 2), "mid": (0, 1), "head0":
+        (0,)}`. Tasks are numbered as in the stack (a dict of losses by sorted names).
       rest: "sum" for the plain sum on the other leaves; "weights" to multiply by the
-        task weights of `tx`, as papers on loss weighting do.
+        task weights of `tx`, as papers on loss weighting do (with `shared` only).
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones, with the
-      extra arguments of `tx`.
+      extra arguments of `tx`. Its state is that of `tx`; with `labels` a dict of one
+      for each group, `{"0,1": ..., "0,1,2": ...}`, so that `task_weights(state["0,1"])`
+      reads one group (random methods draw the same numbers in each).
 
     Raises:
-      ValueError: for an unknown `rest`; in `update` if gradients are not stacked, or
+      ValueError: unless exactly one of `shared` and `labels` is given; for an unknown
+        `rest`, or "weights" with `labels`; in `init` or `update` for a label that is no
+        tuple of different task indices; in `update` if gradients are not stacked, or
         if `rest="weights"` and `tx` records no single vector of weights.
 
-    Cost: that of `tx` on the shared leaves, one more read of the others; with lazy
-    gradients one more backward pass down to the lowest of the other leaves (T passes
-    there if `active` is passed, so that a NaN task stays isolated).
+    Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
+    read of the others; with lazy gradients one more backward pass down to the lowest of
+    the other leaves (T passes there if `active` is passed, so that a NaN task stays
+    isolated). Under `jax.jit` groups share the T backward passes of lazy gradients.
 
     When not to use it: to treat every leaf alike, leave it out; for other optimisers
     on heads use `optax.partition` with stacked gradients, which gives the same updates
@@ -64,16 +79,40 @@ def on_shared(
       array([0.2, 0.4], dtype=float32)
       >>> update["head_a"], update["head_b"]
       (Array([5.], dtype=float32), Array([7.], dtype=float32))
+      >>> labels = {"trunk": (0, 1), "head_a": (0,), "head_b": (1,)}
+      >>> same = mtl.on_shared(mtl.mgda(num_tasks=2), labels=labels)
+      >>> update, state = same.update(grads, same.init(params), params)
+      >>> np.asarray(mtl.task_weights(state["0,1"])).round(4)
+      array([0.6, 0.4], dtype=float32)
 
     References:
       Sener and Koltun 2018, and every official code since, aggregate shared parameters
       only.
     """
+    if (shared is None) == (labels is None):
+        raise ValueError(
+            "on_shared takes exactly one of shared= (a mask: True on shared leaves) "
+            "and labels= (on each leaf a tuple of the tasks that share it); got "
+            f"{'neither' if shared is None else 'both'}."
+        )
     checks.one_of("rest", rest, ("sum", "weights"))
+    if labels is not None and rest == "weights":
+        raise ValueError(
+            'on_shared: rest="weights" needs one vector of weights, but with labels= '
+            "each group of leaves has its own. Use shared=, or leave rest out."
+        )
     inner = optax.with_extra_args_support(tx)
 
+    def groups_of(tree: optax.Params, num_tasks: int | None = None) -> dict[str, Any]:
+        if labels is not None:
+            return groups_of_labels(labels, tree, num_tasks)
+        mask = [bool(shared) for _, shared in spread(shared, tree)]
+        return {_SHARED: (None, tuple(mask))}
+
     def init(params: optax.Params) -> Any:
-        return inner.init(_only(params, _mask(shared, params)))
+        groups = groups_of(params).items()
+        states = {name: inner.init(_only(params, kept)) for name, (_, kept) in groups}
+        return states[_SHARED] if labels is None else states
 
     def update(
         updates: Any,
@@ -85,41 +124,37 @@ def on_shared(
     ) -> tuple[optax.Updates, Any]:
         lazy = isinstance(updates, LazyTaskGrads)
         like = updates.like() if lazy else updates
-        mask = _mask(shared, like if params is None else params)
-        kept = tuple(mask)
-        others = tuple(not m for m in mask)
         num_tasks = updates.num_tasks if lazy else _num_tasks(updates)
         checks.task_gradients(updates, num_tasks, params)
-
-        part = updates.select(kept) if lazy else _only(updates, kept)
-        own = None if params is None else _only(params, kept)
-        new, state = inner.update(part, state, own, active=active, **extra_args)
-
         present = checks.active_mask(active, num_tasks)
-        weights = jnp.ones(num_tasks) if rest == "sum" else task_weights(state)
-        if weights.ndim > 1:
-            raise ValueError(
-                'on_shared(rest="weights"): the method has weights of its own on each '
-                'leaf (granularity="leaf"), so there is no one vector for the rest.'
+        groups = groups_of(like if params is None else params, num_tasks)
+
+        def part(kept: tuple[bool, ...]) -> Any:
+            return updates.select(kept) if lazy else _only(updates, kept)
+
+        states = {_SHARED: state} if labels is None else dict(state)
+        leaves: list[Any] = [None] * len(jax.tree.leaves(like))
+        for name, (tasks, kept) in groups.items():
+            own = None if params is None else _only(params, kept)
+            those = _among(tasks, num_tasks, present)
+            new, states[name] = inner.update(
+                part(kept), states[name], own, active=those, **extra_args
             )
+            _place(leaves, kept, new)
+        state = states[_SHARED] if labels is None else states
+
+        weights = jnp.ones(num_tasks) if rest == "sum" else _one_vector(state)
         if present is not None:
             weights = jnp.where(present, weights, 0)
-        part = updates.select(others) if lazy else _only(updates, others)
-        if lazy and present is not None:
-            part = part.rows()
-        plain = products.combine(part, weights, present)
-        return _merge(like, mask, new, plain), state
+        others = tuple(leaf is None for leaf in leaves)
+        if any(others):
+            plain = part(others)
+            if lazy and present is not None:
+                plain = plain.rows()
+            _place(leaves, others, products.combine(plain, weights, present))
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _mask(shared: Any, tree: Any) -> tuple[bool, ...]:
-    """One bool a leaf of `tree`, from a mask tree, a prefix of one, or a function."""
-    mask = shared(tree) if callable(shared) else shared
-    spread = jax.tree.map(
-        lambda m, part: jax.tree.map(lambda _: bool(m), part), mask, tree
-    )
-    return tuple(jax.tree.leaves(spread))
 
 
 def _only(tree: Any, kept: tuple[bool, ...]) -> Any:
@@ -131,11 +166,31 @@ def _only(tree: Any, kept: tuple[bool, ...]) -> Any:
     )
 
 
-def _merge(like: Any, mask: tuple[bool, ...], yes: Any, no: Any) -> Any:
-    """Leaves of `yes` where the mask is true, of `no` elsewhere."""
-    some, others = iter(jax.tree.leaves(yes)), iter(jax.tree.leaves(no))
-    chosen = [next(some) if m else next(others) for m in mask]
-    return jax.tree.unflatten(jax.tree.structure(like), chosen)
+def _place(leaves: list[Any], kept: tuple[bool, ...], part: Any) -> None:
+    """Puts the leaves of `part` where they were kept."""
+    where = [i for i, keep in enumerate(kept) if keep]
+    for i, leaf in zip(where, jax.tree.leaves(part), strict=True):
+        leaves[i] = leaf
+
+
+def _among(
+    tasks: tuple[int, ...] | None, num_tasks: int, present: jax.Array | None
+) -> jax.Array | None:
+    """`active` of a group; None, which costs no masking, where it holds every task."""
+    if tasks is None or len(tasks) == num_tasks:
+        return present
+    those = jnp.array([t in tasks for t in range(num_tasks)])
+    return those if present is None else those & present
+
+
+def _one_vector(state: Any) -> jax.Array:
+    weights = task_weights(state)
+    if weights.ndim > 1:
+        raise ValueError(
+            'on_shared(rest="weights"): the method has weights of its own on each '
+            'leaf (granularity="leaf"), so there is no one vector for the rest.'
+        )
+    return weights
 
 
 def _num_tasks(updates: Any) -> int:

@@ -1,0 +1,65 @@
+"""Which leaves belong together: labels of leaves, read from a tree, prefix or function.
+
+Used by `on_shared`; internal to the library.
+"""
+
+import numbers
+from typing import Any
+
+import jax
+
+
+def spread(prefix: Any, tree: Any, is_leaf: Any = None) -> list[tuple[str, Any]]:
+    """Name and label of each leaf of `tree`.
+
+    `prefix` is a tree of labels like `tree`, a prefix of one, or a function of `tree`.
+    """
+    found: list[tuple[str, Any]] = []
+
+    def read(path: Any, label: Any, part: Any) -> None:
+        for below, _ in jax.tree_util.tree_leaves_with_path(part):
+            found.append((jax.tree_util.keystr((*path, *below)), label))
+
+    labels = prefix(tree) if callable(prefix) else prefix
+    jax.tree_util.tree_map_with_path(read, labels, tree, is_leaf=is_leaf)
+    return found
+
+
+def groups_of_labels(
+    labels: Any, tree: Any, num_tasks: int | None
+) -> dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]:
+    """Tasks, and one bool a leaf, of each subset of two or more tasks, by its name.
+
+    In order of names, as JAX keeps the keys of a dict; `num_tasks` None: not known yet.
+    """
+    found = spread(labels, tree, _is_label)
+    subsets = [_subset(name, label, num_tasks) for name, label in found]
+    groups = {
+        ",".join(map(str, tasks)): (tasks, tuple(s == tasks for s in subsets))
+        for tasks in set(subsets)
+        if len(tasks) > 1
+    }
+    return dict(sorted(groups.items()))
+
+
+def _is_label(x: Any) -> bool:
+    """A tuple that holds no trees; a tuple of parameters has dicts or labels in it."""
+    return isinstance(x, (tuple, list)) and jax.tree_util.all_leaves(x)
+
+
+def _subset(name: str, label: Any, num_tasks: int | None) -> tuple[int, ...]:
+    """The label of one leaf, in order, or an error that names the leaf."""
+    whole = isinstance(label, tuple) and all(
+        isinstance(t, numbers.Integral) and not isinstance(t, bool) for t in label
+    )
+    if not whole or not label:
+        wrong = "must be a tuple of one or more task indices, for example (0, 1)"
+    elif len(set(label)) < len(label):
+        wrong = "names a task twice"
+    elif min(label) < 0 or (num_tasks is not None and max(label) >= num_tasks):
+        count = "T" if num_tasks is None else f"{num_tasks}"
+        wrong = f"names a task that is not there: {count} tasks are numbered from 0"
+    else:
+        return tuple(sorted(int(t) for t in label))
+    leaf = name or "of the parameters"
+    raise ValueError(f"on_shared: in labels= leaf {leaf} has {label!r}, which {wrong}.")
