@@ -1,0 +1,237 @@
+"""The benchmarks run, and what they compute from times is right; no time is checked."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from methods import METHODS
+from rich.console import Console
+
+import mtl_optax as mtl
+from benchmarks import aggregate, cases, gpu_check, timing
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = sorted(ROOT.glob("benchmarks/results/*.json"))
+SPREAD = {"median", "lower", "upper"}
+
+
+class Clock:
+    """Time that passes only where a contender says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def takes(self, *seconds, calls=None):
+        """A contender whose call r takes the r-th of these times, in turn."""
+        calls = [] if calls is None else calls
+
+        def run():
+            self.now += seconds[len(calls) % len(seconds)]
+            calls.append(self.now)
+
+        return run
+
+
+def interleave(contenders, clock, **options):
+    options = {"warmup": 0, "wall": clock, "cpu": lambda: clock() / 2} | options
+    return timing.interleave(contenders, **options)
+
+
+def test_each_contender_runs_once_a_round_and_warm_up_is_not_timed():
+    clock, calls = Clock(), []
+    run = clock.takes(100.0, 100.0, 1.0, 2.0, 3.0, calls=calls)
+    samples = interleave({"a": run, "b": clock.takes(5.0)}, clock, rounds=3, warmup=2)
+    assert len(calls) == 5
+    np.testing.assert_allclose(samples.wall["a"], [1, 2, 3])
+    np.testing.assert_allclose(samples.cpu["a"], [0.5, 1, 1.5])
+    np.testing.assert_allclose(samples.wall["b"], [5, 5, 5])
+
+
+def test_ratios_are_paired_within_rounds():
+    # The machine slows down: the ratio of the medians, 40 / 10, would be 4.
+    clock = Clock()
+    contenders = {"base": clock.takes(1, 10, 100), "two": clock.takes(2, 40, 200)}
+    samples = interleave(contenders, clock, rounds=3)
+    found = timing.ratios(samples.wall, "base")
+    assert found["base"] == (1, 1, 1)
+    assert found["two"] == (2, 2, 3)
+    summary = timing.summarise(samples, "base")["two"]
+    assert summary["wall_ratio"] == {"median": 2, "lower": 2, "upper": 3}
+    assert summary["cpu_ratio"] == {"median": 2, "lower": 2, "upper": 3}
+    assert summary["wall_ms"]["median"] == pytest.approx(40e3)
+    assert summary["cpu_ms"]["median"] == pytest.approx(20e3)
+
+
+def test_a_clock_that_stands_still_gives_no_ratio():
+    clock = Clock()
+    samples = interleave({"a": clock.takes(0), "b": clock.takes(1)}, clock, rounds=2)
+    assert np.isnan(timing.ratios(samples.wall, "a")["b"].median)
+
+
+def test_floor_uses_the_bandwidth_of_the_same_round():
+    # 10 bytes read in 1 s, then in 2 s: 20 bytes have floors of 2 s and 4 s.
+    clock = Clock()
+    probe = timing.Probe(clock.takes(1, 2), 10)
+    samples = interleave({"a": clock.takes(6, 12)}, clock, rounds=2, probe=probe)
+    assert timing.over_floor(samples.wall, "a", 20, probe) == (3, 3, 3)
+    read = timing.bandwidth(samples.wall, timing.READ, probe.num_bytes)
+    assert read.upper < 10e-9
+    assert read.median == pytest.approx(7.5e-9)
+
+
+def test_probe_name_is_taken():
+    with pytest.raises(ValueError, match="name of the probe"):
+        timing.interleave({timing.READ: lambda: None}, 1)
+
+
+def test_environment_holds_no_paths(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/me --xla_other=1")
+    found = timing.environment()
+    assert found["settings"]["XLA_FLAGS"] == "--xla_other=1"
+    assert {"jax", "optax", "mtl_optax"} <= set(found["versions"])
+    assert "/" not in json.dumps(found["versions"])
+
+
+def test_json_has_null_for_nan(tmp_path):
+    path = tmp_path / "new" / "out.json"
+    timing.write_json(path, {"a": float("nan"), "b": [1.23456789, (2,)]})
+    assert json.loads(path.read_text()) == {"a": None, "b": [1.2346, [2]]}
+
+
+def test_every_method_is_measured():
+    assert cases.methods() == {row.name: row.family for row in METHODS}
+    for name in cases.methods():
+        cases.build(name, 3)
+
+
+def test_unknown_arguments_name_the_place_to_add_them(monkeypatch):
+    monkeypatch.setattr(cases, "ARGUMENTS", {})
+    with pytest.raises(ValueError, match=r"requires \['key'\]: add .*cases.py"):
+        cases.build("pcgrad", 2)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 10])
+def test_tasks_are_in_conflict(num_tasks):
+    params = cases.parameters(20_000)
+    assert len(jax.tree.leaves(params)) == 30
+    assert cases.count(params) == pytest.approx(20_000, rel=0.01)
+    stacked = cases.task_gradients(params, num_tasks)
+    assert cases.least_cosine(stacked) < -0.2
+    tx = cases.build("upgrad", num_tasks)
+    _, state = jax.jit(tx.update)(stacked, tx.init(params), params)
+    weights = mtl.task_weights(state)
+    assert jnp.std(weights) > 0.01 * jnp.mean(weights), "as if there were no conflict"
+
+
+def test_aggregate_writes_all_keys(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(aggregate, "QUICK_SIZES", ((2, 100),))
+    path = tmp_path / "out.json"
+    options = ["--quick", "--rounds=2", "--methods", "mean", "upgrad"]
+    assert aggregate.main([*options, f"--out={path}"]) == 0
+    record = json.loads(path.read_text())
+    assert {"date", "versions", "device", "load_average", "threads"} <= set(
+        record["environment"]
+    )
+    (size,) = record["sizes"]
+    assert size["num_tasks"] == 2
+    assert size["num_leaves"] == 30
+    assert set(size["results"]) == {"adam", "mean", "upgrad", timing.READ}
+    num_params = size["num_params"]
+    floors = {"adam": 7 * 4, "mean": 8 * 4, "upgrad": 10 * 4}
+    for name, per_param in floors.items():
+        row = size["results"][name]
+        assert row["floor_bytes"] == per_param * num_params
+        for key in ("wall_ms", "wall_ratio", "cpu_ratio", "wall_over_floor"):
+            assert set(row[key]) == SPREAD
+    shown = capsys.readouterr().out
+    assert "upgrad" in shown
+    assert "load average" in shown
+
+
+def test_aggregate_says_that_torchjd_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert not aggregate.torchjd_found(Console())
+    assert "TorchJD left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_aggregate_quick_runs_every_method():
+    assert aggregate.main(["--quick", "--rounds=1"]) == 0
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
+def test_gpu_check_says_that_there_is_no_gpu(capsys, tmp_path):
+    path = tmp_path / "out.json"
+    assert gpu_check.main([f"--out={path}"]) == 0
+    said = capsys.readouterr().out
+    assert said == "No GPU here, only cpu: nothing checked, nothing timed.\n"
+    assert not path.exists()
+
+
+@pytest.mark.slow
+def test_gpu_check_measures_on_whatever_device_there_is(capsys):
+    record = gpu_check.check(
+        [(2, 100)], list(cases.methods()), rounds=1, read_bytes=4000, console=Console()
+    )
+    assert record["ok"]
+    results = record["sizes"][0]["results"]
+    assert set(results) == set(cases.methods())
+    num_params = record["sizes"][0]["num_params"]
+    assert results["upgrad"]["bytes"] == 4 * (2 * 2 + 1) * num_params
+    assert results["mean"]["bytes"] == 4 * (2 + 1) * num_params
+    assert "stays on the device" in capsys.readouterr().out
+
+
+def test_host_callback_is_found():
+    def calls_back(x):
+        return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), x.dtype), x)
+
+    text = {
+        function: jax.jit(function).lower(1.0).compile().as_text()
+        for function in (calls_back, jnp.sin)
+    }
+    assert gpu_check.host_operations(text[calls_back])
+    assert not gpu_check.host_operations(text[jnp.sin])
+
+
+def test_transfer_is_found():
+    on_device = jnp.ones(3)
+    add = jax.jit(jnp.add).lower(on_device, on_device).compile()
+    assert gpu_check.transfer(lambda: add(on_device, on_device)) is None
+    assert "isallowed" in gpu_check.transfer(lambda: jnp.add(on_device, np.ones(3)))
+
+
+def test_other_errors_are_not_taken_for_transfers():
+    with pytest.raises(ZeroDivisionError):
+        gpu_check.transfer(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_precision_check_would_notice_tf32(truncate):
+    def tf32(tree):
+        bits = jax.lax.bitcast_convert_type(tree["w"], jnp.uint32)
+        bits = bits + jnp.uint32(0 if truncate else 1 << 12)
+        rounded = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFFE000), "float32")
+        return {"w": mtl.gramian({"w": rounded})}
+
+    assert gpu_check.gramian_error(tf32, 4) > 50 * gpu_check.TOLERANCE
+    found = gpu_check.precision(4)
+    assert found["ok"]
+    assert found["error"] < gpu_check.TOLERANCE
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_committed_results_say_where_they_come_from(path):
+    record = json.loads(path.read_text())
+    assert {"date", "versions", "load_average"} <= set(record["environment"])
+    assert not re.search(r"/(home|root|tmp|Users)/", path.read_text())
+    assert all(size["load_average"] for size in record["sizes"])
