@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "rich": "rich"}
+STUDIES = {
+    "stress": "one of two losses is multiplied by 1000 (default)",
+    "transfer": "four tasks, two of which suffer from joint training",
+    "null": "two tasks at equal scales: does any method differ from the sum?",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,29 +51,41 @@ def _parser() -> argparse.ArgumentParser:
         "name",
         nargs="?",
         default="stress",
-        choices=["stress"],
-        help="stress (default): one of two losses is multiplied by 1000",
+        choices=list(STUDIES),
+        help="; ".join(f"{name}: {line}" for name, line in STUDIES.items()),
     )
+    study.add_argument("--list", action="store_true", help="name the studies and exit")
     study.add_argument("--methods", metavar="A,B", help="methods, separated by commas")
     study.add_argument("--seeds", type=_count, help="runs a method and scale (5)")
     study.add_argument("--steps", type=_count, help="training steps (1000)")
-    study.add_argument("--lr", type=_rate, help="learning rate of Adam (0.003)")
     study.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/stress"),
-        help="folder for what is written (results/stress)",
+        "--lr",
+        type=_rates,
+        metavar="A,B",
+        help="learning rates, the best on validation data is taken (0.003; sgd 0.03)",
     )
     study.add_argument(
-        "--quick", action="store_true", help="smoke run: 4 methods, 2 seeds, 300 steps"
+        "--optimizer", choices=["adam", "sgd"], help="sgd has momentum 0.9 (adam)"
+    )
+    study.add_argument(
+        "--out", type=Path, help="folder for what is written (results/NAME)"
+    )
+    study.add_argument(
+        "--quick",
+        action="store_true",
+        help="smoke run: few methods, 2 seeds, 300 steps",
     )
     return parser
 
 
 def _study(options: argparse.Namespace, command: str) -> int:
+    if options.list:
+        for name, line in STUDIES.items():
+            print(f"{name:<9} {line}")
+        return 0
     start = time.perf_counter()
-    print("mtl-optax study stress: loading JAX and the digits ...", flush=True)
-    from mtl_optax.study.methods import KNOWN
+    print(f"mtl-optax study {options.name}: loading JAX and the digits ...", flush=True)
+    from mtl_optax.study.methods import KNOWN, OPTIMIZERS
 
     methods = None
     if options.methods is not None:
@@ -83,23 +100,30 @@ def _study(options: argparse.Namespace, command: str) -> int:
 
     from rich.console import Console
 
-    from mtl_optax.study import report, screen, stress
+    from mtl_optax.study import compare, report, screen
+    from mtl_optax.study.studies import STUDIES as studies
 
+    rates = options.lr
+    if rates is None and options.optimizer is not None:
+        rates = (OPTIMIZERS[options.optimizer].learning_rate,)
     chosen = {
         "methods": methods,
         "seeds": options.seeds,
         "steps": options.steps,
-        "learning_rate": options.lr,
+        "learning_rates": rates,
+        "optimizer": options.optimizer,
     }
-    settings = stress.QUICK if options.quick else stress.Settings()
+    study = studies[options.name]
+    settings = study.settings(options.quick)
     settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
+    out = options.out or Path("results") / options.name
     console = Console()
     with screen.progress(console, settings) as tick:
-        results = stress.run(settings, tick)
+        results = compare.run(study, settings, tick)
     seconds = time.perf_counter() - start
-    report.write(options.out, results, command, seconds)
+    report.write(out, results, command, seconds)
     screen.show(console, results)
-    print(f"Took {seconds:.0f} s. Report: {options.out / 'report.html'}")
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
 
 
@@ -110,11 +134,11 @@ def _count(text: str) -> int:
     return value
 
 
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+def _rates(text: str) -> tuple[float, ...]:
+    values = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    if not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: rates are positive numbers")
+    return values
 
 
 def _fail(message: str, code: int = 2) -> int:

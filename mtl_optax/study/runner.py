@@ -19,7 +19,7 @@ import optax
 from numpy.typing import NDArray
 
 import mtl_optax as mtl
-from mtl_optax.study.methods import aggregator
+from mtl_optax.study.methods import OPTIMIZERS, aggregator
 from mtl_optax.study.model import Problem
 
 BATCH_SIZE = 64
@@ -36,6 +36,13 @@ class Lanes(NamedTuple):
     learning_rate: NDArray[np.float32]  # [L], falls to 0 on a cosine
     loss_scales: NDArray[np.float32]  # [L, T], multiply the losses
     own_task: NDArray[np.float32]  # [L, T] one-hot, read by single_task alone
+
+
+class Recipe(NamedTuple):
+    """What all lanes of all methods share."""
+
+    steps: int
+    optimizer: str = "adam"  # of methods.OPTIMIZERS
 
 
 class Start(NamedTuple):
@@ -62,12 +69,13 @@ def batch_indices(seed: int, num_images: int, steps: int) -> NDArray[np.int32]:
 
 
 def train_all(
-    problem: Problem, work: dict[str, Lanes], steps: int, tick: Tick
+    problem: Problem, work: dict[str, Lanes], recipe: Recipe, tick: Tick
 ) -> dict[str, Run]:
     """Trains each method in its lanes, two methods at a time; see `train`."""
     seeds = sorted({int(seed) for lanes in work.values() for seed in lanes.seed})
     # Drawn here, outside of any jit, once for all methods.
     size = len(problem.splits["train"].images)
+    steps = recipe.steps
     starts = {s: Start(problem.init(s), batch_indices(s, size, steps)) for s in seeds}
     stop = threading.Event()
 
@@ -78,7 +86,9 @@ def train_all(
 
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = {
-            method: pool.submit(train, problem, method, lanes, starts, tick_or_stop)
+            method: pool.submit(
+                train, problem, method, lanes, starts, recipe, tick_or_stop
+            )
             for method, lanes in work.items()
         }
         try:
@@ -94,15 +104,17 @@ def train(
     method: str,
     lanes: Lanes,
     starts: dict[int, Start],
+    recipe: Recipe,
     tick: Tick,
 ) -> Run:
-    """Trains every lane with Adam and evaluates the last parameters.
+    """Trains every lane and evaluates the last parameters.
 
     Args:
       problem: data and model.
       method: one of `methods.KNOWN`.
       lanes: the runs.
       starts: seed -> parameters and batches to start with.
+      recipe: steps and optimiser.
       tick: called with the method, "compiling" or "training", and the steps done.
     """
     tick(method, "compiling", 0)
@@ -111,8 +123,8 @@ def train(
     own = [starts[int(seed)] for seed in lanes.seed]
     params = jax.tree.map(lambda *x: jnp.stack(x), *[start.params for start in own])
     batches = np.stack([start.batches for start in own], axis=1)
-    steps = len(batches)
-    init, advance = _programs(problem, method, steps)
+    steps = recipe.steps
+    init, advance = _programs(problem, method, recipe)
     opt_state = jax.jit(init)(params, lanes)
     chunk = max(n for n in range(1, CHUNK + 1) if steps % n == 0)
     # The data are arguments: closed over, XLA would fold them into the program.
@@ -144,7 +156,7 @@ def evaluate(problem: Problem, params: Any, split: str) -> NDArray[np.float32]:
 
 
 def _programs(
-    problem: Problem, method: str, steps: int
+    problem: Problem, method: str, recipe: Recipe
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Two functions of all lanes: the initial optimiser state, and a chunk of steps."""
     num_tasks = len(problem.tasks)
@@ -152,8 +164,8 @@ def _programs(
     def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
         of_lane = {"seed": lane.seed, "own_task": lane.own_task}
         rule = aggregator(method, num_tasks, problem.shared, **of_lane)
-        schedule = optax.cosine_decay_schedule(lane.learning_rate, steps)
-        return optax.chain(rule, optax.adam(schedule))
+        schedule = optax.cosine_decay_schedule(lane.learning_rate, recipe.steps)
+        return optax.chain(rule, OPTIMIZERS[recipe.optimizer].make(schedule))
 
     def init(params: Any, lane: Lanes) -> Any:
         return transformation(lane).init(params)
