@@ -1,4 +1,4 @@
-"""The command line: `mtl-optax study`.
+"""The command line: `mtl-optax study`, `methods` and `report`.
 
 Only the standard library is imported up here: heavy imports take seconds, and the user
 should see something before them.
@@ -11,7 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "rich": "rich"}
+_EXTRA = {
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "orbax": "orbax-checkpoint",
+    "rich": "rich",
+}
 STUDIES = {
     "stress": "one of two losses is multiplied by 1000 (default)",
     "transfer": "four tasks, two of which suffer from joint training",
@@ -32,10 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 2
+    options.line = " ".join(["mtl-optax", *arguments])
     try:
-        return _study(options, " ".join(["mtl-optax", *arguments]))
+        return {"study": _study, "methods": _methods, "report": _report}[
+            options.command
+        ](options)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
+        return _fail(
+            "interrupted; a study goes on with the same command and --resume", 130
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,14 +81,35 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="folder for what is written (results/NAME)"
     )
     study.add_argument(
+        "--resume", action="store_true", help="go on where a run in OUT was stopped"
+    )
+    study.add_argument(
         "--quick",
         action="store_true",
         help="smoke run: few methods, 2 seeds, 300 steps",
     )
+    study.add_argument(
+        "--no-cache",
+        dest="cache",
+        action="store_false",
+        help="compile anew: do without JAX's persistent compilation cache",
+    )
+    commands.add_parser(
+        "methods",
+        help="what each method needs, costs, promises, and when not to use it",
+    )
+    report = commands.add_parser("report", help="join several results on one page")
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/joined.html"),
+        help="the page (results/joined.html)",
+    )
     return parser
 
 
-def _study(options: argparse.Namespace, command: str) -> int:
+def _study(options: argparse.Namespace) -> int:
     if options.list:
         for name, line in STUDIES.items():
             print(f"{name:<9} {line}")
@@ -93,14 +124,11 @@ def _study(options: argparse.Namespace, command: str) -> int:
         for method in methods:
             if method not in KNOWN:
                 return _fail(f"unknown method '{method}'; known: {', '.join(KNOWN)}")
-    missing = [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
-    if missing:
-        names = ", ".join(missing)
-        return _fail(f'{names} is missing; run: pip install "mtl-optax[study]"')
-
+    if missing := _missing():
+        return _fail(missing)
     from rich.console import Console
 
-    from mtl_optax.study import compare, report, screen
+    from mtl_optax.study import cache, checkpoints, compare, report, screen
     from mtl_optax.study.studies import STUDIES as studies
 
     rates = options.lr
@@ -117,14 +145,56 @@ def _study(options: argparse.Namespace, command: str) -> int:
     settings = study.settings(options.quick)
     settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
     out = options.out or Path("results") / options.name
+    identity = checkpoints.identity(study.name, settings._asdict())
+    folder = out / "checkpoints"
+    try:
+        store = checkpoints.Checkpoints(folder, identity, resume=options.resume)
+    except checkpoints.Refused as refused:
+        return _fail(str(refused))
+    cache.configure(options.cache)
     console = Console()
     with screen.progress(console, settings) as tick:
-        results = compare.run(study, settings, tick)
+        results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start
-    report.write(out, results, command, seconds)
+    report.write(out, results, options.line, seconds)
+    store.remove()
     screen.show(console, results)
     print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    del options
+    if missing := _missing():
+        return _fail(missing)
+    from rich.console import Console
+
+    from mtl_optax.study import catalogue
+
+    catalogue.show(Console())
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    if missing := _missing():
+        return _fail(missing)
+    from mtl_optax.study import join
+
+    try:
+        folders = [join.read(folder) for folder in dict.fromkeys(options.folders)]
+    except join.Unreadable as error:
+        return _fail(str(error))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(join.join(folders), encoding="utf-8")
+    print(f"Page: {options.out}")
+    return 0
+
+
+def _missing() -> str | None:
+    names = [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
+    if not names:
+        return None
+    return f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
 
 
 def _count(text: str) -> int:

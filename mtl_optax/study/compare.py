@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.study import runner
+from mtl_optax.study.checkpoints import Checkpoints
 from mtl_optax.study.methods import OPTIMIZERS, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
 from mtl_optax.study.verdicts import shares
@@ -86,12 +87,13 @@ def run(
     study: Study,
     settings: Settings,
     tick: runner.Tick = lambda method, stage, done: None,
+    store: Checkpoints | None = None,
 ) -> Results:
-    """Trains all methods and judges them; `tick` as in `runner.train`."""
+    """Trains all methods and judges them; `tick` and `store` as in `runner.train`."""
     problem = digits_problem(study.num_tasks)
     work = {name: lanes(study, settings, name) for name in settings.methods}
     recipe = runner.Recipe(settings.steps, settings.optimizer)
-    runs = runner.train_all(problem, work, recipe, tick)
+    runs = runner.train_all(problem, work, recipe, tick, store)
     outcomes = {name: _outcome(study, settings, name, runs[name]) for name in runs}
     judgement = study.judge(outcomes, problem.tasks)
     return Results(study, settings, problem.tasks, outcomes, judgement)

@@ -1,6 +1,5 @@
 """What a study leaves in its folder: metrics.csv, config.json, figures, report.html."""
 
-import base64
 import csv
 import json
 import os
@@ -13,30 +12,15 @@ from typing import Any
 import jax
 
 import mtl_optax
-from mtl_optax.study import plots, runner, screen
+from mtl_optax.study import cache, plots, runner, screen
 from mtl_optax.study.compare import Results
 from mtl_optax.study.data import CREDITS, NUM_IMAGES, NUM_SCANS
+from mtl_optax.study.page import figure, page, table
 
 COLUMNS = (
     *("method", "scale", "learning_rate", "chosen"),
     *("seed", "task", "split", "accuracy"),
 )
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-       max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
-         white-space: nowrap; }
-th:first-child, td:first-child, th.text, td.text { text-align: left; }
-.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-       margin-right: .5em; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption, footer, .small { color: #555; font-size: .9rem; }
-.warning { border-left: 4px solid #D55E00; padding-left: 1rem; }
-"""
 
 
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
@@ -49,8 +33,8 @@ def write(folder: Path, results: Results, command: str, seconds: float) -> None:
         rows.writerows(metrics(results))
     (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
     captions = plots.write(folder, results)
-    page = html(results, configuration, folder, captions)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    text = html(results, configuration, folder, captions)
+    (folder / "report.html").write_text(text, encoding="utf-8")
 
 
 def metrics(results: Results) -> list[tuple[Any, ...]]:
@@ -94,10 +78,13 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
         "scans": NUM_SCANS,
         "images": NUM_IMAGES,
         "quick": settings.quick,
+        "verdicts": results.judgement.verdicts,
+        "statement": results.judgement.statement,
         "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version(), "mtl_optax": mtl_optax.__version__},
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
         "cpu_count": os.cpu_count(),
+        "compilation_cache": cache.in_use(),
         "wall_seconds": round(seconds, 1),
         "seconds": {
             method: {
@@ -119,17 +106,7 @@ def html(
     study, settings, judgement = results.study, results.settings, results.judgement
     warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if settings.quick else ""
     factor = f"; × is the factor on the loss of {results.tasks[0]}"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>mtl-optax: {escape(study.title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{escape(study.title)}</h1>
-<p>{escape(study.question)}</p>
+    body = f"""<p>{escape(study.question)}</p>
 {warning}
 <h2>Verdicts</h2>
 <ul>{"".join(f"<li>{escape(x)}</li>" for x in judgement.sentences.values())}</ul>
@@ -152,10 +129,8 @@ composed. single_task trains each task in a network of its own.</p>
 <summary>Configuration, also in config.json</summary>
 <pre class="small table">{escape(json.dumps(configuration, indent=2))}</pre>
 </details>
-<footer><p>{escape(CREDITS)}</p></footer>
-</body>
-</html>
-"""
+<footer><p>{escape(CREDITS)}</p></footer>"""
+    return page(study.title, body)
 
 
 def _rates(results: Results) -> str:
@@ -171,42 +146,18 @@ def _rates(results: Results) -> str:
 
 
 def _accuracy_table(results: Results) -> str:
-    rows = {
-        method: [
-            *screen.cells(outcome.accuracy["test"]),
-            results.judgement.verdicts[method],
-        ]
+    words = results.judgement.verdicts
+    rows = [
+        (method, [*screen.cells(outcome.accuracy["test"]), words[method]])
         for method, outcome in results.outcomes.items()
-    }
-    return table(["method", *screen.columns(results), "verdict"], rows)
+    ]
+    head = screen.columns(results.study.scales, results.tasks)
+    return table(["method", *head, "verdict"], rows)
 
 
 def _time_table(results: Results) -> str:
-    rows = {
-        method: screen.time_cells(results, outcome)
+    rows = [
+        (method, screen.time_cells(results, outcome))
         for method, outcome in results.outcomes.items()
-    }
+    ]
     return table(["method", *screen.time_columns(results)], rows)
-
-
-def table(head: list[str], rows: dict[str, list[str]]) -> str:
-    """One row a method, with its colour."""
-
-    def row(tag: str, cells: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
-
-    def dot(method: str) -> str:
-        colour = plots.COLOURS[method]
-        return f'<span class="dot" style="background:{colour}"></span>{method}'
-
-    body = "".join(row("td", [dot(method), *cells]) for method, cells in rows.items())
-    return f'<div class="table"><table>{row("th", head)}{body}</table></div>'
-
-
-def figure(file: Path, caption: str) -> str:
-    """A picture inside the page."""
-    data = base64.b64encode(file.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )

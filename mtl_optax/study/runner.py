@@ -19,6 +19,7 @@ import optax
 from numpy.typing import NDArray
 
 import mtl_optax as mtl
+from mtl_optax.study.checkpoints import Checkpoints, Saved
 from mtl_optax.study.methods import OPTIMIZERS, aggregator
 from mtl_optax.study.model import Problem
 
@@ -69,7 +70,11 @@ def batch_indices(seed: int, num_images: int, steps: int) -> NDArray[np.int32]:
 
 
 def train_all(
-    problem: Problem, work: dict[str, Lanes], recipe: Recipe, tick: Tick
+    problem: Problem,
+    work: dict[str, Lanes],
+    recipe: Recipe,
+    tick: Tick,
+    store: Checkpoints | None = None,
 ) -> dict[str, Run]:
     """Trains each method in its lanes, two methods at a time; see `train`."""
     seeds = sorted({int(seed) for lanes in work.values() for seed in lanes.seed})
@@ -87,7 +92,7 @@ def train_all(
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = {
             method: pool.submit(
-                train, problem, method, lanes, starts, recipe, tick_or_stop
+                train, problem, method, lanes, starts, recipe, tick_or_stop, store
             )
             for method, lanes in work.items()
         }
@@ -106,6 +111,7 @@ def train(
     starts: dict[int, Start],
     recipe: Recipe,
     tick: Tick,
+    store: Checkpoints | None = None,
 ) -> Run:
     """Trains every lane and evaluates the last parameters.
 
@@ -116,6 +122,7 @@ def train(
       starts: seed -> parameters and batches to start with.
       recipe: steps and optimiser.
       tick: called with the method, "compiling" or "training", and the steps done.
+      store: where to continue from, and to write to.
     """
     tick(method, "compiling", 0)
     start = time.perf_counter()
@@ -134,19 +141,37 @@ def train(
         .lower(params, opt_state, batches[:chunk], *data)
         .compile()
     )
-    compiled = time.perf_counter()
-    tick(method, "training", 0)
+    compiled = written = time.perf_counter()
+    saved = store.load(method) if store is not None else None
+    done, spent, records = 0, 0.0, []
+    if saved is not None:
+        done, spent, records = saved.done, saved.seconds, [saved.records]
+        structure = jax.tree.structure((params, opt_state))
+        state = jax.tree.unflatten(structure, map(jnp.asarray, saved.leaves))
+        params, opt_state = state
+    tick(method, "training", done)
 
-    records = []
-    for done in range(0, steps, chunk):
+    while done < steps:
+        begun = time.perf_counter()
         batch = batches[done : done + chunk]
         params, opt_state, record = advance(params, opt_state, batch, *data)
         records.append(jax.tree.map(np.asarray, record))  # waits for the chunk
-        tick(method, "training", done + chunk)
-    losses, task_weights = map(np.concatenate, zip(*records, strict=True))
-    finished = time.perf_counter()
+        done += chunk
+        now = time.perf_counter()
+        spent += now - begun
+        if store is not None and (done == steps or now - written >= store.seconds):
+            leaves = list(map(np.asarray, jax.tree.leaves((params, opt_state))))
+            store.save(method, Saved(done, leaves, _joined(records), spent))
+            written = time.perf_counter()
+        tick(method, "training", done)
+    losses, task_weights = _joined(records)
     accuracy = {name: evaluate(problem, params, name) for name in ("val", "test")}
-    return Run(losses, task_weights, accuracy, compiled - start, finished - compiled)
+    return Run(losses, task_weights, accuracy, compiled - start, spent)
+
+
+def _joined(records: list[Any]) -> tuple[NDArray, NDArray]:
+    losses, task_weights = map(np.concatenate, zip(*records, strict=True))
+    return losses, task_weights
 
 
 def evaluate(problem: Problem, params: Any, split: str) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ def accuracy_table(results: Results) -> Table:
         title += f";\n× is the factor on the loss of {results.tasks[0]}"
     table = Table(title=title, **LAYOUT)
     table.add_column("method", no_wrap=True)
-    for name in columns(results):
+    for name in columns(results.study.scales, results.tasks):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for method, outcome in results.outcomes.items():
@@ -98,12 +98,11 @@ def time_table(results: Results) -> Table:
     return table
 
 
-def columns(results: Results) -> list[str]:
-    """Heads of the accuracies."""
-    scales = results.study.scales
+def columns(scales: tuple[int, ...], tasks: tuple[str, ...]) -> list[str]:
+    """Heads of `cells`."""
     if len(scales) == 1:
-        return list(results.tasks)
-    return [f"{task} ×{scale}" for scale in scales for task in results.tasks]
+        return list(tasks)
+    return [f"{task} ×{scale}" for scale in scales for task in tasks]
 
 
 def time_columns(results: Results) -> list[str]:
