@@ -23,7 +23,8 @@ _SEES = {
     "from_grad_fn": "gradient function",
 }
 _HEAD = re.compile(
-    r"(Args|Returns|Raises|Cost|Guarantee|When not to use it|Example|References):(?: |$)"
+    r"(Args|Returns|Raises|Cost|Guarantee|When not to use it|Example|References):"
+    r"(?: |$)"
 )
 _MATHS = (
     *((r"\\langle ?", "⟨"), (r" ?\\rangle", "⟩"), (r"\\ge\b", "≥"), (r"\\le\b", "≤")),
