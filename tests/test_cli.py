@@ -9,10 +9,22 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from rich.console import Console
 
 import mtl_optax
-from mtl_optax.study import cache, catalogue, cli, compare, join, report, studies
+from mtl_optax.study import (
+    cache,
+    catalogue,
+    cli,
+    compare,
+    join,
+    report,
+    studies,
+    toy,
+    toy_report,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,6 +92,81 @@ def test_methods_command(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert all(row.name in out for row in catalogue.methods())
     assert "backward passes" in out
+
+
+# --- The toy --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "toy"
+    settings = toy.Settings(("mean", "pcgrad"), steps=450)
+    ticks = []
+    outcomes = toy.run(settings, lambda *event: ticks.append(event))
+    toy_report.write(path, settings, outcomes, "mtl-optax study toy", seconds=1.0)
+    return path, settings, outcomes, ticks
+
+
+def test_toy_runs_in_float64_and_leaves_the_flag_alone(toy_folder):
+    _, settings, outcomes, ticks = toy_folder
+    assert not jax.config.jax_enable_x64
+    for method, out in outcomes.items():
+        assert out.path.dtype == np.float64
+        assert out.path.shape == (226, 8, 2)  # the start, and every second step
+        np.testing.assert_array_equal(out.path[0], toy.STARTS)
+        moves = np.abs(np.diff(out.path, axis=0))
+        assert 0 < moves.max() < 3e-3
+        assert (method, "training", settings.steps) in ticks
+        np.testing.assert_allclose(out.mean_loss, toy.mean_loss(out.path[-1]))
+
+
+def test_toy_values():
+    near = toy.mean_loss(np.array([toy.MINIMUM, (0.01, -8.355), (3.0, 0.0)]))
+    np.testing.assert_allclose(near, [-15.0916, -15.0916, 0], atol=1e-4)
+
+
+def test_toy_places():
+    ends = [(0.0, -8.36), (3.0, -8.37), (5.0, 2.0)]
+    places = [toy._place(np.array(x), np.hypot(x[0], x[1] + 8.3552)) for x in ends]
+    assert places == ["minimum", "Pareto set", "elsewhere"]
+    assert toy.sentence("x", places) == (
+        "x reaches the minimum of the mean loss from 1, stops elsewhere on the Pareto "
+        "set from 1, does not arrive from 1 of 3 starts."
+    )
+    assert toy.sentence("x", places[:1]) == (
+        "x reaches the minimum of the mean loss from 1 of 1 starts."
+    )
+
+
+def test_toy_report(toy_folder, capsys):
+    path, settings, outcomes, _ = toy_folder
+    with open(path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 8
+    assert tuple(rows[0]) == toy_report.COLUMNS
+    assert json.loads((path / "config.json").read_text())["study"] == "toy"
+    assert (path / "toy.png").read_bytes().startswith(b"\x89PNG")
+    page = (path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1
+    assert outcomes["mean"].sentence in page
+    toy_report.show(Console(width=80), settings, outcomes)
+    assert "mean does not arrive" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["report", str(path)]) == 2
+    assert "whose report stands alone" in capsys.readouterr().err
+
+
+def test_toy_refuses_what_it_does_not_take(capsys):
+    assert cli.main(["study", "toy", "--seeds", "3"]) == 2
+    assert "the toy takes no --seeds" in capsys.readouterr().err
+    assert cli.main(["study", "toy", "--methods", "single_task"]) == 2
+    assert "unknown method 'single_task'; known: unitary" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_cagrad_reaches_the_minimum_and_the_mean_does_not():
+    outcomes = toy.run(toy.Settings(("mean", "cagrad")))
+    assert outcomes["cagrad"].places == ["minimum"] * 8
+    assert outcomes["mean"].places == ["elsewhere"] * 3 + ["minimum"] * 5
 
 
 # --- Joined pages ---------------------------------------------------------------------

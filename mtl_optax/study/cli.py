@@ -11,31 +11,28 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtl_optax.study.arguments import STUDIES, parser
+
 _EXTRA = {
     "sklearn": "scikit-learn",
     "matplotlib": "matplotlib",
     "orbax": "orbax-checkpoint",
     "rich": "rich",
 }
-STUDIES = {
-    "stress": "one of two losses is multiplied by 1000 (default)",
-    "transfer": "four tasks, two of which suffer from joint training",
-    "null": "two tasks at equal scales: does any method differ from the sum?",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    whole = parser()
+    options = whole.parse_args(arguments)
     if options.version:
         from mtl_optax import __version__
 
         print(f"mtl-optax {__version__}")
         return 0
     if options.command is None:
-        parser.print_help()
+        whole.print_help()
         return 2
     options.line = " ".join(["mtl-optax", *arguments])
     try:
@@ -48,82 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtl-optax", description="Multi-task gradient methods for JAX and optax."
-    )
-    parser.add_argument("--version", action="store_true", help="print it and exit")
-    commands = parser.add_subparsers(dest="command", title="commands")
-    study = commands.add_parser(
-        "study", help="compare methods on real data that needs no download"
-    )
-    study.add_argument(
-        "name",
-        nargs="?",
-        default="stress",
-        choices=list(STUDIES),
-        help="; ".join(f"{name}: {line}" for name, line in STUDIES.items()),
-    )
-    study.add_argument("--list", action="store_true", help="name the studies and exit")
-    study.add_argument("--methods", metavar="A,B", help="methods, separated by commas")
-    study.add_argument("--seeds", type=_count, help="runs a method and scale (5)")
-    study.add_argument("--steps", type=_count, help="training steps (1000)")
-    study.add_argument(
-        "--lr",
-        type=_rates,
-        metavar="A,B",
-        help="learning rates, the best on validation data is taken (0.003; sgd 0.03)",
-    )
-    study.add_argument(
-        "--optimizer", choices=["adam", "sgd"], help="sgd has momentum 0.9 (adam)"
-    )
-    study.add_argument(
-        "--out", type=Path, help="folder for what is written (results/NAME)"
-    )
-    study.add_argument(
-        "--resume", action="store_true", help="go on where a run in OUT was stopped"
-    )
-    study.add_argument(
-        "--quick",
-        action="store_true",
-        help="smoke run: few methods, 2 seeds, 300 steps",
-    )
-    study.add_argument(
-        "--no-cache",
-        dest="cache",
-        action="store_false",
-        help="compile anew: do without JAX's persistent compilation cache",
-    )
-    commands.add_parser(
-        "methods",
-        help="what each method needs, costs, promises, and when not to use it",
-    )
-    report = commands.add_parser("report", help="join several results on one page")
-    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
-    report.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/joined.html"),
-        help="the page (results/joined.html)",
-    )
-    return parser
-
-
 def _study(options: argparse.Namespace) -> int:
     if options.list:
         for name, line in STUDIES.items():
             print(f"{name:<9} {line}")
         return 0
+    if options.name == "toy":
+        return _toy(options)
     start = time.perf_counter()
     print(f"mtl-optax study {options.name}: loading JAX and the digits ...", flush=True)
     from mtl_optax.study.methods import KNOWN, OPTIMIZERS
 
-    methods = None
-    if options.methods is not None:
-        methods = tuple(dict.fromkeys(options.methods.split(",")))
-        for method in methods:
-            if method not in KNOWN:
-                return _fail(f"unknown method '{method}'; known: {', '.join(KNOWN)}")
+    if unknown := _unknown(options.methods, KNOWN):
+        return _fail(unknown)
     if missing := _missing():
         return _fail(missing)
     from rich.console import Console
@@ -135,7 +69,7 @@ def _study(options: argparse.Namespace) -> int:
     if rates is None and options.optimizer is not None:
         rates = (OPTIMIZERS[options.optimizer].learning_rate,)
     chosen = {
-        "methods": methods,
+        "methods": options.methods,
         "seeds": options.seeds,
         "steps": options.steps,
         "learning_rates": rates,
@@ -153,12 +87,44 @@ def _study(options: argparse.Namespace) -> int:
         return _fail(str(refused))
     cache.configure(options.cache)
     console = Console()
-    with screen.progress(console, settings) as tick:
+    with screen.progress(console, settings.methods, settings.steps) as tick:
         results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start
     report.write(out, results, options.line, seconds)
     store.remove()
     screen.show(console, results)
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
+    return 0
+
+
+def _toy(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    for name in ("seeds", "lr", "optimizer", "resume"):
+        if getattr(options, name):
+            return _fail(f"the toy takes no --{name}: nothing in it varies or is long")
+    print("mtl-optax study toy: loading JAX ...", flush=True)
+    from mtl_optax.study.methods import KNOWN, SINGLE_TASK
+
+    known = tuple(name for name in KNOWN if name != SINGLE_TASK)
+    if unknown := _unknown(options.methods, known):
+        return _fail(unknown)
+    if missing := _missing():
+        return _fail(missing)
+    from rich.console import Console
+
+    from mtl_optax.study import cache, screen, toy, toy_report
+
+    settings = toy.QUICK if options.quick else toy.Settings()
+    chosen = {"methods": options.methods, "steps": options.steps}
+    settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
+    out = options.out or Path("results/toy")
+    cache.configure(options.cache)
+    console = Console()
+    with screen.progress(console, settings.methods, settings.steps) as tick:
+        outcomes = toy.run(settings, tick)
+    seconds = time.perf_counter() - start
+    toy_report.write(out, settings, outcomes, options.line, seconds)
+    toy_report.show(console, settings, outcomes)
     print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
 
@@ -197,18 +163,11 @@ def _missing() -> str | None:
     return f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    values = tuple(dict.fromkeys(float(part) for part in text.split(",")))
-    if not all(0 < value < float("inf") for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: rates are positive numbers")
-    return values
+def _unknown(methods: Sequence[str] | None, known: Sequence[str]) -> str | None:
+    for method in methods or ():
+        if method not in known:
+            return f"unknown method '{method}'; known: {', '.join(known)}"
+    return None
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -35,9 +35,13 @@ def read(path: Path) -> Folder:
     """The results in a folder; `Unreadable` if there are none."""
     try:
         config = json.loads((path / "config.json").read_text())
+        if config["study"] == "toy":
+            raise Unreadable(f"{path} holds the toy, whose report stands alone")
         with open(path / "metrics.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         return Folder(path, config, _accuracy(config, rows))
+    except Unreadable:
+        raise
     except FileNotFoundError as error:
         raise Unreadable(f"{error.filename} is missing") from None
     except (KeyError, TypeError, ValueError) as error:

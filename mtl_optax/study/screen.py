@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mtl_optax.study.compare import Outcome, Results, Settings
+from mtl_optax.study.compare import Outcome, Results
 from mtl_optax.study.runner import Tick
 
 # Narrow enough that the accuracies fit into 80 columns.
@@ -19,7 +19,7 @@ LAYOUT: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
 @contextmanager
-def progress(console: Console, settings: Settings) -> Iterator[Tick]:
+def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tick]:
     """One bar a method on a terminal, one line an event in a log."""
     columns = (
         TextColumn("{task.description:<12}"),
@@ -30,16 +30,14 @@ def progress(console: Console, settings: Settings) -> Iterator[Tick]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         rows = {
-            method: bars.add_task(
-                method, total=settings.steps, stage="waiting", start=False
-            )
-            for method in settings.methods
+            method: bars.add_task(method, total=steps, stage="waiting", start=False)
+            for method in methods
         }
 
         def tick(method: str, stage: str, done: int) -> None:
             if stage == "compiling":
                 bars.start_task(rows[method])
-            finished = done == settings.steps
+            finished = done == steps
             stage = "done" if finished else stage
             bars.update(rows[method], completed=done, stage=stage)
             if not console.is_terminal and (done == 0 or finished):
