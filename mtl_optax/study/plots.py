@@ -120,26 +120,30 @@ def shares(results: Results) -> Figure:
         ax.yaxis.set_major_locator(FixedLocator(ticks))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.set(title=f"loss of {results.tasks[0]} ×{scale}", xlabel="step")
+        title = f"loss of {results.tasks[0]} ×{scale}" if len(scales) > 1 else ""
+        ax.set(title=title, xlabel="step")
     axes[0, 0].set_ylabel(f"share of {results.tasks[0]} / %, logit scale")
     _legend(figure, axes[0, 0])
     return figure
 
 
 def losses(results: Results) -> Figure:
-    """A row a task, a column a scale."""
-    scales, rows = results.study.scales, len(results.tasks)
+    """A row a task, a column a scale; with one scale two tasks in a row."""
+    scales, tasks = results.study.scales, results.tasks
+    cells = [(t, s) for t in range(len(tasks)) for s in range(len(scales))]
+    columns = max(2, len(scales))
+    rows = -(-len(cells) // columns)
     size = 9, 0.5 + 3 * rows
-    figure, axes = _panels(rows, len(scales), size, sharex=True, sharey=True)
-    for t, task in enumerate(results.tasks):
-        for s, scale in enumerate(scales):
-            ax = axes[t, s]
-            for method, outcome in results.outcomes.items():
-                values = _windows(outcome.losses[:, s, :, t], results)
-                _curve(ax, method, values.mean(axis=(1, 2)), results)
-            ax.set_yscale("log")
-            ax.set_title(f"{task}, with the loss of {results.tasks[0]} ×{scale}")
-        axes[t, 0].set_ylabel("cross-entropy / nat")
+    figure, axes = _panels(rows, columns, size, sharex=True, sharey=True)
+    for ax, (t, s) in zip(axes.ravel(), cells, strict=False):
+        for method, outcome in results.outcomes.items():
+            values = _windows(outcome.losses[:, s, :, t], results)
+            _curve(ax, method, values.mean(axis=(1, 2)), results)
+        ax.set_yscale("log")
+        scaled = f", with the loss of {tasks[0]} ×{scales[s]}"
+        ax.set_title(tasks[t] + (scaled if len(scales) > 1 else ""))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("cross-entropy / nat")
     for ax in axes[-1]:
         ax.set_xlabel("step")
     _legend(figure, axes[0, 0])
