@@ -29,6 +29,7 @@ from mtl_optax.study import (
     verdicts,
 )
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.programs import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = compare.Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
@@ -180,7 +181,7 @@ def test_a_failing_method_stops_the_others():
     names = ("unitary", "mean", "mgda")
     work = {name: compare.lanes(studies.STRESS, TINY, name) for name in names}
     with pytest.raises(RuntimeError, match="unitary broke"):
-        runner.train_all(problem, work, runner.Recipe(2), tick)
+        runner.train_all(problem, work, Recipe(2), tick)
 
 
 # --- Verdicts -------------------------------------------------------------------------
@@ -290,6 +291,15 @@ def test_the_rate_is_chosen_on_the_mean_of_validation():
     validation[0, 0, 0, 0] = 100  # best in one seed and task only
     validation[2, 1] = validation[1, 1] = 7  # a tie
     np.testing.assert_array_equal(compare.choose(validation), [1, 1])
+
+
+def test_diverged_runs_are_named(results):
+    outcome = results.outcomes["unitary"]
+    assert compare._divergence(outcome) == ""
+    losses = outcome.losses.copy()
+    losses[-1, 1, 0, 0] = np.nan
+    text = compare._divergence(outcome._replace(losses=losses))
+    assert text == " 1 of its 4 runs diverged."
 
 
 # --- Report and command line ----------------------------------------------------------

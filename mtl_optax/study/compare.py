@@ -15,6 +15,7 @@ from mtl_optax.study import runner
 from mtl_optax.study.checkpoints import Checkpoints
 from mtl_optax.study.methods import OPTIMIZERS, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.programs import Lanes, Recipe
 from mtl_optax.study.verdicts import shares
 
 
@@ -92,14 +93,16 @@ def run(
     """Trains all methods and judges them; `tick` and `store` as in `runner.train`."""
     problem = digits_problem(study.num_tasks)
     work = {name: lanes(study, settings, name) for name in settings.methods}
-    recipe = runner.Recipe(settings.steps, settings.optimizer)
+    recipe = Recipe(settings.steps, settings.optimizer)
     runs = runner.train_all(problem, work, recipe, tick, store)
     outcomes = {name: _outcome(study, settings, name, runs[name]) for name in runs}
     judgement = study.judge(outcomes, problem.tasks)
+    for name, outcome in outcomes.items():
+        judgement.sentences[name] += _divergence(outcome)
     return Results(study, settings, problem.tasks, outcomes, judgement)
 
 
-def lanes(study: Study, settings: Settings, method: str) -> runner.Lanes:
+def lanes(study: Study, settings: Settings, method: str) -> Lanes:
     """Rates x scales x seeds; for single-task runs once for each task, in front."""
     num_tasks = study.num_tasks
     owners = range(num_tasks) if method == SINGLE_TASK else range(1)
@@ -113,7 +116,7 @@ def lanes(study: Study, settings: Settings, method: str) -> runner.Lanes:
     owner, rate, scale, seed = map(np.asarray, zip(*grid, strict=True))
     loss_scales = np.ones((len(grid), num_tasks), np.float32)
     loss_scales[:, 0] = scale
-    return runner.Lanes(
+    return Lanes(
         seed=seed.astype(np.int32),
         learning_rate=rate.astype(np.float32),
         loss_scales=loss_scales,
@@ -127,6 +130,14 @@ def choose(validation: NDArray) -> NDArray[np.int64]:
     Best is the mean over seeds and tasks. A tie goes to the rate that stands first.
     """
     return validation.mean(axis=(2, 3)).argmax(axis=0)
+
+
+def _divergence(outcome: Outcome) -> str:
+    """Says how many runs at the chosen rates ended in NaN or infinity; mostly ""."""
+    finite = np.isfinite(outcome.losses[-1]).all(axis=-1)  # [scales, seeds]
+    if finite.all():
+        return ""
+    return f" {(~finite).sum()} of its {finite.size} runs diverged."
 
 
 def _outcome(study: Study, settings: Settings, method: str, run: runner.Run) -> Outcome:

@@ -15,35 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
-import mtl_optax as mtl
 from mtl_optax.study.checkpoints import Checkpoints, Saved
-from mtl_optax.study.methods import OPTIMIZERS, aggregator
 from mtl_optax.study.model import Problem
+from mtl_optax.study.programs import Lanes, Recipe, programs
 
 BATCH_SIZE = 64
 CHUNK = 50  # steps between two signs of progress
 WORKERS = 2  # methods at a time: one compiles, on one core, while another trains
 
 Tick = Callable[[str, str, int], None]
-
-
-class Lanes(NamedTuple):
-    """One entry for each of L runs."""
-
-    seed: NDArray[np.int32]  # [L]
-    learning_rate: NDArray[np.float32]  # [L], falls to 0 on a cosine
-    loss_scales: NDArray[np.float32]  # [L, T], multiply the losses
-    own_task: NDArray[np.float32]  # [L, T] one-hot, read by single_task alone
-
-
-class Recipe(NamedTuple):
-    """What all lanes of all methods share."""
-
-    steps: int
-    optimizer: str = "adam"  # of methods.OPTIMIZERS
 
 
 class Start(NamedTuple):
@@ -131,7 +113,7 @@ def train(
     params = jax.tree.map(lambda *x: jnp.stack(x), *[start.params for start in own])
     batches = np.stack([start.batches for start in own], axis=1)
     steps = recipe.steps
-    init, advance = _programs(problem, method, recipe)
+    init, advance = programs(problem, method, recipe)
     opt_state = jax.jit(init)(params, lanes)
     chunk = max(n for n in range(1, CHUNK + 1) if steps % n == 0)
     # The data are arguments: closed over, XLA would fold them into the program.
@@ -178,58 +160,3 @@ def evaluate(problem: Problem, params: Any, split: str) -> NDArray[np.float32]:
     """Accuracy `[L, T]` in percent."""
     over_lanes = jax.jit(jax.vmap(problem.accuracy, in_axes=(0, None, None)))
     return np.asarray(over_lanes(params, *map(jnp.asarray, problem.splits[split])))
-
-
-def _programs(
-    problem: Problem, method: str, recipe: Recipe
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two functions of all lanes: the initial optimiser state, and a chunk of steps."""
-    num_tasks = len(problem.tasks)
-
-    def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
-        of_lane = {"seed": lane.seed, "own_task": lane.own_task}
-        rule = aggregator(method, num_tasks, problem.shared, **of_lane)
-        schedule = optax.cosine_decay_schedule(lane.learning_rate, recipe.steps)
-        return optax.chain(rule, OPTIMIZERS[recipe.optimizer].make(schedule))
-
-    def init(params: Any, lane: Lanes) -> Any:
-        return transformation(lane).init(params)
-
-    def step(
-        params: Any, opt_state: Any, images: jax.Array, labels: jax.Array, lane: Lanes
-    ) -> tuple[Any, Any, tuple[jax.Array, jax.Array]]:
-        def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-            losses = problem.losses(params, images, labels)
-            return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
-
-        losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-        updates, opt_state = transformation(lane).update(grads, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        record = losses / lane.loss_scales, _recorded_weights(opt_state, num_tasks)
-        return params, opt_state, record
-
-    def advance(
-        params: Any,
-        opt_state: Any,
-        batches: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        lanes: Lanes,
-    ) -> tuple[Any, Any, tuple[jax.Array, jax.Array]]:
-        def body(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
-            params, opt_state, record = jax.vmap(step)(
-                carry[0], carry[1], images[batch], labels[batch], lanes
-            )
-            return (params, opt_state), record
-
-        (params, opt_state), records = jax.lax.scan(body, (params, opt_state), batches)
-        return params, opt_state, records
-
-    return jax.vmap(init), advance
-
-
-def _recorded_weights(opt_state: Any, num_tasks: int) -> jax.Array:
-    try:
-        return mtl.task_weights(opt_state)
-    except ValueError:  # a from_gradients method has none
-        return jnp.full(num_tasks, jnp.nan)
