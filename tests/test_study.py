@@ -17,16 +17,27 @@ import pytest
 from sklearn.datasets import load_digits
 
 import mtl_optax
-from mtl_optax.study import cli, data, methods, plots, report, runner, stress, verdicts
+from mtl_optax.study import (
+    cli,
+    compare,
+    data,
+    methods,
+    plots,
+    report,
+    runner,
+    studies,
+    verdicts,
+)
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.programs import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = stress.Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
+TINY = compare.Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
 
 
 @pytest.fixture(scope="module")
 def results():
-    return stress.run(TINY)
+    return compare.run(studies.STRESS, TINY)
 
 
 # --- Data -----------------------------------------------------------------------------
@@ -148,7 +159,8 @@ def test_runs_of_a_seed_are_paired(results):
 
 
 def test_runner_is_deterministic(results):
-    again = stress.run(TINY._replace(methods=("unitary",))).outcomes["unitary"]
+    alone = TINY._replace(methods=("unitary",))
+    again = compare.run(studies.STRESS, alone).outcomes["unitary"]
     once = results.outcomes["unitary"]
     np.testing.assert_array_equal(again.losses, once.losses)
     np.testing.assert_array_equal(again.accuracy["test"], once.accuracy["test"])
@@ -166,9 +178,10 @@ def test_a_failing_method_stops_the_others():
         raise RuntimeError(f"{method} broke")
 
     problem = digits_problem(2)
-    work = {name: stress._lanes(name, TINY) for name in ("unitary", "mean", "mgda")}
+    names = ("unitary", "mean", "mgda")
+    work = {name: compare.lanes(studies.STRESS, TINY, name) for name in names}
     with pytest.raises(RuntimeError, match="unitary broke"):
-        runner.train_all(problem, work, 2, tick)
+        runner.train_all(problem, work, Recipe(2), tick)
 
 
 # --- Verdicts -------------------------------------------------------------------------
@@ -244,6 +257,51 @@ def test_chance_of_a_false_alarm():
     assert 1 / verdicts.chance(5) == pytest.approx(90, abs=1)
 
 
+LOST = np.array([[90.0, 80.0], [91.0, 80.0], [92.0, 80.0]])
+ALONE = np.array([[90.0, 88.0], [91.0, 89.0], [92.0, 90.0]])
+
+
+def test_transfer_names_what_is_lost_and_who_repairs_it():
+    tasks = ("left", "parity")
+    assert verdicts.transfer_verdict(LOST - ALONE) == "negative transfer"
+    assert verdicts.transfer_verdict(ALONE - ALONE) == "no loss"
+    text = verdicts.transfer_sentence("a", "negative transfer", LOST, ALONE, tasks)
+    assert "left +0.0 ± 0.0, parity -9.0 ± 1.0 points" in text
+    assert "mean relative change -5.1 %" in text  # half of -9 / 89
+    nobody = verdicts.transfer_statement({"unitary": LOST, "a": LOST}, ALONE, tasks)
+    assert "parity -9.0 ± 1.0 points" in nobody
+    assert nobody.endswith("None of a removes it.")
+    cured = verdicts.transfer_statement({"unitary": LOST, "a": ALONE}, ALONE, tasks)
+    assert cured.endswith("No task loses with a.")
+    none = verdicts.transfer_statement({"unitary": ALONE}, ALONE, tasks)
+    assert none.startswith("No negative transfer")
+    unable = verdicts.transfer_statement({"unitary": ALONE}, None, tasks)
+    assert unable.startswith("No statement is possible")
+
+
+def test_null_verdict_is_about_paired_differences():
+    assert verdicts.null_verdict(np.array([[0.3], [-0.3], [0.1]])) == "no difference"
+    assert verdicts.null_verdict(np.array([[0.3], [0.3], [0.31]])) == "differs"
+    assert verdicts.null_verdict(np.array([[9.0]])) == "unknown"
+
+
+def test_the_rate_is_chosen_on_the_mean_of_validation():
+    validation = np.zeros((3, 2, 2, 2))  # rates, scales, seeds, tasks
+    validation[1, 0] = [[50, 60], [50, 60]]
+    validation[0, 0, 0, 0] = 100  # best in one seed and task only
+    validation[2, 1] = validation[1, 1] = 7  # a tie
+    np.testing.assert_array_equal(compare.choose(validation), [1, 1])
+
+
+def test_diverged_runs_are_named(results):
+    outcome = results.outcomes["unitary"]
+    assert compare._divergence(outcome) == ""
+    losses = outcome.losses.copy()
+    losses[-1, 1, 0, 0] = np.nan
+    text = compare._divergence(outcome._replace(losses=losses))
+    assert text == " 1 of its 4 runs diverged."
+
+
 # --- Report and command line ----------------------------------------------------------
 
 
@@ -275,7 +333,7 @@ def check_folder(folder, names, seeds):
     assert config["versions"]["mtl_optax"] == mtl_optax.__version__
     assert config["versions"]["jax"] == jax.__version__
     assert config["seeds"] == list(range(seeds))
-    for key in ("device", "steps", "learning_rate", "command"):
+    for key in ("device", "steps", "learning_rates", "command"):
         assert config[key]
 
     for name in ("accuracy.png", "shares.png", "losses.png"):
@@ -295,6 +353,9 @@ def test_report(results, tmp_path, seeds):
     if seeds == 1:
         outcomes = {
             name: outcome._replace(
+                every_accuracy={
+                    k: v[:, :, :1] for k, v in outcome.every_accuracy.items()
+                },
                 accuracy={k: v[:, :1] for k, v in outcome.accuracy.items()},
                 losses=outcome.losses[:, :, :1],
                 shares=outcome.shares[:, :, :1],
@@ -305,6 +366,44 @@ def test_report(results, tmp_path, seeds):
         results = results._replace(settings=settings, outcomes=outcomes)
     report.write(tmp_path / "a" / "b", results, "mtl-optax study", seconds=1.0)
     check_folder(tmp_path / "a" / "b", TINY.methods, seeds)
+
+
+@pytest.mark.parametrize("name", ["null", "transfer"])
+def test_other_studies_report_every_rate(name, tmp_path):
+    study = studies.STUDIES[name]
+    rates = (1e-9, 1e-2)
+    settings = compare.Settings(TINY.methods, 2, 4, rates, "sgd", quick=True)
+    results = compare.run(study, settings)
+    for outcome in results.outcomes.values():
+        at = outcome.chosen[0]
+        scores = outcome.every_accuracy["val"][:, 0].mean(axis=(1, 2))
+        assert scores[at] == scores.max()
+        np.testing.assert_array_equal(
+            outcome.accuracy["test"][0], outcome.every_accuracy["test"][at, 0]
+        )
+    report.write(tmp_path, results, "mtl-optax study", seconds=1.0)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 * 2 * study.num_tasks
+    assert {row["learning_rate"] for row in rows} == {"1e-09", "0.01"}
+    for method in TINY.methods:
+        chosen = [r for r in rows if r["method"] == method and r["chosen"] == "1"]
+        assert len({row["learning_rate"] for row in chosen}) == 1
+        assert len(chosen) == 2 * 2 * study.num_tasks
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(References(page).found) == len(study.figures)
+    assert "best validation accuracy" in page
+    assert "chosen rate" in page
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["study"] == name
+    assert config["optimizer"] == "sgd"
+
+
+def test_studies_are_listed(capsys):
+    assert {*cli.STUDIES} == {*studies.STUDIES, "toy"}
+    assert cli.main(["study", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(cli.STUDIES)
 
 
 def test_unknown_method(capsys):
@@ -335,7 +434,14 @@ def test_version_and_usage(capsys):
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--seeds", "0"], ["--steps", "x"], ["--lr", "-1"], ["--lr", "nan"], ["nothing"]],
+    [
+        ["--seeds", "0"],
+        ["--steps", "x"],
+        ["--lr", "-1"],
+        ["--lr", "nan"],
+        ["--lr", "1,-1"],
+        ["nothing"],
+    ],
 )
 def test_wrong_options(wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -366,7 +472,7 @@ def study(folder, *options):
 @pytest.mark.slow
 def test_quick_study_end_to_end(tmp_path):
     out = " ".join(study(tmp_path, "--quick").split())
-    check_folder(tmp_path, stress.QUICK_METHODS, seeds=2)
+    check_folder(tmp_path, studies.STRESS.quick_methods, seeds=2)
     assert "smoke run" in out
     assert "unitary is dominated" in out
     assert "mgda over-corrects" in out

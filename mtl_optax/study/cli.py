@@ -1,4 +1,4 @@
-"""The command line: `mtl-optax study`.
+"""The command line: `mtl-optax study`, `methods` and `report`.
 
 Only the standard library is imported up here: heavy imports take seconds, and the user
 should see something before them.
@@ -11,110 +11,163 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "rich": "rich"}
+from mtl_optax.study.arguments import STUDIES, parser
+
+_EXTRA = {
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "orbax": "orbax-checkpoint",
+    "rich": "rich",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    whole = parser()
+    options = whole.parse_args(arguments)
     if options.version:
         from mtl_optax import __version__
 
         print(f"mtl-optax {__version__}")
         return 0
     if options.command is None:
-        parser.print_help()
+        whole.print_help()
         return 2
+    options.line = " ".join(["mtl-optax", *arguments])
     try:
-        return _study(options, " ".join(["mtl-optax", *arguments]))
+        return {"study": _study, "methods": _methods, "report": _report}[
+            options.command
+        ](options)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
+        return _fail(
+            "interrupted; a study goes on with the same command and --resume", 130
+        )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtl-optax", description="Multi-task gradient methods for JAX and optax."
-    )
-    parser.add_argument("--version", action="store_true", help="print it and exit")
-    commands = parser.add_subparsers(dest="command", title="commands")
-    study = commands.add_parser(
-        "study", help="compare methods on real data that needs no download"
-    )
-    study.add_argument(
-        "name",
-        nargs="?",
-        default="stress",
-        choices=["stress"],
-        help="stress (default): one of two losses is multiplied by 1000",
-    )
-    study.add_argument("--methods", metavar="A,B", help="methods, separated by commas")
-    study.add_argument("--seeds", type=_count, help="runs a method and scale (5)")
-    study.add_argument("--steps", type=_count, help="training steps (1000)")
-    study.add_argument("--lr", type=_rate, help="learning rate of Adam (0.003)")
-    study.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/stress"),
-        help="folder for what is written (results/stress)",
-    )
-    study.add_argument(
-        "--quick", action="store_true", help="smoke run: 4 methods, 2 seeds, 300 steps"
-    )
-    return parser
-
-
-def _study(options: argparse.Namespace, command: str) -> int:
+def _study(options: argparse.Namespace) -> int:
+    if options.list:
+        for name, line in STUDIES.items():
+            print(f"{name:<9} {line}")
+        return 0
+    if options.name == "toy":
+        return _toy(options)
     start = time.perf_counter()
-    print("mtl-optax study stress: loading JAX and the digits ...", flush=True)
-    from mtl_optax.study.methods import KNOWN
+    print(f"mtl-optax study {options.name}: loading JAX and the digits ...", flush=True)
+    from mtl_optax.study.methods import KNOWN, OPTIMIZERS
 
-    methods = None
-    if options.methods is not None:
-        methods = tuple(dict.fromkeys(options.methods.split(",")))
-        for method in methods:
-            if method not in KNOWN:
-                return _fail(f"unknown method '{method}'; known: {', '.join(KNOWN)}")
-    missing = [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
-    if missing:
-        names = ", ".join(missing)
-        return _fail(f'{names} is missing; run: pip install "mtl-optax[study]"')
-
+    if unknown := _unknown(options.methods, KNOWN):
+        return _fail(unknown)
+    if missing := _missing():
+        return _fail(missing)
     from rich.console import Console
 
-    from mtl_optax.study import report, screen, stress
+    from mtl_optax.study import cache, checkpoints, compare, report, screen
+    from mtl_optax.study.studies import STUDIES as studies
 
+    rates = options.lr
+    if rates is None and options.optimizer is not None:
+        rates = (OPTIMIZERS[options.optimizer].learning_rate,)
     chosen = {
-        "methods": methods,
+        "methods": options.methods,
         "seeds": options.seeds,
         "steps": options.steps,
-        "learning_rate": options.lr,
+        "learning_rates": rates,
+        "optimizer": options.optimizer,
     }
-    settings = stress.QUICK if options.quick else stress.Settings()
+    study = studies[options.name]
+    settings = study.settings(options.quick)
     settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
+    out = options.out or Path("results") / options.name
+    identity = checkpoints.identity(study.name, settings._asdict())
+    folder = out / "checkpoints"
+    try:
+        store = checkpoints.Checkpoints(folder, identity, resume=options.resume)
+    except checkpoints.Refused as refused:
+        return _fail(str(refused))
+    cache.configure(options.cache)
     console = Console()
-    with screen.progress(console, settings) as tick:
-        results = stress.run(settings, tick)
+    with screen.progress(console, settings.methods, settings.steps) as tick:
+        results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start
-    report.write(options.out, results, command, seconds)
+    report.write(out, results, options.line, seconds)
+    store.remove()
     screen.show(console, results)
-    print(f"Took {seconds:.0f} s. Report: {options.out / 'report.html'}")
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def _toy(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    for name in ("seeds", "lr", "optimizer", "resume"):
+        if getattr(options, name):
+            return _fail(f"the toy takes no --{name}: nothing in it varies or is long")
+    print("mtl-optax study toy: loading JAX ...", flush=True)
+    from mtl_optax.study.methods import KNOWN, SINGLE_TASK
+
+    known = tuple(name for name in KNOWN if name != SINGLE_TASK)
+    if unknown := _unknown(options.methods, known):
+        return _fail(unknown)
+    if missing := _missing():
+        return _fail(missing)
+    from rich.console import Console
+
+    from mtl_optax.study import cache, screen, toy, toy_report
+
+    settings = toy.QUICK if options.quick else toy.Settings()
+    chosen = {"methods": options.methods, "steps": options.steps}
+    settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
+    out = options.out or Path("results/toy")
+    cache.configure(options.cache)
+    console = Console()
+    with screen.progress(console, settings.methods, settings.steps) as tick:
+        outcomes = toy.run(settings, tick)
+    seconds = time.perf_counter() - start
+    toy_report.write(out, settings, outcomes, options.line, seconds)
+    toy_report.show(console, settings, outcomes)
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
+    return 0
 
 
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+def _methods(options: argparse.Namespace) -> int:
+    del options
+    if missing := _missing():
+        return _fail(missing)
+    from rich.console import Console
+
+    from mtl_optax.study import catalogue
+
+    catalogue.show(Console())
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    if missing := _missing():
+        return _fail(missing)
+    from mtl_optax.study import join
+
+    try:
+        folders = [join.read(folder) for folder in dict.fromkeys(options.folders)]
+    except join.Unreadable as error:
+        return _fail(str(error))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(join.join(folders), encoding="utf-8")
+    print(f"Page: {options.out}")
+    return 0
+
+
+def _missing() -> str | None:
+    names = [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
+    if not names:
+        return None
+    return f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
+
+
+def _unknown(methods: Sequence[str] | None, known: Sequence[str]) -> str | None:
+    for method in methods or ():
+        if method not in known:
+            return f"unknown method '{method}'; known: {', '.join(known)}"
+    return None
 
 
 def _fail(message: str, code: int = 2) -> int:

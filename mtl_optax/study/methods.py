@@ -1,7 +1,8 @@
 """The methods that a study can name: those that need no settings of their own."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -27,6 +28,19 @@ _RANDOM: dict[str, Callable[..., optax.GradientTransformation]] = {
     "graddrop": mtl.graddrop,
 }
 KNOWN = (*_DETERMINISTIC, *_RANDOM, SINGLE_TASK)
+
+
+class Optimizer(NamedTuple):
+    """What follows the aggregator."""
+
+    make: Callable[..., optax.GradientTransformation]  # of a learning rate or schedule
+    learning_rate: float  # where the user gives none
+
+
+OPTIMIZERS = {
+    "adam": Optimizer(optax.adam, 3e-3),
+    "sgd": Optimizer(partial(optax.sgd, momentum=0.9), 3e-2),
+}
 
 
 def aggregator(

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
+from mtl_optax.study.compare import Results
 from mtl_optax.study.methods import SINGLE_TASK
-from mtl_optax.study.stress import SCALES, Results
 
 # Okabe and Ito's palette, safe for colour-blind readers, for the default methods; then
 # dark ones of Paul Tol's.
@@ -45,23 +45,24 @@ SHARE_LIMIT = 1e-5  # shares nearer to 0 or 1 are drawn here
 
 def write(folder: Path, results: Results) -> dict[str, str]:
     """Writes the figures as PNG; returns file name -> caption."""
-    figures = {
-        "accuracy.png": (
+    first, window = results.tasks[0], _window(results)
+    known = {
+        "accuracy": (
             accuracy,
             "Test accuracy; bars, where wider than the dot, are ± 1 sd over seeds.",
         ),
-        "shares.png": (
+        "shares": (
             shares,
-            f"What the scaled task gets of each update: task weight times loss scale, "
-            f"normalised; median over seeds and {_window(results)} steps. Shares "
-            f"nearer to 0 or 100 % than {100 * SHARE_LIMIT:g} % are drawn there.",
+            f"What {first} gets of each update: task weight times loss scale, "
+            f"normalised; median over seeds and {window} steps. Shares nearer to 0 or "
+            f"100 % than {100 * SHARE_LIMIT:g} % are drawn there.",
         ),
-        "losses.png": (
+        "losses": (
             losses,
-            f"Training losses before scaling; mean over seeds and "
-            f"{_window(results)} steps.",
+            f"Training losses before scaling; mean over seeds and {window} steps.",
         ),
     }
+    figures = {f"{name}.png": known[name] for name in results.study.figures}
     for name, (draw, _) in figures.items():
         with matplotlib.rc_context(STYLE):
             draw(results).savefig(folder / name)
@@ -70,43 +71,47 @@ def write(folder: Path, results: Results) -> dict[str, str]:
 
 def accuracy(results: Results) -> Figure:
     """A panel a task, a row a method: hollow at scale 1, filled at the large scale."""
+    scales = results.study.scales
+    faces = ["white", None][-len(scales) :]  # None: the colour of the method
+    offsets = [-0.12, 0.12] if len(scales) > 1 else [0]
     height = 1.5 + 0.38 * len(results.outcomes)
     figure, axes = _panels(1, len(results.tasks), (9, height), sharex=True, sharey=True)
-    for t, (ax, task) in enumerate(zip(axes[0], results.tasks, strict=True)):
+    for t, ax in enumerate(axes[0]):
         for row, (method, outcome) in enumerate(results.outcomes.items()):
             runs = outcome.accuracy["test"][:, :, t]
             mean, sd = runs.mean(axis=1), _sd(runs)
             colour = COLOURS[method]
-            heights = [row - 0.12, row + 0.12]
+            heights = [row + offset for offset in offsets]
             ax.plot(mean, heights, color=colour, lw=1, alpha=0.6)
-            for s, face in enumerate(["white", colour]):
+            for s, face in enumerate(faces):
                 ax.errorbar(
                     *(mean[s], heights[s]),
                     xerr=sd[s],
                     fmt="o",
                     color=colour,
-                    markerfacecolor=face,
+                    markerfacecolor=face or colour,
                     capsize=2,
                 )
-        ax.set(title=_title(task, t), xlabel="test accuracy / %")
+        ax.set(title=_title(results, t), xlabel="test accuracy / %")
     axes[0, 0].set_yticks(range(len(results.outcomes)), list(results.outcomes))
     axes[0, 0].invert_yaxis()
-    for s, face in enumerate(["white", "black"]):
-        axes[0, 0].plot(
-            [], [], "o", color="black", mfc=face, label=f"loss scale ×{SCALES[s]}"
-        )
-    figure.legend(loc="outside lower center", ncols=2)
+    if len(scales) > 1:
+        for scale, face in zip(scales, faces, strict=True):
+            label = f"loss scale ×{scale}"
+            axes[0, 0].plot([], [], "ko", mfc=face or "black", label=label)
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def shares(results: Results) -> Figure:
-    """A panel a scale: share of the scaled task over training."""
-    figure, axes = _panels(1, len(SCALES), (9, 4), sharey=True)
-    for s, (ax, scale) in enumerate(zip(axes[0], SCALES, strict=True)):
+    """A panel a scale: share of the first task over training."""
+    scales = results.study.scales
+    figure, axes = _panels(1, len(scales), (9, 4), sharey=True)
+    for s, (ax, scale) in enumerate(zip(axes[0], scales, strict=True)):
         for method, outcome in results.outcomes.items():
             values = outcome.shares[:, s, :, 0]
             if np.isfinite(values[0]).all():
-                middle = np.nanmedian(_windows(values, results), axis=(1, 2))
+                middle = _median(_windows(values, results))
                 middle = np.clip(middle, SHARE_LIMIT, 1 - SHARE_LIMIT)
                 _curve(ax, method, middle, results)
         ax.set_yscale("logit")
@@ -115,26 +120,30 @@ def shares(results: Results) -> Figure:
         ax.yaxis.set_major_locator(FixedLocator(ticks))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.set(title=f"loss of {results.tasks[0]} ×{scale}", xlabel="step")
+        title = f"loss of {results.tasks[0]} ×{scale}" if len(scales) > 1 else ""
+        ax.set(title=title, xlabel="step")
     axes[0, 0].set_ylabel(f"share of {results.tasks[0]} / %, logit scale")
     _legend(figure, axes[0, 0])
     return figure
 
 
 def losses(results: Results) -> Figure:
-    """A row a task, a column a scale."""
-    figure, axes = _panels(
-        len(results.tasks), len(SCALES), (9, 6.5), sharex=True, sharey=True
-    )
-    for t, task in enumerate(results.tasks):
-        for s, scale in enumerate(SCALES):
-            ax = axes[t, s]
-            for method, outcome in results.outcomes.items():
-                values = _windows(outcome.losses[:, s, :, t], results)
-                _curve(ax, method, values.mean(axis=(1, 2)), results)
-            ax.set_yscale("log")
-            ax.set_title(f"{task}, with the loss of {results.tasks[0]} ×{scale}")
-        axes[t, 0].set_ylabel("cross-entropy / nat")
+    """A row a task, a column a scale; with one scale two tasks in a row."""
+    scales, tasks = results.study.scales, results.tasks
+    cells = [(t, s) for t in range(len(tasks)) for s in range(len(scales))]
+    columns = max(2, len(scales))
+    rows = -(-len(cells) // columns)
+    size = 9, 0.5 + 3 * rows
+    figure, axes = _panels(rows, columns, size, sharex=True, sharey=True)
+    for ax, (t, s) in zip(axes.ravel(), cells, strict=False):
+        for method, outcome in results.outcomes.items():
+            values = _windows(outcome.losses[:, s, :, t], results)
+            _curve(ax, method, values.mean(axis=(1, 2)), results)
+        ax.set_yscale("log")
+        scaled = f", with the loss of {tasks[0]} ×{scales[s]}"
+        ax.set_title(tasks[t] + (scaled if len(scales) > 1 else ""))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("cross-entropy / nat")
     for ax in axes[-1]:
         ax.set_xlabel("step")
     _legend(figure, axes[0, 0])
@@ -146,8 +155,19 @@ def _panels(rows: int, columns: int, size: tuple[float, float], **share: Any) ->
     return figure, figure.subplots(rows, columns, squeeze=False, **share)
 
 
-def _title(task: str, index: int) -> str:
+def _title(results: Results, index: int) -> str:
+    task = results.tasks[index]
+    if len(results.study.scales) == 1:
+        return task
     return f"{task} (loss scaled)" if index == 0 else f"{task} (loss as it is)"
+
+
+def _median(values: NDArray) -> NDArray:
+    """Over seeds and the steps of a window; NaN where a diverged run left no number."""
+    known = np.isfinite(values).any(axis=(1, 2))
+    middle = np.full(len(values), np.nan)
+    middle[known] = np.nanmedian(values[known], axis=(1, 2))
+    return middle
 
 
 def _sd(runs: NDArray) -> NDArray:

@@ -1,6 +1,5 @@
 """What a study leaves in its folder: metrics.csv, config.json, figures, report.html."""
 
-import base64
 import csv
 import json
 import os
@@ -13,27 +12,15 @@ from typing import Any
 import jax
 
 import mtl_optax
-from mtl_optax.study import plots, runner, screen, verdicts
+from mtl_optax.study import cache, plots, runner, screen
+from mtl_optax.study.compare import Results
 from mtl_optax.study.data import CREDITS, NUM_IMAGES, NUM_SCANS
-from mtl_optax.study.stress import SCALES, Results
+from mtl_optax.study.page import figure, page, table
 
-COLUMNS = ("method", "scale", "seed", "task", "split", "accuracy")
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-       max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
-         white-space: nowrap; }
-th:first-child, td:first-child, th.text, td.text { text-align: left; }
-.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-       margin-right: .5em; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption, footer, .small { color: #555; font-size: .9rem; }
-.warning { border-left: 4px solid #D55E00; padding-left: 1rem; }
-"""
+COLUMNS = (
+    *("method", "scale", "learning_rate", "chosen"),
+    *("seed", "task", "split", "accuracy"),
+)
 
 
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
@@ -46,17 +33,22 @@ def write(folder: Path, results: Results, command: str, seconds: float) -> None:
         rows.writerows(metrics(results))
     (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
     captions = plots.write(folder, results)
-    page = html(results, configuration, folder, captions)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    text = html(results, configuration, folder, captions)
+    (folder / "report.html").write_text(text, encoding="utf-8")
 
 
 def metrics(results: Results) -> list[tuple[Any, ...]]:
     """One row a number, in the order of COLUMNS."""
+    rates = results.settings.learning_rates
     return [
-        (method, scale, seed, task, split, f"{values[s, seed, t]:.4f}")
+        (
+            *(method, scale, f"{rate:g}", int(r == outcome.chosen[s])),
+            *(seed, task, split, f"{values[r, s, seed, t]:.4f}"),
+        )
         for method, outcome in results.outcomes.items()
-        for split, values in outcome.accuracy.items()
-        for s, scale in enumerate(SCALES)
+        for split, values in outcome.every_accuracy.items()
+        for r, rate in enumerate(rates)
+        for s, scale in enumerate(results.study.scales)
         for seed in range(results.settings.seeds)
         for t, task in enumerate(results.tasks)
     ]
@@ -67,25 +59,32 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
     settings = results.settings
     packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     return {
-        "study": "stress",
+        "study": results.study.name,
         "command": command,
         "methods": settings.methods,
         "seeds": list(range(settings.seeds)),
         "steps": settings.steps,
-        "optimizer": "adam",
-        "learning_rate": settings.learning_rate,
+        "optimizer": settings.optimizer,
+        "learning_rates": settings.learning_rates,
+        "chosen_rates": {
+            method: [settings.learning_rates[index] for index in outcome.chosen]
+            for method, outcome in results.outcomes.items()
+        },
         "schedule": "cosine to 0",
         "batch_size": runner.BATCH_SIZE,
-        "loss_scales": SCALES,
+        "loss_scales": results.study.scales,
         "scaled_task": results.tasks[0],
         "tasks": results.tasks,
         "scans": NUM_SCANS,
         "images": NUM_IMAGES,
         "quick": settings.quick,
+        "verdicts": results.judgement.verdicts,
+        "statement": results.judgement.statement,
         "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version(), "mtl_optax": mtl_optax.__version__},
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
         "cpu_count": os.cpu_count(),
+        "compilation_cache": cache.in_use(),
         "wall_seconds": round(seconds, 1),
         "seconds": {
             method: {
@@ -104,83 +103,61 @@ def html(
     captions: dict[str, str],
 ) -> str:
     """The page; it needs no other file and no network."""
-    settings, tasks = results.settings, results.tasks
+    study, settings, judgement = results.study, results.settings, results.judgement
     warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if settings.quick else ""
-    sentences = [outcome.sentence for outcome in results.outcomes.values()]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>mtl-optax: loss-scale stress</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>Loss-scale stress</h1>
-<p>Two digits overlap in each image; one network names the {tasks[0]} and the
-{tasks[1]} one. Units of a loss are arbitrary. What becomes of each method when the loss
-of {tasks[0]} is multiplied by {SCALES[1]}, and nothing else changes?</p>
+    factor = f"; × is the factor on the loss of {results.tasks[0]}"
+    body = f"""<p>{escape(study.question)}</p>
 {warning}
 <h2>Verdicts</h2>
-<ul>{"".join(f"<li>{escape(text)}</li>" for text in sentences)}</ul>
-<p><strong>{escape(results.null)}</strong></p>
+<ul>{"".join(f"<li>{escape(x)}</li>" for x in judgement.sentences.values())}</ul>
+<p><strong>{escape(judgement.statement)}</strong></p>
 <h2>Test accuracy</h2>
 <p class="small">Percent, mean ± sd over {settings.seeds} seed(s), after
-{settings.steps} steps; × is the factor on the loss of {tasks[0]}.</p>
+{settings.steps} steps{factor if len(study.scales) > 1 else ""}.</p>
 {_accuracy_table(results)}
-{"".join(_figure(folder / name, text) for name, text in captions.items())}
+{"".join(figure(folder / name, text) for name, text in captions.items())}
 <h2>Rules</h2>
-<p>{escape(verdicts.RULE)}</p>
-<p>Null: {escape(verdicts.NULL_RULE)}</p>
+{"".join(f"<p>{escape(rule)}</p>" for rule in study.rules)}
 <p>All methods share start, batches, network (trunk 144-128-64, ReLU, a linear head for
-each task), Adam and its learning rate {settings.learning_rate:g}, which falls to 0 on a
-cosine. Methods act on the trunk; each head gets its own gradient. Nothing is chosen on
-test data: the last parameters count. Scans are split into training, validation and test
-before any are composed. single_task trains each task in a network of its own.</p>
+each task) and the optimiser {settings.optimizer}. {escape(_rates(results))} Methods act
+on the trunk; each head gets its own gradient. Nothing is chosen on test data: the last
+parameters count. Scans are split into training, validation and test before any are
+composed. single_task trains each task in a network of its own.</p>
 <h2>Seconds a method</h2>
 {_time_table(results)}
 <details>
 <summary>Configuration, also in config.json</summary>
 <pre class="small table">{escape(json.dumps(configuration, indent=2))}</pre>
 </details>
-<footer><p>{escape(CREDITS)}</p></footer>
-</body>
-</html>
-"""
+<footer><p>{escape(CREDITS)}</p></footer>"""
+    return page(study.title, body)
+
+
+def _rates(results: Results) -> str:
+    rates = results.settings.learning_rates
+    if len(rates) == 1:
+        return f"The learning rate {rates[0]:g} falls to 0 on a cosine."
+    return (
+        f"The learning rate falls to 0 on a cosine from one of "
+        f"{', '.join(f'{rate:g}' for rate in rates)}: for each method and scale the "
+        f"one with the best validation accuracy, mean over seeds and tasks; see the "
+        f"table below. All are in metrics.csv."
+    )
 
 
 def _accuracy_table(results: Results) -> str:
-    head = [f"{task} ×{scale}" for scale in SCALES for task in results.tasks]
-    rows = {
-        method: [*screen.cells(outcome.accuracy["test"]), outcome.verdict]
+    words = results.judgement.verdicts
+    rows = [
+        (method, [*screen.cells(outcome.accuracy["test"]), words[method]])
         for method, outcome in results.outcomes.items()
-    }
-    return _table(["method", *head, "verdict"], rows)
+    ]
+    head = screen.columns(results.study.scales, results.tasks)
+    return table(["method", *head, "verdict"], rows)
 
 
 def _time_table(results: Results) -> str:
-    rows = {
-        method: [f"{outcome.compile_seconds:.1f}", f"{outcome.run_seconds:.1f}"]
+    rows = [
+        (method, screen.time_cells(results, outcome))
         for method, outcome in results.outcomes.items()
-    }
-    return _table(["method", "compile", "train"], rows)
-
-
-def _table(head: list[str], rows: dict[str, list[str]]) -> str:
-    def row(tag: str, cells: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
-
-    def dot(method: str) -> str:
-        colour = plots.COLOURS[method]
-        return f'<span class="dot" style="background:{colour}"></span>{method}'
-
-    body = "".join(row("td", [dot(method), *cells]) for method, cells in rows.items())
-    return f'<div class="table"><table>{row("th", head)}{body}</table></div>'
-
-
-def _figure(file: Path, caption: str) -> str:
-    data = base64.b64encode(file.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    ]
+    return table(["method", *screen.time_columns(results)], rows)

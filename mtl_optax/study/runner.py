@@ -15,27 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
-import mtl_optax as mtl
-from mtl_optax.study.methods import aggregator
+from mtl_optax.study.checkpoints import Checkpoints, Saved
 from mtl_optax.study.model import Problem
+from mtl_optax.study.programs import Lanes, Recipe, programs
 
 BATCH_SIZE = 64
 CHUNK = 50  # steps between two signs of progress
 WORKERS = 2  # methods at a time: one compiles, on one core, while another trains
 
 Tick = Callable[[str, str, int], None]
-
-
-class Lanes(NamedTuple):
-    """One entry for each of L runs."""
-
-    seed: NDArray[np.int32]  # [L]
-    learning_rate: NDArray[np.float32]  # [L], falls to 0 on a cosine
-    loss_scales: NDArray[np.float32]  # [L, T], multiply the losses
-    own_task: NDArray[np.float32]  # [L, T] one-hot, read by single_task alone
 
 
 class Start(NamedTuple):
@@ -62,12 +52,17 @@ def batch_indices(seed: int, num_images: int, steps: int) -> NDArray[np.int32]:
 
 
 def train_all(
-    problem: Problem, work: dict[str, Lanes], steps: int, tick: Tick
+    problem: Problem,
+    work: dict[str, Lanes],
+    recipe: Recipe,
+    tick: Tick,
+    store: Checkpoints | None = None,
 ) -> dict[str, Run]:
     """Trains each method in its lanes, two methods at a time; see `train`."""
     seeds = sorted({int(seed) for lanes in work.values() for seed in lanes.seed})
     # Drawn here, outside of any jit, once for all methods.
     size = len(problem.splits["train"].images)
+    steps = recipe.steps
     starts = {s: Start(problem.init(s), batch_indices(s, size, steps)) for s in seeds}
     stop = threading.Event()
 
@@ -78,7 +73,9 @@ def train_all(
 
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = {
-            method: pool.submit(train, problem, method, lanes, starts, tick_or_stop)
+            method: pool.submit(
+                train, problem, method, lanes, starts, recipe, tick_or_stop, store
+            )
             for method, lanes in work.items()
         }
         try:
@@ -94,16 +91,20 @@ def train(
     method: str,
     lanes: Lanes,
     starts: dict[int, Start],
+    recipe: Recipe,
     tick: Tick,
+    store: Checkpoints | None = None,
 ) -> Run:
-    """Trains every lane with Adam and evaluates the last parameters.
+    """Trains every lane and evaluates the last parameters.
 
     Args:
       problem: data and model.
       method: one of `methods.KNOWN`.
       lanes: the runs.
       starts: seed -> parameters and batches to start with.
+      recipe: steps and optimiser.
       tick: called with the method, "compiling" or "training", and the steps done.
+      store: where to continue from, and to write to.
     """
     tick(method, "compiling", 0)
     start = time.perf_counter()
@@ -111,8 +112,8 @@ def train(
     own = [starts[int(seed)] for seed in lanes.seed]
     params = jax.tree.map(lambda *x: jnp.stack(x), *[start.params for start in own])
     batches = np.stack([start.batches for start in own], axis=1)
-    steps = len(batches)
-    init, advance = _programs(problem, method, steps)
+    steps = recipe.steps
+    init, advance = programs(problem, method, recipe)
     opt_state = jax.jit(init)(params, lanes)
     chunk = max(n for n in range(1, CHUNK + 1) if steps % n == 0)
     # The data are arguments: closed over, XLA would fold them into the program.
@@ -122,77 +123,40 @@ def train(
         .lower(params, opt_state, batches[:chunk], *data)
         .compile()
     )
-    compiled = time.perf_counter()
-    tick(method, "training", 0)
+    compiled = written = time.perf_counter()
+    saved = store.load(method) if store is not None else None
+    done, spent, records = 0, 0.0, []
+    if saved is not None:
+        done, spent, records = saved.done, saved.seconds, [saved.records]
+        structure = jax.tree.structure((params, opt_state))
+        state = jax.tree.unflatten(structure, map(jnp.asarray, saved.leaves))
+        params, opt_state = state
+    tick(method, "training", done)
 
-    records = []
-    for done in range(0, steps, chunk):
+    while done < steps:
+        begun = time.perf_counter()
         batch = batches[done : done + chunk]
         params, opt_state, record = advance(params, opt_state, batch, *data)
         records.append(jax.tree.map(np.asarray, record))  # waits for the chunk
-        tick(method, "training", done + chunk)
-    losses, task_weights = map(np.concatenate, zip(*records, strict=True))
-    finished = time.perf_counter()
+        done += chunk
+        now = time.perf_counter()
+        spent += now - begun
+        if store is not None and (done == steps or now - written >= store.seconds):
+            leaves = list(map(np.asarray, jax.tree.leaves((params, opt_state))))
+            store.save(method, Saved(done, leaves, _joined(records), spent))
+            written = time.perf_counter()
+        tick(method, "training", done)
+    losses, task_weights = _joined(records)
     accuracy = {name: evaluate(problem, params, name) for name in ("val", "test")}
-    return Run(losses, task_weights, accuracy, compiled - start, finished - compiled)
+    return Run(losses, task_weights, accuracy, compiled - start, spent)
+
+
+def _joined(records: list[Any]) -> tuple[NDArray, NDArray]:
+    losses, task_weights = map(np.concatenate, zip(*records, strict=True))
+    return losses, task_weights
 
 
 def evaluate(problem: Problem, params: Any, split: str) -> NDArray[np.float32]:
     """Accuracy `[L, T]` in percent."""
     over_lanes = jax.jit(jax.vmap(problem.accuracy, in_axes=(0, None, None)))
     return np.asarray(over_lanes(params, *map(jnp.asarray, problem.splits[split])))
-
-
-def _programs(
-    problem: Problem, method: str, steps: int
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two functions of all lanes: the initial optimiser state, and a chunk of steps."""
-    num_tasks = len(problem.tasks)
-
-    def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
-        of_lane = {"seed": lane.seed, "own_task": lane.own_task}
-        rule = aggregator(method, num_tasks, problem.shared, **of_lane)
-        schedule = optax.cosine_decay_schedule(lane.learning_rate, steps)
-        return optax.chain(rule, optax.adam(schedule))
-
-    def init(params: Any, lane: Lanes) -> Any:
-        return transformation(lane).init(params)
-
-    def step(
-        params: Any, opt_state: Any, images: jax.Array, labels: jax.Array, lane: Lanes
-    ) -> tuple[Any, Any, tuple[jax.Array, jax.Array]]:
-        def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-            losses = problem.losses(params, images, labels)
-            return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
-
-        losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-        updates, opt_state = transformation(lane).update(grads, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        record = losses / lane.loss_scales, _recorded_weights(opt_state, num_tasks)
-        return params, opt_state, record
-
-    def advance(
-        params: Any,
-        opt_state: Any,
-        batches: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        lanes: Lanes,
-    ) -> tuple[Any, Any, tuple[jax.Array, jax.Array]]:
-        def body(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
-            params, opt_state, record = jax.vmap(step)(
-                carry[0], carry[1], images[batch], labels[batch], lanes
-            )
-            return (params, opt_state), record
-
-        (params, opt_state), records = jax.lax.scan(body, (params, opt_state), batches)
-        return params, opt_state, records
-
-    return jax.vmap(init), advance
-
-
-def _recorded_weights(opt_state: Any, num_tasks: int) -> jax.Array:
-    try:
-        return mtl.task_weights(opt_state)
-    except ValueError:  # a from_gradients method has none
-        return jnp.full(num_tasks, jnp.nan)

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mtl_optax.study.compare import Outcome, Results
 from mtl_optax.study.runner import Tick
-from mtl_optax.study.stress import SCALES, Results, Settings
 
 # Narrow enough that the accuracies fit into 80 columns.
 LAYOUT: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
 @contextmanager
-def progress(console: Console, settings: Settings) -> Iterator[Tick]:
+def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tick]:
     """One bar a method on a terminal, one line an event in a log."""
     columns = (
         TextColumn("{task.description:<12}"),
@@ -30,16 +30,14 @@ def progress(console: Console, settings: Settings) -> Iterator[Tick]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         rows = {
-            method: bars.add_task(
-                method, total=settings.steps, stage="waiting", start=False
-            )
-            for method in settings.methods
+            method: bars.add_task(method, total=steps, stage="waiting", start=False)
+            for method in methods
         }
 
         def tick(method: str, stage: str, done: int) -> None:
             if stage == "compiling":
                 bars.start_task(rows[method])
-            finished = done == settings.steps
+            finished = done == steps
             stage = "done" if finished else stage
             bars.update(rows[method], completed=done, stage=stage)
             if not console.is_terminal and (done == 0 or finished):
@@ -53,48 +51,75 @@ def show(console: Console, results: Results) -> None:
     settings = results.settings
     console.print(accuracy_table(results))
     console.print(time_table(results))
-    for outcome in results.outcomes.values():
-        console.print(outcome.sentence, highlight=False)
-    console.print(results.null, highlight=False)
+    for sentence in results.judgement.sentences.values():
+        console.print(sentence, highlight=False)
+    console.print(results.judgement.statement, highlight=False)
     if settings.quick:
         console.print(SMOKE, highlight=False)
 
 
 SMOKE = (
     "This was a smoke run (--quick): too few seeds and steps for conclusions. "
-    "The study itself is `mtl-optax study`."
+    "The study itself is the same command without --quick."
 )
 
 
 def accuracy_table(results: Results) -> Table:
     """Mean ± sd over seeds, for each task at each scale."""
     settings = results.settings
-    table = Table(
-        title=f"Test accuracy in %, mean ± sd over {settings.seeds} seed(s), "
-        f"{settings.steps} steps;\n× is the factor on the loss of {results.tasks[0]}",
-        **LAYOUT,
+    title = (
+        f"Test accuracy in %, mean ± sd over {settings.seeds} seed(s), "
+        f"{settings.steps} steps"
     )
+    if len(results.study.scales) > 1:
+        title += f";\n× is the factor on the loss of {results.tasks[0]}"
+    table = Table(title=title, **LAYOUT)
     table.add_column("method", no_wrap=True)
-    for scale in SCALES:
-        for task in results.tasks:
-            table.add_column(f"{task} ×{scale}", justify="right", no_wrap=True)
+    for name in columns(results.study.scales, results.tasks):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for method, outcome in results.outcomes.items():
-        table.add_row(method, *cells(outcome.accuracy["test"]), outcome.verdict)
+        word = results.judgement.verdicts[method]
+        table.add_row(method, *cells(outcome.accuracy["test"]), word)
     return table
 
 
 def time_table(results: Results) -> Table:
-    """Seconds a method took, compilation apart."""
+    """Seconds a method took, compilation apart; chosen rates if there was a choice."""
     title = "Seconds a method; two at a time share the machine"
     table = Table(title=title, **LAYOUT)
     table.add_column("method")
-    table.add_column("compile", justify="right")
-    table.add_column("train", justify="right")
+    for name in time_columns(results):
+        table.add_column(name, justify="right")
     for method, outcome in results.outcomes.items():
-        times = outcome.compile_seconds, outcome.run_seconds
-        table.add_row(method, *(f"{seconds:.1f}" for seconds in times))
+        table.add_row(method, *time_cells(results, outcome))
     return table
+
+
+def columns(scales: tuple[int, ...], tasks: tuple[str, ...]) -> list[str]:
+    """Heads of `cells`."""
+    if len(scales) == 1:
+        return list(tasks)
+    return [f"{task} ×{scale}" for scale in scales for task in tasks]
+
+
+def time_columns(results: Results) -> list[str]:
+    """Heads of `time_cells`."""
+    names = ["compile", "train"]
+    if len(results.settings.learning_rates) == 1:
+        return names
+    if len(results.study.scales) == 1:
+        return [*names, "chosen rate"]
+    return [*names, *(f"chosen rate ×{scale}" for scale in results.study.scales)]
+
+
+def time_cells(results: Results, outcome: Outcome) -> list[str]:
+    """Seconds, then the chosen rate of each scale."""
+    times = [f"{outcome.compile_seconds:.1f}", f"{outcome.run_seconds:.1f}"]
+    rates = results.settings.learning_rates
+    if len(rates) > 1:
+        times += [f"{rates[index]:g}" for index in outcome.chosen]
+    return times
 
 
 def cells(accuracy: NDArray) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.scipy.special import betainc
 from numpy.typing import NDArray
 
+BASELINE = "unitary"
 POINTS = 2.0  # a task that loses more than this has lost
 SAME = 1e-3  # shares that differ by less are equal
 
@@ -25,6 +26,14 @@ NULL_RULE = (
     "minus that of unitary at the same seed, against twice the sd of these "
     "differences. By chance one comparison in 90 passes it with 5 seeds, one in 5 "
     "with 2. The single-task reference takes no part."
+)
+
+TRANSFER_RULE = (
+    f"A task loses when its test accuracy, minus that of a network of its own at the "
+    f"same seed, is below -{POINTS:g} points in the mean over seeds; one such task "
+    f"is negative transfer. The mean relative change (Δp, higher is better) is the "
+    f"mean over tasks of that difference over the single-task accuracy, in percent. "
+    f"± is one sd of the paired differences over seeds."
 )
 
 
@@ -88,7 +97,7 @@ def sentence(
 
 
 def null_statement(
-    accuracy: dict[str, NDArray], tasks: tuple[str, ...], baseline: str = "unitary"
+    accuracy: dict[str, NDArray], tasks: tuple[str, ...], baseline: str = BASELINE
 ) -> str:
     """Whether any method differs from the plain sum where scales are equal.
 
@@ -127,6 +136,73 @@ def null_statement(
         f"{by_chance:.1f} of {comparisons}; the largest mean difference is "
         f"{largest:.2f} points."
     )
+
+
+def null_verdict(difference: NDArray) -> str:
+    """A word on paired differences `[seeds, T]` from the baseline."""
+    if len(difference) < 2:
+        return "unknown"
+    sd = difference.std(axis=0, ddof=1)
+    differs = (np.abs(difference.mean(axis=0)) > 2 * sd).any()
+    return "differs" if differs else "no difference"
+
+
+def changes(difference: NDArray, tasks: tuple[str, ...]) -> str:
+    """Paired differences `[seeds, T]` as "left +0.10 ± 0.20, right ..."."""
+    mean = difference.mean(axis=0)
+    if len(difference) < 2:
+        return ", ".join(f"{x} {m:+.1f}" for x, m in zip(tasks, mean, strict=True))
+    sd = difference.std(axis=0, ddof=1)
+    rows = zip(tasks, mean, sd, strict=True)
+    return ", ".join(f"{task} {m:+.1f} ± {s:.1f}" for task, m, s in rows)
+
+
+def transfer_verdict(difference: NDArray) -> str:
+    """The verdict of TRANSFER_RULE on paired differences `[seeds, T]`."""
+    loses = difference.mean(axis=0) < -POINTS
+    return "negative transfer" if loses.any() else "no loss"
+
+
+def transfer_sentence(
+    method: str,
+    verdict: str,
+    accuracy: NDArray,
+    reference: NDArray,
+    tasks: tuple[str, ...],
+) -> str:
+    """The verdict with its numbers; accuracies `[seeds, T]`."""
+    relative = 100 * ((accuracy - reference) / reference).mean()
+    return (
+        f"{method}, {verdict}: {changes(accuracy - reference, tasks)} points from "
+        f"single-task training; mean relative change {relative:+.1f} %."
+    )
+
+
+def transfer_statement(
+    accuracy: dict[str, NDArray], reference: NDArray | None, tasks: tuple[str, ...]
+) -> str:
+    """What the plain sum costs, and who gives it back; accuracies `[seeds, T]`."""
+    if reference is None or BASELINE not in accuracy:
+        return f"No statement is possible without {BASELINE} and single_task."
+    difference = accuracy[BASELINE] - reference
+    lost = [t for t in range(len(tasks)) if difference.mean(axis=0)[t] < -POINTS]
+    if not lost:
+        return (
+            f"No negative transfer: under {BASELINE} no task loses more than "
+            f"{POINTS:g} points against single-task training."
+        )
+    numbers = changes(difference[:, lost], tuple(tasks[t] for t in lost))
+    text = (
+        f"Negative transfer: joint training with {BASELINE} changes {numbers} points "
+        f"against single-task training, paired over {len(reference)} seed(s)."
+    )
+    others = [method for method in accuracy if method != BASELINE]
+    cured = [
+        m for m in others if transfer_verdict(accuracy[m] - reference) == "no loss"
+    ]
+    if cured:
+        return f"{text} No task loses with {', '.join(cured)}."
+    return f"{text} None of {', '.join(others)} removes it." if others else text
 
 
 def chance(seeds: int) -> float:

@@ -1,0 +1,93 @@
+"""The options of the command line. Only the standard library is imported here."""
+
+import argparse
+from pathlib import Path
+
+STUDIES = {
+    "stress": "one of two losses is multiplied by 1000 (default)",
+    "transfer": "four tasks, two of which suffer from joint training",
+    "toy": "two losses of two parameters, whose best compromise is known",
+    "null": "two tasks at equal scales: does any method differ from the sum?",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command."""
+    whole = argparse.ArgumentParser(
+        prog="mtl-optax", description="Multi-task gradient methods for JAX and optax."
+    )
+    whole.add_argument("--version", action="store_true", help="print it and exit")
+    commands = whole.add_subparsers(dest="command", title="commands")
+    study = commands.add_parser(
+        "study", help="compare methods on real data that needs no download"
+    )
+    study.add_argument(
+        "name",
+        nargs="?",
+        default="stress",
+        choices=list(STUDIES),
+        help="; ".join(f"{name}: {line}" for name, line in STUDIES.items()),
+    )
+    study.add_argument("--list", action="store_true", help="name the studies and exit")
+    study.add_argument(
+        "--methods", type=_names, metavar="A,B", help="methods, separated by commas"
+    )
+    study.add_argument("--seeds", type=_count, help="runs a method and scale (5)")
+    study.add_argument("--steps", type=_count, help="training steps (1000)")
+    study.add_argument(
+        "--lr",
+        type=_rates,
+        metavar="A,B",
+        help="learning rates, the best on validation data is taken (0.003; sgd 0.03)",
+    )
+    study.add_argument(
+        "--optimizer", choices=["adam", "sgd"], help="sgd has momentum 0.9 (adam)"
+    )
+    study.add_argument(
+        "--out", type=Path, help="folder for what is written (results/NAME)"
+    )
+    study.add_argument(
+        "--resume", action="store_true", help="go on where a run in OUT was stopped"
+    )
+    study.add_argument(
+        "--quick",
+        action="store_true",
+        help="smoke run: few methods, 2 seeds, 300 steps",
+    )
+    study.add_argument(
+        "--no-cache",
+        dest="cache",
+        action="store_false",
+        help="compile anew: do without JAX's persistent compilation cache",
+    )
+    commands.add_parser(
+        "methods",
+        help="what each method needs, costs, promises, and when not to use it",
+    )
+    report = commands.add_parser("report", help="join several results on one page")
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/joined.html"),
+        help="the page (results/joined.html)",
+    )
+    return whole
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    values = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    if not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: rates are positive numbers")
+    return values

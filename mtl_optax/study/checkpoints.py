@@ -1,0 +1,131 @@
+"""What `--resume` needs: the state of each method, written with orbax as it trains.
+
+A resumed run must give the same numbers as one that was never stopped. So it continues
+from whole chunks only, and is refused where settings, versions or device differ.
+"""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+import mtl_optax
+
+SECONDS = 5.0  # between two checkpoints of a method; the last one is always written
+
+
+class Refused(ValueError):
+    """A run that cannot be resumed."""
+
+
+class Saved(NamedTuple):
+    """A method between two chunks."""
+
+    done: int  # steps
+    leaves: list[NDArray]  # of parameters and optimiser state
+    records: tuple[NDArray, ...]  # of all steps done, time first
+    seconds: float  # spent in these steps
+
+
+class Checkpoints:
+    """A folder with `settings.json` and one folder a method."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        resume: bool,
+        seconds: float = SECONDS,
+    ):
+        """Opens the folder of a run that goes on, or makes a new one.
+
+        Args:
+          folder: OUT/checkpoints.
+          settings: all that the numbers depend on, as JSON.
+          resume: False deletes what another run has left here.
+          seconds: see SECONDS.
+
+        Raises:
+          Refused: if there is nothing to resume, or it had other settings.
+        """
+        self.folder = folder.absolute()  # orbax takes no relative paths
+        self.seconds = seconds
+        file = self.folder / "settings.json"
+        settings = json.loads(json.dumps(settings))
+        if resume:
+            if not file.exists():
+                raise Refused(f"nothing to resume in {folder.parent}")
+            _compare(json.loads(file.read_text()), settings, folder.parent)
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        file.write_text(json.dumps(settings, indent=2) + "\n")
+
+    def load(self, method: str) -> Saved | None:
+        """What was last written of the method."""
+        import orbax.checkpoint as ocp
+
+        if not (self.folder / method).exists():
+            return None
+        with self._manager(method) as manager:
+            done = manager.latest_step()
+            if done is None:
+                return None
+            tree = manager.restore(done, args=ocp.args.StandardRestore())
+        leaves = [np.asarray(leaf) for leaf in tree["leaves"]]
+        return Saved(done, leaves, tuple(tree["records"]), float(tree["seconds"]))
+
+    def save(self, method: str, saved: Saved) -> None:
+        """Writes it, then deletes what was there; a kill leaves one or the other."""
+        import orbax.checkpoint as ocp
+
+        tree = {
+            "leaves": saved.leaves,
+            "records": list(saved.records),
+            "seconds": np.asarray(saved.seconds),
+        }
+        with self._manager(method) as manager:
+            manager.save(saved.done, args=ocp.args.StandardSave(tree))
+
+    def remove(self) -> None:
+        """Deletes the folder: the run is finished and its results are written."""
+        shutil.rmtree(self.folder)
+
+    def _manager(self, method: str) -> Any:
+        import orbax.checkpoint as ocp
+
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False
+        )
+        return ocp.CheckpointManager(self.folder / method, options=options)
+
+
+def identity(study: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """All that the numbers of a run depend on."""
+    packages = ("jax", "jaxlib", "optax")
+    return {
+        "study": study,
+        **settings,
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        **{f"version of {name}": version(name) for name in packages},
+        "version of mtl_optax": mtl_optax.__version__,
+    }
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    changes = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+    if changes:
+        raise Refused(
+            f"the run in {folder} had other settings ({'; '.join(changes)}). Resume it "
+            f"with its own, or start again without --resume"
+        )

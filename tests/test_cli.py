@@ -1,0 +1,273 @@
+"""The command line beside the study: the table of methods, joined pages, the cache."""
+
+import csv
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import mtl_optax
+from mtl_optax.study import (
+    cache,
+    catalogue,
+    cli,
+    compare,
+    join,
+    report,
+    studies,
+    toy,
+    toy_report,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# --- Methods --------------------------------------------------------------------------
+
+
+def test_every_public_method_has_a_full_row():
+    rows = {row.name: row for row in catalogue.methods()}
+    folders = {
+        name
+        for name in mtl_optax.__all__
+        if ".from_" in getattr(getattr(mtl_optax, name), "__module__", "")
+    }
+    assert set(rows) == folders
+    for row in rows.values():
+        assert "backward pass" in row.passes
+        for cell in (row.state, row.scale, row.when_not):
+            assert cell not in ("", "-"), row.name
+
+
+def test_rows_say_what_the_docstrings_say():
+    rows = {row.name: row for row in catalogue.methods()}
+    assert list(rows)[:2] == ["constant", "mean"]
+    assert rows["unitary"][1:5] == (
+        *("losses", "one backward pass with lazy gradients", "none", "sum"),
+    )
+    assert rows["pcgrad"].needs == "Gramian, key"
+    assert rows["pcgrad"].state == "one key"
+    assert "INFERRED" in rows["pcgrad"].inferred
+    assert rows["uw"].state == "4 numbers a task with Adam"
+    assert rows["mgda"].needs == "Gramian, losses (some options)"
+    assert "⟨g_t, d⟩ ≥ ‖d‖^2" in rows["mgda"].guarantee
+    assert "never conflicts" in rows["upgrad"].guarantee
+    assert "does not depend on the scale" in rows["imtl_g"].guarantee
+
+
+def test_sections_of_a_docstring():
+    def method():
+        r"""One line.
+
+        .. math::
+          d = 0
+
+        It never moves; :math:`\|d\| \ge 0`. Not a claim.
+
+        Returns:
+          Zero. Output scale: none
+          at all. More.
+
+        Guarantee: zero, INFERRED.
+        """
+
+    parts = catalogue._sections(inspect.getdoc(method))
+    assert parts[""] == r"One line. It never moves; :math:`\|d\| \ge 0`. Not a claim."
+    assert parts["Returns"] == "Zero. Output scale: none at all. More."
+    assert catalogue._guarantee(parts) == "zero, INFERRED."
+    del parts["Guarantee"]
+    assert catalogue._guarantee(parts) == "It never moves; ‖d‖ ≥ 0."
+
+
+def test_methods_command(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["methods"]) == 0
+    out = capsys.readouterr().out
+    assert all(row.name in out for row in catalogue.methods())
+    assert "backward passes" in out
+
+
+# --- The toy --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "toy"
+    settings = toy.Settings(("mean", "pcgrad"), steps=450)
+    ticks = []
+    outcomes = toy.run(settings, lambda *event: ticks.append(event))
+    toy_report.write(path, settings, outcomes, "mtl-optax study toy", seconds=1.0)
+    return path, settings, outcomes, ticks
+
+
+def test_toy_runs_in_float64_and_leaves_the_flag_alone(toy_folder):
+    _, settings, outcomes, ticks = toy_folder
+    assert not jax.config.jax_enable_x64
+    for method, out in outcomes.items():
+        assert out.path.dtype == np.float64
+        assert out.path.shape == (226, 8, 2)  # the start, and every second step
+        np.testing.assert_array_equal(out.path[0], toy.STARTS)
+        moves = np.abs(np.diff(out.path, axis=0))
+        assert 0 < moves.max() < 3e-3
+        assert (method, "training", settings.steps) in ticks
+        np.testing.assert_allclose(out.mean_loss, toy.mean_loss(out.path[-1]))
+
+
+def test_toy_values():
+    near = toy.mean_loss(np.array([toy.MINIMUM, (0.01, -8.355), (3.0, 0.0)]))
+    np.testing.assert_allclose(near, [-15.0916, -15.0916, 0], atol=1e-4)
+
+
+def test_toy_places():
+    ends = [(0.0, -8.36), (3.0, -8.37), (5.0, 2.0)]
+    places = [toy._place(np.array(x), np.hypot(x[0], x[1] + 8.3552)) for x in ends]
+    assert places == ["minimum", "Pareto set", "elsewhere"]
+    assert toy.sentence("x", places) == (
+        "x reaches the minimum of the mean loss from 1, stops elsewhere on the Pareto "
+        "set from 1, does not arrive from 1 of 3 starts."
+    )
+    assert toy.sentence("x", places[:1]) == (
+        "x reaches the minimum of the mean loss from 1 of 1 starts."
+    )
+
+
+def test_toy_report(toy_folder, capsys):
+    path, settings, outcomes, _ = toy_folder
+    with open(path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 8
+    assert tuple(rows[0]) == toy_report.COLUMNS
+    assert json.loads((path / "config.json").read_text())["study"] == "toy"
+    assert (path / "toy.png").read_bytes().startswith(b"\x89PNG")
+    page = (path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1
+    assert outcomes["mean"].sentence in page
+    toy_report.show(Console(width=80), settings, outcomes)
+    assert "mean does not arrive" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["report", str(path)]) == 2
+    assert "whose report stands alone" in capsys.readouterr().err
+
+
+def test_toy_refuses_what_it_does_not_take(capsys):
+    assert cli.main(["study", "toy", "--seeds", "3"]) == 2
+    assert "the toy takes no --seeds" in capsys.readouterr().err
+    assert cli.main(["study", "toy", "--methods", "single_task"]) == 2
+    assert "unknown method 'single_task'; known: unitary" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_cagrad_reaches_the_minimum_and_the_mean_does_not():
+    outcomes = toy.run(toy.Settings(("mean", "cagrad")))
+    assert outcomes["cagrad"].places == ["minimum"] * 8
+    assert outcomes["mean"].places == ["elsewhere"] * 3 + ["minimum"] * 5
+
+
+# --- Joined pages ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "null"
+    settings = compare.Settings(("unitary",), 2, 2, (1e-4, 1e-2))
+    results = compare.run(studies.NULL, settings)
+    report.write(path, results, "mtl-optax study null", seconds=1.0)
+    return path
+
+
+def test_report_joins_folders(folder, tmp_path, capsys):
+    again = tmp_path / "again"
+    again.mkdir()
+    for name in ("config.json", "metrics.csv"):
+        (again / name).write_bytes((folder / name).read_bytes())
+    page = tmp_path / "pages" / "both.html"
+    assert cli.main(["report", str(folder), str(again), "--out", str(page)]) == 0
+    assert str(page) in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<h2>null</h2>") == 1  # one table for both
+    assert text.count("baseline</td>") == 2
+    assert text.count("data:image/png;base64,") == 3  # only the first has figures
+    assert "http" not in text.replace("https://doi.org", "").replace("http-", "")
+    assert str(again) in text
+
+
+def test_only_chosen_rates_are_joined(folder):
+    read = join.read(folder)
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["split"] == "test"]
+    chosen = [float(r["accuracy"]) for r in rows if r["chosen"] == "1"]
+    assert len(chosen) == len(rows) / 2
+    assert read.accuracy["unitary"].ravel().tolist() == chosen
+
+
+def test_report_of_nothing(folder, tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "config.json is missing" in capsys.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "metrics.csv").write_text("method\n")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "numbers of unitary are missing" in capsys.readouterr().err
+
+
+# --- Compilation cache ----------------------------------------------------------------
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "mtl-optax" / "jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.folder() == Path.home() / ".cache" / "mtl-optax" / "jax"
+
+
+def test_cache_is_configured_by_the_flag(monkeypatch, tmp_path):
+    names = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        cache.configure(False)
+        assert not cache.in_use()
+        jax.config.update("jax_compilation_cache_dir", None)
+        cache.configure(True)
+        assert cache.in_use()
+        assert getattr(jax.config, names[1]) == str(cache.folder())
+        jax.config.update("jax_compilation_cache_dir", "mine")
+        cache.configure(True)
+        assert getattr(jax.config, names[1]) == "mine"
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--no-cache",)])
+def test_cache_end_to_end(flags, tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "mtl_optax.study.cli", "study"]
+    tiny = ["null", "--methods", "unitary", "--seeds", "1", "--steps", "1"]
+    done = subprocess.run(
+        [*command, *tiny, "--out", str(tmp_path / "out"), *flags],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    entries = list((tmp_path / "cache").rglob("*-cache"))
+    assert bool(entries) == (not flags)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["compilation_cache"] == (not flags)
+    assert not (tmp_path / "out" / "checkpoints").exists()

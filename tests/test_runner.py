@@ -1,0 +1,92 @@
+"""A study that is stopped and resumed gives the numbers of one that was not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mtl_optax.study import cli, compare, report, runner, studies
+from mtl_optax.study.checkpoints import Checkpoints, Refused, Saved
+
+SETTINGS = compare.Settings(("pcgrad", "graddrop"), seeds=2, steps=6)
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(folder, *, resume, stop_at=None):
+    seen = []
+
+    def tick(method, stage, done):
+        if stage == "training":
+            seen.append((method, done))
+        if stop_at is not None and done == stop_at:
+            raise Stopped
+
+    store = Checkpoints(folder, SETTINGS._asdict(), resume=resume, seconds=0)
+    return compare.run(studies.STRESS, SETTINGS, tick, store), seen
+
+
+def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "CHUNK", 2)
+    whole, _ = run(tmp_path / "whole", resume=False)
+    with pytest.raises(Stopped):
+        run(tmp_path / "checkpoints", resume=False, stop_at=4)
+    resumed, seen = run(tmp_path / "checkpoints", resume=True)
+    first = {}
+    for method in SETTINGS.methods:
+        steps = [done for name, done in seen if name == method]
+        assert steps == list(range(steps[0], 7, 2))
+        first[method] = steps[0]
+    # One was stopped at 4, the other where it was by then.
+    assert max(first.values()) == 4
+    assert report.metrics(resumed) == report.metrics(whole)
+    for method, outcome in whole.outcomes.items():
+        again = resumed.outcomes[method]
+        np.testing.assert_array_equal(again.losses, outcome.losses)
+        np.testing.assert_array_equal(again.shares, outcome.shares)
+    # A third time nothing is left to train.
+    _, seen = run(tmp_path / "checkpoints", resume=True)
+    assert sorted(seen) == [("graddrop", 6), ("pcgrad", 6)]
+
+
+def test_checkpoints_keep_the_last_one_only(tmp_path):
+    store = Checkpoints(tmp_path / "checkpoints", {"steps": 6}, resume=False)
+    assert store.load("mean") is None
+    leaves = [np.arange(3, dtype=np.uint32), np.float32(2) * np.ones(())]
+    for done in (2, 4):
+        records = (np.ones((done, 1), np.float32), np.full((done, 1), np.nan))
+        store.save("mean", Saved(done, leaves, records, 0.5))
+    again = Checkpoints(tmp_path / "checkpoints", {"steps": 6}, resume=True)
+    saved = again.load("mean")
+    assert saved.done == 4
+    assert saved.seconds == 0.5
+    for one, other in zip(saved.leaves, leaves, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert [x.shape for x in saved.records] == [(4, 1), (4, 1)]
+    assert not (tmp_path / "checkpoints" / "mean" / "2").exists()
+    again.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_are_refused(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(Refused, match="nothing to resume in"):
+        Checkpoints(folder, {}, resume=True)
+    Checkpoints(folder, {"steps": 6, "methods": ("a",)}, resume=False)
+    Checkpoints(folder, {"steps": 6, "methods": ("a",)}, resume=True)
+    with pytest.raises(Refused, match=r"steps was 6, is 7.*without --resume"):
+        Checkpoints(folder, {"steps": 7, "methods": ("a",)}, resume=True)
+
+
+def test_command_line_refuses(tmp_path, capsys):
+    out = tmp_path / "none"
+    assert cli.main(["study", "--resume", "--out", str(out)]) == 2
+    assert "nothing to resume in" in capsys.readouterr().err
+    (out / "checkpoints").mkdir(parents=True)
+    settings = {"study": "stress", "steps": 7}
+    (out / "checkpoints" / "settings.json").write_text(json.dumps(settings))
+    assert cli.main(["study", "--resume", "--out", str(out)]) == 2
+    assert "steps was 7, is 1000" in capsys.readouterr().err
