@@ -267,7 +267,7 @@ def test_transfer_names_what_is_lost_and_who_repairs_it():
     assert verdicts.transfer_verdict(ALONE - ALONE) == "no loss"
     text = verdicts.transfer_sentence("a", "negative transfer", LOST, ALONE, tasks)
     assert "left +0.0 ± 0.0, parity -9.0 ± 1.0 points" in text
-    assert "mean relative change -5.1 %" in text  # half of -9 / 89
+    assert "Δp -5.1 % (higher is better)" in text  # half of -9 / 89
     nobody = verdicts.transfer_statement({"unitary": LOST, "a": LOST}, ALONE, tasks)
     assert "parity -9.0 ± 1.0 points" in nobody
     assert nobody.endswith("None of a removes it.")

@@ -90,21 +90,48 @@ def test_aux_is_returned_beside_the_losses(transform):
     np.testing.assert_array_equal(aux["stats"], [2, 2])
 
 
+def own_inputs():
+    """A dict of batches, one a task, of different sizes, and their losses."""
+    batches = {
+        f"task{t}": (jax.random.normal(jax.random.key(t), (32 * (t + 1), 4)), t - 1.0)
+        for t in range(T)
+    }
+
+    def losses_fn(params, batches):
+        return {
+            name: head_loss(params, trunk(params, x), jnp.full((len(x), 2), y), t)
+            for t, (name, (x, y)) in enumerate(batches.items())
+        }
+
+    return losses_fn, batches
+
+
 def test_tasks_with_inputs_of_their_own_cost_one_backward_each():
-    """Three tasks with a batch each: T x (forward + backward), not T x T."""
-    params, (_, ys) = make_params(), make_data()
-    xs = tuple(jax.random.normal(jax.random.key(t), (64, 4)) for t in range(T))
-    ys = tuple(jnp.ones((64, 2)) for _ in range(T))
+    """T x (forward + backward) on each task's own batch, not T x T."""
+    losses_fn, batches = own_inputs()
+    params = make_params()
 
-    def own(params, xs, ys):
-        return {t: head_loss(params, trunk(params, xs[t]), ys[t], t) for t in range(T)}
+    def summed(params, batches):
+        return sum(losses_fn(params, batches).values())
 
-    def summed(params, xs, ys):
-        return sum(own(params, xs, ys).values())
-
-    stacked = flops(mtl.task_grads(own), params, xs, ys)
-    plain = flops(jax.value_and_grad(summed), params, xs, ys)
+    stacked = flops(mtl.task_grads(losses_fn), params, batches)
+    plain = flops(jax.value_and_grad(summed), params, batches)
     assert stacked < 1.1 * plain
+
+
+def test_a_task_with_inputs_of_its_own_may_be_absent():
+    losses_fn, batches = own_inputs()
+    params, tx = make_params(), mtl.on_shared(mtl.cagrad(T), SHARED)
+    active = jnp.array([True, False, True])
+    missing = {**batches, "task1": (jnp.full((64, 4), jnp.nan), 0.0)}
+
+    @jax.jit
+    def update(batches):
+        _, grads = mtl.lazy_task_grads(losses_fn)(params, batches)
+        return tx.update(grads, tx.init(params), params, active=active)[0]
+
+    chex.assert_trees_all_close(update(missing), update(batches), rtol=1e-5)
+    assert jnp.all(update(batches)["head1"] == 0)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -368,3 +368,43 @@ def test_subsampling_runs_fewer_pull_backs():
 def test_subsampling_too_few_or_too_many(n):
     with pytest.raises(ValueError, match="n must be at"):
         mtl.subsample_tasks(jax.random.key(0), jnp.ones(MANY), n)
+
+
+# --- All of them over seeds -----------------------------------------------------------
+
+WRAPPED = {
+    "per_task": optax.chain(mtl.per_task(optax.trace(0.9), T), mtl.mgda(T)),
+    "accumulate_tasks": mtl.accumulate_tasks(mtl.mgda(T), T, 2),
+    "skip_nonfinite_tasks": mtl.skip_nonfinite_tasks(mtl.mgda(T), T),
+    "every_k": mtl.from_weighting(mtl.every_k(mtl.from_gramian.mgda.weighting(), 2), T),
+    "on_shared": mtl.on_shared(mtl.mgda(T), {"w": True, "b": False}),
+    "safe_normalize": optax.chain(mtl.mgda(T), mtl.safe_normalize()),
+}
+
+
+@EACH_FORM
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRAPPED)
+def test_seeds_under_vmap_in_a_scan_are_those_alone(name, form):
+    tx = optax.chain(WRAPPED[name], optax.sgd(0.1))
+
+    def run(seed, active):
+        def step(carry, x):
+            params, state = carry
+            losses, grads = FORMS[form](losses_fn)(params, x)
+            updates, state = tx.update(
+                grads, state, params, losses=losses, active=active
+            )
+            return (optax.apply_updates(params, updates), state), None
+
+        start = jax.tree.map(lambda p: p * (1 + seed), PARAMS)
+        keys = jax.random.split(jax.random.key(0), 4)
+        batches = jax.vmap(lambda key: jax.random.normal(key, (8, 2)))(keys)
+        return jax.lax.scan(step, (start, tx.init(start)), batches)[0][0]
+
+    seeds = jnp.array([0.0, 0.5])
+    active = jnp.array([[True, True], [True, False]])
+    both = jax.jit(jax.vmap(run))(seeds, active)
+    alone = [jax.jit(run)(seeds[i], active[i]) for i in range(2)]
+    expected = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    chex.assert_trees_all_close(both, expected, rtol=1e-4, atol=1e-5)

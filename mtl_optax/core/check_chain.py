@@ -43,6 +43,9 @@ def check_chain(
       num_tasks: T, a Python int.
       **extra_args: whatever `tx.update` will get, for example `losses=jnp.ones(T)`.
 
+    Returns:
+      None, if it found nothing.
+
     Raises:
       ValueError: naming the misplaced part and the cure.
 

@@ -183,6 +183,10 @@ def feature_task_grads(
     T copies of the representation's cotangent. A method that reads single coordinates
     (from_gradients) pulls back T times through the trunk all the same.
 
+    When not to use it: where the method's guarantee on the parameters' gradients
+    matters, since the trunk may turn and stretch them; with parameters outside trunk
+    and heads; where a representation is larger than the parameters.
+
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
       >>> grads_fn = mtl.feature_task_grads(

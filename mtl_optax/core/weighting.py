@@ -189,6 +189,8 @@ def task_weights(opt_state: Any) -> jax.Array:
       ValueError: if the state holds no weights (a from_gradients method has none), or
         several, with their paths.
 
+    Cost: none; the method recorded them.
+
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl
       >>> tx = optax.chain(mtl.unitary(num_tasks=2), optax.adam(1e-3))
@@ -214,6 +216,8 @@ def conflicts(opt_state: Any) -> jax.Array:
     Raises:
       ValueError: if the state holds no Gramian (only from_gramian methods form one),
         or several, with their paths.
+
+    Cost: T x T numbers; the method recorded the Gramian.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl

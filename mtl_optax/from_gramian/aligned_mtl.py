@@ -86,6 +86,9 @@ def aligned_mtl(
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem by
     Jacobi rotations, some 5 T steps on T x T matrices.
 
+    Guarantee: none on conflicts. The gradients that it sums are orthogonal and of equal
+    length, so no direction dominates.
+
     When not to use it: with "min" the update is as short as the shortest gradient, and
     nearly vanishes where gradients are nearly dependent; exactly dependent ones count
     as one, so there the update jumps.

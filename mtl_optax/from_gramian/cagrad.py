@@ -68,6 +68,9 @@ def cagrad(
 
     Cost: T backward passes; no state of its own; a few T x T factorisations.
 
+    Guarantee: for c < 1 fixed points are stationary points of the mean loss; the worst
+    task improves as fast as any step in the ball allows, which may still be a loss.
+
     When not to use it: if losses differ in scale by design and the larger ones are to
     rule: like the mean gradient, around which it stays, d follows the largest gradient,
     but it lifts the smallest.

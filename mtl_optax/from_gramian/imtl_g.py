@@ -58,6 +58,9 @@ def imtl_g(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem.
 
+    Guarantee: equal progress along every unit gradient, and a direction that does not
+    depend on the scale of any loss, where the gradients are linearly independent.
+
     When not to use it: with linearly dependent gradients of three or more tasks, where
     no or many solutions exist (the minimum-norm one is taken, and zero where weights
     cannot sum to 1, as for opposite gradients); and where small losses are meant to

@@ -75,6 +75,9 @@ def mgda(
     Cost: T backward passes; no state of its own; the exact solver needs a few T x T
     factorisations.
 
+    Guarantee: descends every task, by at least the squared norm of d, unless the point
+    is Pareto stationary; there d is zero.
+
     When not to use it: if task gradients differ much in length and none is to be
     favoured: the shortest gets the weight (see "l2"). A task whose gradient is zero
     stops all others, since the point is then Pareto stationary.

@@ -64,6 +64,9 @@ def nash_mtl(
 
     Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
 
+    Guarantee: descends every task, and does not depend on the scale of any loss, unless
+    the point is Pareto stationary; there d is zero.
+
     When not to use it: near Pareto-stationary points no solution exists; the update is
     exactly zero there, but close to them weights grow large, and an optimiser without
     normalisation steps by sqrt(T) all the same. A task with zero gradient has weight 0.

@@ -118,6 +118,8 @@ def pcgrad(
 
     Cost: T backward passes; one key of state; T(T-1) steps on T numbers.
 
+    Guarantee: conflicts with no task if there are two; none for more.
+
     When not to use it: with three or more tasks the result may still conflict with
     some of them, and it depends on the order; with two tasks it is exactly 2 UPGrad.
     Two exactly opposite gradients give zero.

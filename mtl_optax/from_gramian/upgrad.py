@@ -72,6 +72,8 @@ def upgrad(
     Cost: T backward passes; no state of its own; T quadratic programs of size T at
     once (measured 2 to 6 ms at T=50 on a CPU).
 
+    Guarantee: never conflicts with any task, at any ratio of gradient norms.
+
     When not to use it: if one loss is much larger than the others and all are to
     train: it harms none, but like the mean gradient it follows the largest. With
     `reg_eps` above 0 the promise is lost.

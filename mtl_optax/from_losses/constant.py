@@ -41,6 +41,9 @@ def constant(num_tasks: int, *, weights: Any) -> optax.GradientTransformationExt
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Guarantee: the gradient of the weighted loss; on a convex front every Pareto point
+    belongs to some weights, on a concave one only its ends.
+
     When not to use it: if the right weights change during training, or there are too
     many tasks for a grid search.
 

@@ -40,6 +40,9 @@ def mean(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Guarantee: the gradient of the mean loss, so descent for the mean, whatever becomes
+    of single tasks.
+
     When not to use it: as `unitary`, from which it differs by a factor T in the
     learning rate (none under Adam).
 

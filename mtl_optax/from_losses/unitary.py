@@ -41,6 +41,9 @@ def unitary(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Guarantee: the gradient of the summed loss, so descent for the sum, whatever becomes
+    of single tasks.
+
     When not to use it: if the scales of the losses differ by orders of magnitude and
     nobody will tune weights; the largest loss then owns the shared parameters, with
     Adam too.

@@ -96,7 +96,7 @@ def _method(name: str, folder: str) -> Method:
         passes=cost[0] or "-",
         state="none" if state.startswith("no state") else _state(state),
         scale=_plain(scale[1]) if scale else "-",
-        guarantee=_guarantee(parts),
+        guarantee=_plain(parts.get("Guarantee", "")) or "-",
         when_not=_plain(parts.get("When not to use it", "")) or "-",
         inferred=_inferred(factory),
     )
@@ -110,15 +110,6 @@ def _extras(factory: Callable, returns: str, folder: str) -> list[str]:
 
 def _state(text: str) -> str:
     return re.sub(r"^state of | of state$", "", text)
-
-
-def _guarantee(parts: dict[str, str]) -> str:
-    if "Guarantee" in parts:
-        return _plain(parts["Guarantee"])
-    claims = r"for every task|never|does not depend|fixed point"
-    text = f"{parts['']} {parts.get('Returns', '')}"
-    found = [x for x in _sentences(text) if re.search(claims, x)]
-    return _plain(" ".join(found)) or "-"
 
 
 def _inferred(factory: Callable) -> str:
@@ -144,10 +135,6 @@ def _sections(text: str) -> dict[str, str]:
         if not formula:
             parts[name].append(line)
     return {name: " ".join(" ".join(x).split()) for name, x in parts.items()}
-
-
-def _sentences(text: str) -> list[str]:
-    return re.split(r"(?<=\.) (?=[A-Z])", text)
 
 
 def _plain(text: str) -> str:

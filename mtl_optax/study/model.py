@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from mtl_optax.analysis import metrics
 from mtl_optax.study.data import CANVAS, TASKS, Split, multi_digits
 
 
@@ -76,7 +77,7 @@ def digits_problem(num_tasks: int) -> Problem:
 
     def accuracy(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         hits = [
-            jnp.mean(jnp.argmax(z, axis=-1) == y)
+            metrics.accuracy(jnp.argmax(z, axis=-1), y).mean
             for z, y in zip(logits(params, images), labels.T, strict=True)
         ]
         return 100 * jnp.stack(hits)

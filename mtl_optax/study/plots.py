@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
+from mtl_optax.analysis.comparison import mean_and_sd
 from mtl_optax.study.compare import Results
 from mtl_optax.study.methods import SINGLE_TASK
 
@@ -172,7 +173,7 @@ def _median(values: NDArray) -> NDArray:
 
 def _sd(runs: NDArray) -> NDArray:
     """Over the last axis; 0 for one run, which draws no bar."""
-    return runs.std(axis=-1, ddof=1) if runs.shape[-1] > 1 else np.zeros(len(runs))
+    return mean_and_sd(runs, -1).sd if runs.shape[-1] > 1 else np.zeros(len(runs))
 
 
 def _window(results: Results) -> int:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mtl_optax.analysis.comparison import mean_and_sd
 from mtl_optax.study.compare import Outcome, Results
 from mtl_optax.study.runner import Tick
 
@@ -124,8 +124,7 @@ def time_cells(results: Results, outcome: Outcome) -> list[str]:
 
 def cells(accuracy: NDArray) -> list[str]:
     """`[scales, seeds, T]` as "mean ± sd" for each scale and task."""
-    mean = accuracy.mean(axis=1).ravel()
     if accuracy.shape[1] == 1:
-        return [f"{m:.1f}" for m in mean]
-    sd = np.std(accuracy, axis=1, ddof=1).ravel()
-    return [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, sd, strict=True)]
+        return [f"{m:.1f}" for m in accuracy.ravel()]
+    mean, sd, _ = mean_and_sd(accuracy, axis=1)
+    return [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean.flat, sd.flat, strict=True)]

@@ -4,9 +4,13 @@ Pure functions of small arrays. Axes are always (scale, seed, task), accuracies 
 percent; the runs of one seed are paired: same start, same batches.
 """
 
+from typing import Any
+
 import numpy as np
 from jax.scipy.special import betainc
 from numpy.typing import NDArray
+
+from mtl_optax.analysis.comparison import delta_p, mean_and_sd
 
 BASELINE = "unitary"
 POINTS = 2.0  # a task that loses more than this has lost
@@ -116,7 +120,7 @@ def null_statement(
     found, largest = [], 0.0
     for method in others:
         difference = accuracy[method] - accuracy[baseline]
-        mean, sd = difference.mean(axis=0), difference.std(axis=0, ddof=1)
+        mean, sd, _ = mean_and_sd(difference)
         largest = max(largest, np.abs(mean).max())
         found += [
             f"{method} on {task} ({mean[t]:+.2f} ± {sd[t]:.2f} points)"
@@ -142,17 +146,16 @@ def null_verdict(difference: NDArray) -> str:
     """A word on paired differences `[seeds, T]` from the baseline."""
     if len(difference) < 2:
         return "unknown"
-    sd = difference.std(axis=0, ddof=1)
-    differs = (np.abs(difference.mean(axis=0)) > 2 * sd).any()
-    return "differs" if differs else "no difference"
+    mean, sd, _ = mean_and_sd(difference)
+    return "differs" if (np.abs(mean) > 2 * sd).any() else "no difference"
 
 
 def changes(difference: NDArray, tasks: tuple[str, ...]) -> str:
     """Paired differences `[seeds, T]` as "left +0.10 ± 0.20, right ..."."""
-    mean = difference.mean(axis=0)
     if len(difference) < 2:
-        return ", ".join(f"{x} {m:+.1f}" for x, m in zip(tasks, mean, strict=True))
-    sd = difference.std(axis=0, ddof=1)
+        only = zip(tasks, difference[0], strict=True)
+        return ", ".join(f"{task} {m:+.1f}" for task, m in only)
+    mean, sd, _ = mean_and_sd(difference)
     rows = zip(tasks, mean, sd, strict=True)
     return ", ".join(f"{task} {m:+.1f} ± {s:.1f}" for task, m, s in rows)
 
@@ -171,11 +174,23 @@ def transfer_sentence(
     tasks: tuple[str, ...],
 ) -> str:
     """The verdict with its numbers; accuracies `[seeds, T]`."""
-    relative = 100 * ((accuracy - reference) / reference).mean()
+    # Each seed against single-task training of the same seed.
+    relative = np.mean(
+        [
+            delta_p(_by_task(ours, tasks), _by_task(base, tasks), _by_task(True, tasks))
+            for ours, base in zip(accuracy, reference, strict=True)
+        ]
+    )
     return (
         f"{method}, {verdict}: {changes(accuracy - reference, tasks)} points from "
-        f"single-task training; mean relative change {relative:+.1f} %."
+        f"single-task training; Δp {relative:+.1f} % (higher is better)."
     )
+
+
+def _by_task(values: Any, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """One metric a task, as delta_p takes them."""
+    values = np.broadcast_to(values, len(tasks))
+    return {task: values[t : t + 1] for t, task in enumerate(tasks)}
 
 
 def transfer_statement(
