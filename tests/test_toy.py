@@ -15,42 +15,19 @@ import pytest
 
 import mtl_optax as mtl
 from mtl_optax.core import solvers
+from mtl_optax.study import toy as problem_of_study
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-# The starts of the paper, of its code, and of later papers (FAMO, Nash-MTL).
-STARTS = np.array(
-    [
-        (-8.5, 7.5),
-        (-8.5, 5.0),
-        (9.0, 9.0),
-        (-8.5, -5.0),
-        (0.0, 0.0),
-        (10.0, -8.0),
-        (-7.5, -0.5),
-        (9.0, -1.0),
-    ]
-)
+STARTS = np.array(problem_of_study.STARTS)
 ABOVE = slice(0, 3)  # those that have a valley to cross
-MINIMUM = np.array([0.0, -8.3552])
+MINIMUM = np.array(problem_of_study.MINIMUM)
+mean_loss = problem_of_study.mean_loss
 
 
 def toy(point):
-    """The toy of Liu et al. 2021, with the sign of their code."""
-    x, y = point
-    up = jnp.maximum(jnp.tanh(0.5 * y), 0)
-    down = jnp.maximum(jnp.tanh(-0.5 * y), 0)
-    left = jnp.abs(0.5 * (-x - 7) - jnp.tanh(-y))
-    right = jnp.abs(0.5 * (-x + 3) + jnp.tanh(-y) + 2)
-    left, right = (jnp.log(jnp.maximum(u, 5e-6)) + 6 for u in (left, right))
-    first = ((-x + 7) ** 2 + 0.1 * (-y - 8) ** 2) / 10 - 20
-    second = ((-x - 7) ** 2 + 0.1 * (-y - 8) ** 2) / 10 - 20
-    return {"1": up * left + down * first, "2": up * right + down * second}
-
-
-def mean_loss(points):
-    losses = toy(np.moveaxis(points, -1, 0))
-    return np.asarray(losses["1"] + losses["2"]) / 2
+    first, second = problem_of_study.losses(point)
+    return {"1": first, "2": second}
 
 
 def advance(tx, losses_fn, point, state):
