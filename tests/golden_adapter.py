@@ -257,12 +257,12 @@ ADAPTERS = {
     "mgda_normalized": Adapter(
         "mgda", _mgda, {"normalization": ("l2", "loss", "loss+")}, slow=True
     ),
-    "cagrad": Adapter("cagrad", _cagrad),
+    "cagrad": Adapter("cagrad", _cagrad, slow=True),
     "pcgrad": Adapter("pcgrad", _pcgrad),
     "imtl_g": Adapter("imtl_g", _imtl_g),
-    "nash_mtl": Adapter("nash_mtl", _nash_mtl),
-    "upgrad": Adapter("upgrad", _upgrad),
-    "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl),
+    "nash_mtl": Adapter("nash_mtl", _nash_mtl, slow=True),
+    "upgrad": Adapter("upgrad", _upgrad, slow=True),
+    "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "graddrop": Adapter("graddrop", _graddrop),
 }
 # Methods whose weights follow a sequence of losses.

@@ -407,6 +407,7 @@ def test_never_nan_and_compiles_once(num_tasks):
     assert solve._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_vmap_equals_loop():
     """Over every argument; lanes need different numbers of steps."""
 

@@ -259,6 +259,7 @@ def test_custom_vjp_remat_and_scan_inside_losses():
 
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.slow
 def test_axis_name_averages_before_the_gramian(lazy, check_vma):
     """Data parallel equals one device; aggregating on each device first does not."""
     params, (x, ys) = make_params(), make_data(batch=32)

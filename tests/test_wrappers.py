@@ -119,6 +119,7 @@ def accumulated(method, k):
     [mtl.mgda(T), mtl.cagrad(T), mtl.uw(T), mtl.pcgrad(T, key=0)],
     ids=["mgda", "cagrad", "uw", "pcgrad"],
 )
+@pytest.mark.slow
 def test_accumulation_equals_the_big_batch(form, method):
     micro = [batch(seed) for seed in range(6)]
     big = [jnp.concatenate(micro[i : i + 3]) for i in (0, 3)]
@@ -337,6 +338,7 @@ def cagrad_fast(n):
     return update
 
 
+@pytest.mark.slow
 def test_subsampling_all_tasks_is_plain_cagrad():
     x, tx = batch(0), mtl.cagrad(MANY)
     _, grads = mtl.task_grads(many_losses)(PARAMS, x)
