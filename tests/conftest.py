@@ -16,6 +16,13 @@ def precision(dtype):
     return jax.enable_x64(dtype == "float64")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Each compiled program holds memory maps, of which a process may have 65,530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """The test runs with float64 on."""
