@@ -93,7 +93,7 @@ def test_probe_name_is_taken():
 
 
 def test_environment_holds_no_paths(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=somewhere --xla_other=1")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/some/folder --xla_other=1")
     found = timing.environment()
     assert found["settings"]["XLA_FLAGS"] == "--xla_other=1"
     assert {"jax", "optax", "mtl_optax"} <= set(found["versions"])
