@@ -313,6 +313,12 @@ def test_every_k_needs_a_positive_int():
         mtl.every_k(mtl.from_gramian.mgda.weighting(), 0)
 
 
+def test_every_k_has_one_clock_for_all_leaves():
+    weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), 2)
+    with pytest.raises(ValueError, match="one clock for all"):
+        mtl.from_weighting(weighting, T, granularity="leaf")
+
+
 # --- subsample_tasks ------------------------------------------------------------------
 
 MANY = 6

@@ -98,6 +98,11 @@ def from_weighting(
     num_tasks = checks.static_int("num_tasks", num_tasks)
     checks.one_of("granularity", granularity, ("tree", "leaf"))
     per_leaf = granularity == "leaf"
+    if per_leaf and weighting.due is not None:
+        raise ValueError(
+            'granularity="leaf" gives every leaf a state of its own, but a weighting '
+            'with due (every_k) has one clock for all: use granularity="tree".'
+        )
 
     def init(params: optax.Params) -> WeightingState:
         state = weighting.init(num_tasks)
