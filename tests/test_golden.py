@@ -1,14 +1,16 @@
 """Reference values: 1,100 cases from public implementations and 60-digit solves.
 
-What a case demands is in golden/README.md; how it is called, in golden_adapter.py.
+What a case demands is in golden/README.md; how it is called, in golden_from_*.py.
 """
 
 from collections import Counter, defaultdict
 
-import golden_adapter as adapter
+import golden_case as golden
 import numpy as np
 import pytest
 from conftest import precision
+from golden_adapter import ADAPTERS, NOT_YET
+from golden_case import Trajectory
 
 DTYPES = ("float64", "float32")
 # Solvers take a second to compile for each task count: one dtype in the fast run.
@@ -19,7 +21,7 @@ VARIANTS = [
         id=f"{name}-{dtype}",
         marks=[pytest.mark.slow] if dtype == "float32" or entry.slow else [],
     )
-    for name, entry in adapter.ADAPTERS.items()
+    for name, entry in ADAPTERS.items()
     for dtype in DTYPES
 ]
 
@@ -82,22 +84,34 @@ def bound_of(case, array, dtype):
 
 
 @pytest.mark.parametrize(("name", "dtype"), VARIANTS)
-def test_one_update(name, dtype, golden_report):
-    entry = adapter.ADAPTERS[name]
-    stored = entry.cases()
+def test_reference_values(name, dtype, golden_report):
+    stored = ADAPTERS[name].cases()
     widths = defaultdict(int)
     for _, arrays in stored:
-        num_tasks, width = arrays["J"].shape
-        widths[num_tasks] = max(widths[num_tasks], width)
+        if "J" in arrays:
+            num_tasks, width = arrays["J"].shape[-2:]
+            widths[num_tasks] = max(widths[num_tasks], width)
     found = Findings(dtype)
     with precision(dtype):
         for case, arrays in stored:
-            width = widths[len(arrays["J"])]
-            for call in entry.calls(case["args"], arrays):
-                direction, weights = adapter.run(call, arrays["J"], width, dtype)
+            for call in ADAPTERS[name].calls(case["args"], arrays):
+                if isinstance(call, Trajectory):
+                    check_steps(case, call, dtype, found)
+                    continue
+                width = widths[len(arrays["J"])]
+                direction, weights = golden.run(call, arrays["J"], width, dtype)
                 check(case, arrays["J"], call, direction, weights, dtype, found)
             found.counts["cases"] += 1
     found.report(f"{name} {dtype}", golden_report)
+
+
+def check_steps(case, trajectory, dtype, found):
+    """Holds every step of a trajectory to its values."""
+    directions, states = golden.follow(trajectory, dtype)
+    for tolerance, values, read in trajectory.wanted:
+        got = directions if read is None else np.asarray(read(states), np.float64)
+        bound = bound_of(case, tolerance, dtype)
+        found.close(f"{case['id']}/{tolerance}", got, values, bound)
 
 
 def check(case, matrix, call, direction, weights, dtype, found):
@@ -169,29 +183,11 @@ def minimises_the_norm(name, matrix, weights, dtype, found):
     found.require(held, f"{name}: not the min-norm point", "optimal")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("method", adapter.LEARNED)
-def test_learned_weights(method, dtype, golden_report):
-    found = Findings(dtype)
-    with precision(dtype):
-        for case, arrays in adapter.cases(method):
-            factory = adapter.LEARNED[method]
-            got = adapter.learned_weights(
-                factory, case["args"], arrays["losses"], dtype
-            )
-            bound = bound_of(case, "weights", dtype)
-            found.close(case["id"], got, arrays["weights"], bound)
-            found.counts["cases"] += 1
-    found.report(f"{method} {dtype}", golden_report)
-
-
 def test_every_reference_method_is_adapted_or_listed():
-    stored = adapter.methods()
-    run = Counter({method: stored[method] for method in adapter.LEARNED})
-    for entry in adapter.ADAPTERS.values():
+    stored, run = golden.methods(), Counter()
+    for entry in ADAPTERS.values():
         run[entry.method] += len(entry.cases())
-    assert not run.keys() & adapter.NOT_YET
-    assert run.keys() | adapter.NOT_YET == stored.keys()
+    assert not run.keys() & NOT_YET
+    assert run.keys() | NOT_YET == stored.keys()
     assert run == {method: stored[method] for method in run}
     assert sum(stored.values()) == 1100
-    assert sum(run.values()) == 561

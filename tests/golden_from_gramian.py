@@ -1,0 +1,119 @@
+"""How the reference methods of from_gramian are called here; see golden_case.py."""
+
+import numpy as np
+from golden_case import Adapter, Call
+
+import mtl_optax as mtl
+
+
+def _mgda(args, a):
+    if args["normalization"] == "none":
+        return [Call(mtl.mgda, a["direction"], weights=a.get("weights"))]
+    return [
+        Call(
+            mtl.mgda,
+            a[f"direction_{apply_to}"],
+            f"direction_{apply_to}",
+            # Ours are the weights on the raw rows; stored are those of the solver.
+            weights=a.get("weights") if apply_to == "raw" else None,
+            static=(
+                ("apply_to", apply_to),
+                ("normalization", args["normalization"]),
+            ),
+            extras={"losses": a["losses"]},
+        )
+        for apply_to in ("raw", "normalized")
+        if f"direction_{apply_to}" in a
+    ]
+
+
+def _cagrad(args, a):
+    return [
+        Call(
+            mtl.cagrad,
+            a.get(f"direction_rescale{rescale}"),
+            f"direction_rescale{rescale}",
+            weights=a.get("weights_rescale0") if rescale == 0 else None,
+            weights_tolerance="weights_rescale0",
+            numeric={"c": args["c"], "rescale": rescale},
+        )
+        for rescale in args["rescale"]
+    ]
+
+
+def _pcgrad(args, a):
+    return [
+        Call(
+            mtl.pcgrad,
+            a["direction"][k],
+            weights=a["weights"][k],
+            static=(("key", 0), ("reduction", args["reduction"])),
+            extras={"order": order},
+        )
+        for k, order in enumerate(a["orders"])
+    ]
+
+
+def _imtl_g(args, a):
+    return [Call(mtl.imtl_g, a["direction"], weights=a.get("weights"))]
+
+
+def _nash_mtl(args, a):
+    # An infinite max_norm clips nothing, and shares the compilation with 1.
+    if "direction" not in a:
+        return [Call(mtl.nash_mtl, numeric={"max_norm": np.inf})]
+    return [
+        Call(
+            mtl.nash_mtl,
+            a["direction"],
+            weights=a["weights"],
+            numeric={"max_norm": np.inf},
+        ),
+        Call(
+            mtl.nash_mtl,
+            a["direction_maxnorm1"],
+            "direction_maxnorm1",
+            numeric={"max_norm": 1.0},
+        ),
+    ]
+
+
+def _upgrad(args, a):
+    numeric = {"preference": a["pref"]}
+    exact = Call(
+        mtl.upgrad,
+        a["direction"],
+        weights=a.get("weights"),
+        numeric={**numeric, "reg_eps": 0.0},
+    )
+    if "direction_torchjd_reg" not in a:
+        return [exact]
+    name = "direction_torchjd_reg"
+    regular = Call(mtl.upgrad, a[name], name, numeric={**numeric, "reg_eps": 1e-4})
+    return [exact, regular]
+
+
+def _aligned_mtl(args, a):
+    return [
+        Call(
+            mtl.aligned_mtl,
+            a["direction"],
+            weights=a.get("weights"),
+            static=(("scale_mode", args["scale_mode"]),),
+            numeric={"preference": a["pref"]},
+        )
+    ]
+
+
+ADAPTERS = {
+    "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
+    "cagrad": Adapter("cagrad", _cagrad, slow=True),
+    "imtl_g": Adapter("imtl_g", _imtl_g),
+    "mgda": Adapter("mgda", _mgda, {"normalization": ("none",)}),
+    "mgda_normalized": Adapter(
+        "mgda", _mgda, {"normalization": ("l2", "loss", "loss+")}, slow=True
+    ),
+    "nash_mtl": Adapter("nash_mtl", _nash_mtl, slow=True),
+    "pcgrad": Adapter("pcgrad", _pcgrad),
+    "upgrad": Adapter("upgrad", _upgrad, slow=True),
+}

@@ -1,0 +1,116 @@
+"""Rows of the methods in from_gramian."""
+
+import jax.numpy as jnp
+from method_row import Method, claims, uniform_and_not
+
+import mtl_optax as mtl
+
+FROM_GRAMIAN = [
+    Method(
+        name="mgda",
+        family="gramian",
+        make=mtl.mgda,
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.8, 0.4), "CONF": (0.2, 0.4), "JD": (0, 1, 1)},
+        claims=claims("permutation_equivariant", "simplex", "zero_at_stationary"),
+        static={"normalization": "none", "apply_to": "raw"},
+    ),
+    Method(
+        name="cagrad",
+        family="gramian",
+        make=lambda num_tasks, c=0.5, **hyper: mtl.cagrad(num_tasks, c=c, **hyper),
+        common=lambda num_tasks, norm: 1.5 / 1.25,
+        hand={
+            "ORTH": (0.847214, 0.8),
+            "CONF": (0.2, 0.4),
+            "JD": (0.146803, 0.963299, 0.963299),
+        },
+        claims=claims("permutation_equivariant"),
+        hyper={"c": (0.0, 0.8), "preference": uniform_and_not()},
+        static={"rescale": 1},
+    ),
+    Method(
+        name="pcgrad",
+        family="gramian",
+        make=lambda num_tasks, key=0, **options: mtl.pcgrad(
+            num_tasks, key=key, **options
+        ),
+        common=lambda num_tasks, norm: num_tasks,
+        hand={
+            "ORTH": (1, 2),
+            "CONF": (0.5, 1.5),
+            "JD": (0.584795, 3.801170, 3.801170),
+        },
+        draw="order",
+        claims=claims("permutation_equivariant", "zero_at_opposite"),
+        static={
+            "key": 0,
+            "order": "random",
+            "reduction": "sum",
+            "granularity": "tree",
+        },
+    ),
+    Method(
+        name="imtl_g",
+        family="gramian",
+        make=mtl.imtl_g,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (2 / 3, 2 / 3),
+            "CONF": (0.171573, 0.414214),
+            "JD": (0.076697, 1, 1),
+        },
+        claims=claims(
+            "permutation_equivariant",
+            "row_scale_invariant_direction",
+            "zero_at_opposite",
+        ),
+    ),
+    Method(
+        name="nash_mtl",
+        family="gramian",
+        make=mtl.nash_mtl,
+        common=lambda num_tasks, norm: num_tasks**0.5 / norm,
+        hand={
+            "ORTH": (1, 1),
+            "CONF": (0.541196, 1.306563),
+            "JD": (0.076584, 0.998533, 0.998533),
+        },
+        claims=claims(
+            "permutation_equivariant",
+            "row_scale_invariant_direction",
+            "zero_at_stationary",
+        ),
+        degree=0,
+        hyper={"max_norm": (1.0, jnp.inf)},
+    ),
+    Method(
+        name="upgrad",
+        family="gramian",
+        make=mtl.upgrad,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.5, 1),
+            "CONF": (0.25, 0.75),
+            "JD": (0.292398, 1.900585, 1.900585),
+        },
+        claims=claims(
+            "permutation_equivariant", "non_conflicting", "zero_at_stationary"
+        ),
+        hyper={"reg_eps": (0.0, 1e-4), "preference": uniform_and_not()},
+    ),
+    Method(
+        name="aligned_mtl",
+        family="gramian",
+        make=mtl.aligned_mtl,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.5, 0.5),
+            "CONF": (0.138197, 0.414590),
+            "JD": (0.213279, 0.967333, 0.967333),
+        },
+        claims=claims("permutation_equivariant"),
+        hyper={"preference": uniform_and_not()},
+        static={"scale_mode": "min"},
+    ),
+]
