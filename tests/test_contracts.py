@@ -358,10 +358,11 @@ class Masked:
     def update(self, stacked, state, active, extras):
         return self._masked(stacked, state, PARAMS, active=active, **extras)
 
-    def update_alone(self, stacked, extras):
+    def update_alone(self, stacked, extras, state=None):
         kept = jax.tree.map(lambda g: g[ACTIVE], stacked)
         extras = self.method.restrict(extras, ACTIVE)
-        return self._plain(kept, self.alone.init(PARAMS), PARAMS, **extras)
+        state = self.alone.init(PARAMS) if state is None else state
+        return self._plain(kept, state, PARAMS, **extras)
 
 
 masked = functools.cache(Masked)
@@ -396,6 +397,38 @@ def test_statistics_of_inactive_tasks_stay(method, given):
             np.testing.assert_array_equal(new[~ACTIVE], old[~ACTIVE])
         if old.shape[1:2] == (T,):
             np.testing.assert_array_equal(new[:, ~ACTIVE], old[:, ~ACTIVE])
+
+
+def restricted(tree, active=ACTIVE):
+    """State of the method on the active tasks alone: their entries of every T axis."""
+
+    def among(leaf):
+        for axis in range(min(leaf.ndim, 2)):
+            if leaf.shape[axis] == T:
+                leaf = jnp.compress(active, leaf, axis=axis)
+        return leaf
+
+    return jax.tree.map(among, tree)
+
+
+@EACH
+def test_active_tasks_go_on_alone_and_the_others_come_back(method):
+    """From a state in mid-course; the mask changes from step to step."""
+    both = masked(method, False)
+    steps = [method.extras(T, PARAMS, seed) for seed in range(4)]
+    state = both.start()
+    for seed in range(2):
+        _, state = both.update(gradients(seed=seed), state, ALL, steps[seed])
+    wanted, alone = both.update_alone(gradients(seed=2), steps[2], restricted(state))
+    update, away = both.update(gradients(seed=2), state, ACTIVE, steps[2])
+    assert_close(method, update, wanted, factor=5)
+    chex.assert_trees_all_close(
+        statistics(restricted(away)), statistics(alone), rtol=1e-4, atol=1e-5
+    )
+    update, back = both.update(gradients(seed=3), away, ALL, steps[3])
+    chex.assert_tree_all_finite((update, back))
+    if hasattr(back, "task_weights"):
+        assert np.all(np.isfinite(mtl.task_weights(back)))
 
 
 @EACH_ACTIVE
