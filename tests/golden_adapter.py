@@ -9,10 +9,8 @@ ADAPTERS = {**FROM_LOSSES, **FROM_GRAMIAN, **FROM_GRADIENTS}
 NOT_YET = {
     "config",
     "cr_mogm",
-    "db_mtl",
     "dualproj",
     "dwa",
-    "excess_mtl",
     "fairgrad",
     "famo",
     "gls",
@@ -20,11 +18,9 @@ NOT_YET = {
     "gradvac",
     "imtl_l",
     "krum",
-    "moco",
     "modo",
     "pcd",
     "rlw",
     "sdmgrad",
     "stch",
-    "trimmed_mean",
 }
