@@ -48,7 +48,7 @@ FROM_GRADIENTS = [
         draw="uniforms",
         claims=claims("permutation_equivariant"),
         hyper={"leak": (jnp.zeros(3), jnp.array([0.0, 0.5, 1.0]))},
-        static={"key": 0},
+        static={"key": 0, "at": "gradients"},
     ),
     Method(
         name="moco",
