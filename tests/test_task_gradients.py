@@ -330,11 +330,16 @@ def test_feature_task_grads_are_mgda_ub():
     np.testing.assert_allclose(jnp.sum(mtl.task_weights(state)), 1, rtol=1e-6)
 
 
-def test_feature_task_grads_cost_one_pass_through_the_trunk():
+@pytest.mark.parametrize(
+    "method",
+    [mtl.mgda(T), mtl.graddrop(T, key=0, at="features")],
+    ids=["mgda", "graddrop"],
+)
+def test_feature_task_grads_cost_one_pass_through_the_trunk(method):
     params, data = wide()
 
     def run(params, x, ys):
-        tx = mtl.on_shared(mtl.mgda(T), SHARED)
+        tx = mtl.on_shared(method, SHARED)
         _, lazy = feature_grads()(params, x, ys)
         return tx.update(lazy, tx.init(params), params)[0]
 
@@ -430,18 +435,6 @@ def test_graddrop_at_features_without_a_task(shared):
     chex.assert_trees_all_close(got, wanted, rtol=1e-5, atol=1e-6)
     zero = jax.tree.map(jnp.zeros_like, params)
     chex.assert_trees_all_equal(step([False] * T), zero)
-
-
-def test_graddrop_at_features_costs_one_pass_through_the_trunk():
-    params, data = wide()
-
-    def run(params, x, ys):
-        tx = mtl.on_shared(mtl.graddrop(T, key=0, at="features"), SHARED)
-        _, lazy = feature_grads()(params, x, ys)
-        return tx.update(lazy, tx.init(params), params)[0]
-
-    plain = flops(jax.grad(lambda *a: sum(losses_tuple(*a))), params, *data)
-    assert flops(run, params, *data) < 1.15 * plain
 
 
 def test_graddrop_at_features_over_a_data_axis():

@@ -74,7 +74,8 @@ def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:
     """Zeros `[T, *param]`, in float32 or wider, sharded like the parameters."""
 
     def zeros(param: Any) -> jax.Array:
-        zero = jnp.zeros_like(param, jnp.promote_types(jnp.result_type(param), "f4"))
+        wide = jnp.promote_types(jnp.result_type(param), jnp.float32)
+        zero = jnp.zeros_like(param, wide)  # broadcasting it keeps the sharding
         return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
 
     return jax.tree.map(zeros, params)
