@@ -3,10 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.products import lead
+from mtl_optax.core.products import where_active
 
 
 class TaskScalars(NamedTuple):
@@ -38,8 +37,4 @@ def step_scalars(
         gradient, state.optimizer_state, state.values
     )
     new = TaskScalars(optax.apply_updates(state.values, updates), optimizer_state)
-
-    def keep(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(lead(active, new), new, old)
-
-    return jax.tree.map(keep, new, state)
+    return where_active(active, new, state)
