@@ -3,7 +3,8 @@
 The authors evaluate the same batch again after the model's step; give those losses at
 the next step as `previous_losses=`. Without it the next batch's losses stand in, as in
 their toy. They clip the combined gradient to norm 1: put `optax.clip_by_global_norm`
-behind. As there, weight decay is added to the logits' gradient.
+behind. Losses that fall equally fast, to within rounding, leave the logits; there
+Adam makes full steps of the rounding.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.losses import stack_losses
 from mtl_optax.core.scalarization import above, positive, softmax_among
@@ -36,9 +37,8 @@ def _logit_gradient(
     share = softmax_among(logits, moved)
     fall = jnp.where(moved, before - after, 0)
     apart = fall - jnp.sum(share * fall)
-    # Adam would make full steps of the rounding of equal falls.
     size = jnp.where(moved, jnp.maximum(jnp.abs(before), jnp.abs(after)), 0)
-    noise = solvers.noise_floor(fall.shape[0], fall.dtype) * jnp.max(size)
+    noise = 4 * jnp.finfo(fall.dtype).eps * (1 + jnp.max(size))
     return jnp.where(jnp.abs(apart) <= noise, 0, share * apart)
 
 
