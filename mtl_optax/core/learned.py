@@ -1,8 +1,10 @@
 """One learned scalar a task, stepped by an optax optimiser of its own."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.products import where_active
@@ -13,6 +15,18 @@ class TaskScalars(NamedTuple):
 
     values: jax.Array  # [T]
     optimizer_state: Any  # every leaf with leading axis T
+
+
+def scalars_from(
+    optimizer: optax.GradientTransformation, value: Any
+) -> Callable[[int], TaskScalars]:
+    """`num_tasks -> TaskScalars` at `value`, a number or `[T]`."""
+
+    def init(num_tasks: int) -> TaskScalars:
+        start = jnp.asarray(value, jnp.result_type(float))
+        return init_scalars(optimizer, jnp.broadcast_to(start, (num_tasks,)))
+
+    return init
 
 
 def init_scalars(

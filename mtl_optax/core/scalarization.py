@@ -1,9 +1,10 @@
-"""What methods that turn the losses into one number share.
+"""What methods share that turn the losses into one number, a scalarisation.
 
-Each returns the derivative of that number with respect to the losses in closed form, so
-they need logarithms and ratios that stay finite, softmax and directions.
+Their weights are its derivative with respect to the losses, in closed form, which takes
+logarithms and ratios that stay finite, softmax, and directions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,29 @@ import jax.numpy as jnp
 
 from mtl_optax.core import checks
 from mtl_optax.core.solvers import noise_floor
+from mtl_optax.core.weighting import Weighting
+
+
+def of_losses(
+    method: str, weigh: Callable[[jax.Array, jax.Array], jax.Array]
+) -> Weighting:
+    """The weighting without state whose weights are `weigh(losses, active)`, all `[T]`.
+
+    `method` is the name for the error where the losses are missing.
+    """
+
+    def update(
+        gramian: None,
+        state: tuple[()],
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, tuple[()]]:
+        del gramian, extra
+        return weigh(checks.required(method, "losses", losses), active), state
+
+    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
 
 
 def positive(values: jax.Array) -> jax.Array:

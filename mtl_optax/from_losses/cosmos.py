@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.scalarization import away_from, positive, unit
+from mtl_optax.core.scalarization import away_from, of_losses, positive, unit
 from mtl_optax.core.weighting import (
     Weighting,
     from_weighting,
@@ -24,22 +24,13 @@ def weighting(preference: Any = None, mu: Any = 1.0) -> Weighting:
     """The preference, less mu times the derivative of the cosine with the losses."""
     checks.at_least("mu", mu, 0)
 
-    def update(
-        gramian: None,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        losses = checks.required("cosmos", "losses", losses)
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
         point, length = unit(jnp.where(active, losses, 0))
         wanted = preference_or_uniform(preference, active)
         slope = away_from(point, unit(wanted)[0]) / positive(length)
-        return wanted - mu * jnp.where(length > 0, slope, 0), state
+        return wanted - mu * jnp.where(length > 0, slope, 0)
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return of_losses("cosmos", weigh)
 
 
 def cosmos(

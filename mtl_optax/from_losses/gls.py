@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
-from mtl_optax.core.scalarization import positive
+from mtl_optax.core.scalarization import of_losses, positive
 from mtl_optax.core.weighting import (
     Weighting,
     from_weighting,
@@ -20,20 +19,12 @@ from mtl_optax.core.weighting import (
 def weighting() -> Weighting:
     """Weights GM / (T L_t), the derivative of the geometric mean GM."""
 
-    def update(
-        gramian: None,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        logs = jnp.log(positive(checks.required("gls", "losses", losses)))
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        logs = jnp.log(positive(losses))
         share = preference_or_uniform(None, active)
-        return share * jnp.exp(jnp.sum(share * logs) - logs), state
+        return share * jnp.exp(jnp.sum(share * logs) - logs)
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return of_losses("gls", weigh)
 
 
 def gls(num_tasks: int) -> optax.GradientTransformationExtraArgs:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.scalarization import above, away_from, unit
+from mtl_optax.core.scalarization import above, away_from, of_losses, unit
 from mtl_optax.core.weighting import (
     Weighting,
     from_weighting,
@@ -26,22 +26,14 @@ def weighting(
     """The preferred direction, plus theta times the direction away from it."""
     checks.at_least("theta", theta, 0)
 
-    def update(
-        gramian: None,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        losses = above(checks.required("pbi", "losses", losses), reference)
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        losses = above(losses, reference)
         point, _ = unit(jnp.where(active, losses, 0))
         axis, _ = unit(preference_or_uniform(preference, active))
         aside, _ = unit(away_from(axis, point))
-        return axis + theta * aside, state
+        return axis + theta * aside
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return of_losses("pbi", weigh)
 
 
 def pbi(

@@ -7,26 +7,17 @@ appendix A1.3): minimising L/sigma + log sigma over sigma gives sigma = L.
 import jax
 import optax
 
-from mtl_optax.core import checks
-from mtl_optax.core.scalarization import positive
+from mtl_optax.core.scalarization import of_losses, positive
 from mtl_optax.core.weighting import Weighting, from_weighting
 
 
 def weighting() -> Weighting:
     """Weights 1 / L_t."""
 
-    def update(
-        gramian: None,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        losses = checks.required("scale_invariant", "losses", losses)
-        return 1 / positive(losses), state
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        return 1 / positive(losses)
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return of_losses("scale_invariant", weigh)
 
 
 def scale_invariant(num_tasks: int) -> optax.GradientTransformationExtraArgs:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.scalarization import above, positive, softmax_among
+from mtl_optax.core.scalarization import above, of_losses, positive, softmax_among
 from mtl_optax.core.weighting import (
     Weighting,
     from_weighting,
@@ -32,26 +32,17 @@ def weighting(
             "neither preference= nor reference=. Pass one or the other."
         )
 
-    def update(
-        gramian: None,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        losses = checks.required("stch", "losses", losses)
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
         if nadir is not None:
             losses = positive(losses)
             worst = positive(checks.task_vector("nadir", nadir, active.shape[0]))
             share = softmax_among(jnp.log(losses / worst), active, mu)
-            return jnp.sum(active) * share / losses, state
+            return jnp.sum(active) * share / losses
         slopes = preference_or_uniform(preference, active)
         share = softmax_among(slopes * above(losses, reference), active, mu)
-        return slopes * share, state
+        return slopes * share
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return of_losses("stch", weigh)
 
 
 def stch(

@@ -10,7 +10,7 @@ import jax
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.scalarization import above, softmax_among
+from mtl_optax.core.scalarization import above, of_losses, softmax_among
 from mtl_optax.core.weighting import (
     Weighting,
     from_weighting,
@@ -21,21 +21,12 @@ from mtl_optax.core.weighting import (
 def weighting(preference: Any = None, reference: Any = None) -> Weighting:
     """The preference of the worst task, shared equally among exact ties."""
 
-    def update(
-        gramian: None,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        losses = checks.required("tchebycheff", "losses", losses)
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
         slopes = preference_or_uniform(preference, active)
         worst = softmax_among(slopes * above(losses, reference), active, 0.0)
-        return slopes * worst, state
+        return slopes * worst
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return of_losses("tchebycheff", weigh)
 
 
 def tchebycheff(
