@@ -396,11 +396,14 @@ def test_graddrop_keeps_one_sign(uniform):
 # From the losses: weights are the derivative of a scalar with respect to the losses.
 
 
+STRUCTURE = {"optimizer", "window", "average"}
+
+
 def step_on(name, losses, state=None, dtype="float32", active=None, **hyper):
     """Weights [T] in float64, and the new state, from losses alone."""
     with precision(dtype):
         num_tasks = len(losses)
-        static = {k: hyper.pop(k) for k in ("optimizer", "window") if k in hyper}
+        static = {k: hyper.pop(k) for k in STRUCTURE & hyper.keys()}
         previous = hyper.pop("previous_losses", None)
         hyper = jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper)
         tx = BY_NAME[name].make(num_tasks, **static, **hyper)
@@ -583,23 +586,60 @@ def test_cosmos_of_zero_losses_is_the_weighted_sum():
     np.testing.assert_allclose(got, P, rtol=1e-6)
 
 
-def test_dwa_gives_every_task_a_clock_of_its_own():
-    """Against a replay of each task's own epochs of two steps."""
+def _ratio(seen, average, loss):
+    """What DWA compares for one task, in windows of 2; `loss` is the new one."""
+    if average == "sliding":
+        new = [1.0] * 4 + seen + [loss]
+        return np.mean(new[-2:]) / np.mean(new[-4:-2]) if len(seen) > 2 else 1.0
+    closed = np.array(seen[: len(seen) // 2 * 2]).reshape(-1, 2).mean(axis=1)
+    return closed[-1] / closed[-2] if len(closed) > 1 else 1.0
+
+
+@pytest.mark.parametrize("average", ["epochs", "sliding"])
+def test_dwa_gives_every_task_a_clock_of_its_own(average):
+    """Against a replay of the steps at which each task was there."""
     rng = np.random.default_rng(0)
     history, state = [[], [], []], None
     for _ in range(20):
         losses, active = rng.uniform(0.5, 2.0, 3), rng.uniform(size=3) < 0.7
-        got, state = step_on("dwa", losses, state, active=active, window=2)
-        ratio = np.ones(3)
-        for t, seen in enumerate(history):
-            closed = np.array(seen[: len(seen) // 2 * 2]).reshape(-1, 2).mean(axis=1)
-            if len(closed) > 1:
-                ratio[t] = closed[-1] / closed[-2]
+        got, state = step_on(
+            "dwa", losses, state, active=active, window=2, average=average
+        )
+        pairs = zip(history, losses, strict=True)
+        ratio = np.array([_ratio(seen, average, loss) for seen, loss in pairs])
         share = np.where(active, np.exp(ratio / 2), 0)
         wanted = active.sum() * share / max(share.sum(), 1)
         np.testing.assert_allclose(got, wanted, rtol=1e-5)
         for t in np.flatnonzero(active):
             history[t].append(losses[t])
+
+
+def test_stch_against_a_nadir_under_vmap():
+    nadirs = jnp.array([[1.0, 2.0, 0.5], [3.0, 1.0, 1.0]])
+    losses, everyone = jnp.array([0.5, 2.0, 1.5]), jnp.ones(3, bool)
+
+    def weigh(nadir):
+        rule = mtl.from_losses.stch.weighting(nadir=nadir)
+        return rule.update(None, (), losses=losses, active=everyone)[0]
+
+    for nadir, got in zip(nadirs, jax.vmap(weigh)(nadirs), strict=True):
+        ratio = np.asarray(losses / nadir)
+        np.testing.assert_allclose(got, 3 * ratio / ratio.sum() / losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["imtl_l", "dwa", "famo", "rlw"])
+def test_a_state_that_was_donated_leaves_the_method_able_to_start(name):
+    method, params = BY_NAME[name], jnp.zeros(1)
+    given = {"init": jnp.zeros(3)} if name == "imtl_l" else {}
+    tx = method.make(3, **given)
+    step = jax.jit(
+        lambda state, extras: tx.update(jnp.ones((3, 1)), state, params, **extras),
+        donate_argnums=0,
+    )
+    extras = method.extras(3, params)
+    first, _ = step(tx.init(params), extras)
+    again, _ = step(tx.init(params), extras)
+    np.testing.assert_array_equal(again, first)
 
 
 SGD = optax.sgd(1.0)

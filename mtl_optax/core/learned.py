@@ -23,8 +23,9 @@ def scalars_from(
     """`num_tasks -> TaskScalars` at `value`, a number or `[T]`."""
 
     def init(num_tasks: int) -> TaskScalars:
-        start = jnp.asarray(value, jnp.result_type(float))
-        return init_scalars(optimizer, jnp.broadcast_to(start, (num_tasks,)))
+        # Added to zeros, so that a state that is donated is not the caller's array.
+        start = jnp.zeros(num_tasks) + jnp.asarray(value, jnp.result_type(float))
+        return init_scalars(optimizer, start)
 
     return init
 

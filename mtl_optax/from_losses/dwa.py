@@ -22,7 +22,7 @@ class EpochState(NamedTuple):
     """State of DWA; every task has a clock of its own."""
 
     steps: jax.Array  # [T] int32, in the open epoch
-    open: jax.Array  # [T] mean loss of the open epoch
+    running: jax.Array  # [T] mean loss of the open epoch
     last: jax.Array  # [T] mean loss of the last closed epoch, 0 for none
     before: jax.Array  # [T] of the one before it
 
@@ -44,7 +44,7 @@ def _by_epoch(
     ratio = state.last / jnp.where(state.before > 0, state.before, 1)
     ratio = jnp.where(state.before > 0, ratio, 1)
     steps = state.steps + 1
-    mean = state.open + (losses - state.open) / steps
+    mean = state.running + (losses - state.running) / steps
     closed = steps == window
     return ratio, EpochState(
         jnp.where(closed, 0, steps),
@@ -75,9 +75,9 @@ def weighting(
     by_epoch = average == "epochs"
 
     def init(num_tasks: int) -> State:
-        steps, none = jnp.zeros(num_tasks, jnp.int32), jnp.zeros(num_tasks)
+        steps = jnp.zeros(num_tasks, jnp.int32)
         if by_epoch:
-            return EpochState(steps, none, none, none)
+            return EpochState(steps, *(jnp.zeros(num_tasks) for _ in range(3)))
         return SlidingState(steps, jnp.ones((num_tasks, 2 * window)))
 
     def update(
@@ -125,9 +125,9 @@ def dwa(
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
       `update` needs `losses=` `[T]`. A task has r = 1 in its first two epochs, so all
-      weights are 1 there. Epochs count the steps at which the task was active; weights
-      sum to the number of active tasks. Output scale: sum. T=1 gives the gradient
-      itself.
+      weights are 1 there (INFERRED for a task that joins later). Epochs count the steps
+      at which the task was active; weights sum to the number of active tasks. Output
+      scale: sum. T=1 gives the gradient itself.
 
     Raises:
       ValueError: for a negative `temperature`, a `window` that is no positive Python

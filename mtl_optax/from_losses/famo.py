@@ -55,8 +55,8 @@ def weighting(
         return jnp.log(positive(above(losses, min_losses)) + _EPSILON)
 
     def init(num_tasks: int) -> FAMOState:
-        zeros = jnp.zeros(num_tasks)
-        return FAMOState(init_scalars(tx, zeros), zeros, jnp.zeros(num_tasks, bool))
+        logits = init_scalars(tx, jnp.zeros(num_tasks))
+        return FAMOState(logits, jnp.zeros(num_tasks), jnp.zeros(num_tasks, bool))
 
     def update(
         gramian: None,

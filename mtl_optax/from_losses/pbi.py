@@ -59,7 +59,7 @@ def pbi(
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
       `update` needs `losses=` `[T]`. Where the losses lie on the direction, to within
       rounding, the weights are :math:`\hat p`. Output scale: weights of norm
-      :math:`\sqrt{1 + \theta^2}`. T=1 gives the gradient itself.
+      sqrt(1 + theta^2). T=1 gives the gradient itself.
 
     Raises:
       ValueError: for a negative `theta`, or a `preference` or `reference` that is not

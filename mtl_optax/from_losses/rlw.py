@@ -65,7 +65,8 @@ def weighting(key: Any, distribution: str = "normal") -> Weighting:
 
     def init(num_tasks: int) -> RLWState:
         if distribution != "random_normal":
-            return RLWState(first_key, None)
+            # A copy: a caller may donate the state, and then start again.
+            return RLWState(jnp.copy(first_key), None)
         use, keep = next_key(first_key)
         return RLWState(keep, jax.random.uniform(use, (num_tasks, 2)))
 
@@ -104,8 +105,8 @@ def rlw(
       num_tasks: T, a Python int.
       key: int or key for the draws.
       distribution: of the weights: softmax of "normal", of "uniform" on [0, 1], or of
-        "random_normal" draws (each task's mean and deviation uniform on [0, 1], drawn
-        once; one pair a task is INFERRED); "dirichlet", uniform on the simplex;
+        "random_normal" draws, whose mean and deviation, one pair a task (INFERRED), are
+        uniform on [0, 1] and drawn once; "dirichlet", uniform on the simplex;
         "bernoulli", equal weights on a random nonempty set of tasks;
         "constrained_bernoulli", one random task.
 
@@ -119,8 +120,8 @@ def rlw(
       ValueError: for an unknown distribution; for gradients that are not stacked, or
         another task count.
 
-    Cost: one backward pass with lazy gradients; one key of state (with "random_normal"
-      2 numbers a task besides).
+    Cost: one backward pass with lazy gradients; one key of state, and 2 numbers a task
+      with "random_normal".
 
     Guarantee: the expected weights are 1/T, so on average the gradient of the mean
     loss ("random_normal" favours tasks at random); none on conflicts.
