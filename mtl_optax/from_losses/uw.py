@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
+from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.weighting import Weighting, from_weighting
 
 
@@ -22,10 +22,6 @@ def weighting(
 ) -> Weighting:
     """Weights exp(-s)/2, s descending the uncertainty loss."""
     tx = optax.adam(0.025) if optimizer is None else optimizer
-
-    def init_state(num_tasks: int) -> TaskScalars:
-        start = jnp.asarray(init, jnp.result_type(float))
-        return init_scalars(tx, jnp.broadcast_to(start, (num_tasks,)))
 
     def update(
         gramian: None,
@@ -41,7 +37,7 @@ def weighting(
         gradient = 0.5 - weights * losses
         return weights, step_scalars(tx, gradient, state, active)
 
-    return Weighting(init_state, update, uses_gramian=False)
+    return Weighting(scalars_from(tx, init), update, uses_gramian=False)
 
 
 def uw(
