@@ -493,6 +493,8 @@ NEED_POSITIVE = {
     "gls": ("gls", {}),
     "scale_invariant": ("scale_invariant", {}),
     "dwa": ("dwa", {}),
+    "uw": ("uw", {}),
+    "uw-sgd": ("uw", {"optimizer": optax.sgd(1.0)}),
     "imtl_l": ("imtl_l", {}),
     "imtl_l-sgd": ("imtl_l", {"optimizer": optax.sgd(1.0)}),
     "famo": ("famo", {}),
