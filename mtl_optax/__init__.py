@@ -37,7 +37,17 @@ from mtl_optax.from_gramian.nash_mtl import nash_mtl
 from mtl_optax.from_gramian.pcgrad import pcgrad
 from mtl_optax.from_gramian.upgrad import upgrad
 from mtl_optax.from_losses.constant import constant
+from mtl_optax.from_losses.cosmos import cosmos
+from mtl_optax.from_losses.dwa import dwa
+from mtl_optax.from_losses.famo import famo
+from mtl_optax.from_losses.gls import gls
+from mtl_optax.from_losses.imtl_l import imtl_l
 from mtl_optax.from_losses.mean import mean
+from mtl_optax.from_losses.pbi import pbi
+from mtl_optax.from_losses.rlw import rlw
+from mtl_optax.from_losses.scale_invariant import scale_invariant
+from mtl_optax.from_losses.stch import stch
+from mtl_optax.from_losses.tchebycheff import tchebycheff
 from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
@@ -65,7 +75,17 @@ __all__ = [
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
     "constant",
+    "cosmos",
+    "dwa",
+    "famo",
+    "gls",
+    "imtl_l",
     "mean",
+    "pbi",
+    "rlw",
+    "scale_invariant",
+    "stch",
+    "tchebycheff",
     "unitary",
     "uw",
     # from_gramian: T backward passes.

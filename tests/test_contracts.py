@@ -184,6 +184,14 @@ def test_float64_is_kept_where_it_is_on(method):
 
 
 @EACH
+def test_initial_states_share_no_buffer(method):
+    """Else whoever donates the state to a step could not start again."""
+    tx = method.make(T)
+    leaves = jax.tree.leaves((tx.init(PARAMS), tx.init(PARAMS)))
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
+@EACH
 @pytest.mark.contract
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_lowers_for(method, platform):

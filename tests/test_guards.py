@@ -101,6 +101,12 @@ def test_losses_of_wrong_length(losses):
         update(mtl.uw(2), stacked(2), losses=losses)
 
 
+def test_previous_losses_of_wrong_length():
+    losses = {"losses": jnp.ones(2), "previous_losses": (1.0, 2.0, 3.0)}
+    with pytest.raises(ValueError, match=r"previous_losses must .*\(2,\)"):
+        update(mtl.famo(2), stacked(2), **losses)
+
+
 @pytest.mark.parametrize("active", [[True], [True] * 3, [1.0, 0.0], [[True, False]]])
 def test_active_of_wrong_length_or_dtype(active):
     with pytest.raises(ValueError, match=r"active= must be a boolean .*\(2,\)"):
@@ -157,6 +163,22 @@ def test_no_losses_at_all():
         (lambda: mtl.moco(2, projection="none"), "projection must be one of"),
         (lambda: mtl.aligned_mtl(2, scale_mode="max"), "scale_mode must be one of"),
         (lambda: mtl.constant(2, weights=[1.0]), r"weights must .*\(2,\)"),
+        (lambda: mtl.rlw(2, key=0, distribution="beta"), "distribution must be one of"),
+        (lambda: mtl.dwa(2, temperature=-1), "temperature must be at least 0"),
+        (lambda: mtl.dwa(2, window=2.0), "window must be a Python int"),
+        (lambda: mtl.dwa(2, average="running"), "average must be one of"),
+        (lambda: mtl.famo(2, weight_decay=-1), "weight_decay must be at least 0"),
+        (lambda: mtl.famo(2, min_losses=[0.0]), r"min_losses must .*\(2,\)"),
+        (lambda: mtl.stch(2, mu=-1), "mu must be at least 0"),
+        (lambda: mtl.stch(2, nadir=[1.0]), r"nadir must .*\(2,\)"),
+        (
+            lambda: mtl.stch(2, nadir=[1.0] * 2, reference=[0.0] * 2),
+            "neither preference= nor reference=",
+        ),
+        (lambda: mtl.tchebycheff(2, reference=[1.0]), r"reference must .*\(2,\)"),
+        (lambda: mtl.pbi(2, theta=-1), "theta must be at least 0"),
+        (lambda: mtl.cosmos(2, mu=-1), "mu must be at least 0"),
+        (lambda: mtl.cosmos(2, preference=[1.0]), r"preference must .*\(2,\)"),
         (lambda: mtl.on_shared(mtl.mgda(2), {}, rest="mean"), "rest must be one of"),
         (lambda: mtl.lazy_task_grads(sum, chunk_size=0), "chunk_size must be at least"),
     ],

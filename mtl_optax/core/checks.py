@@ -60,8 +60,14 @@ def task_vector(name: str, value: Any, num_tasks: int) -> jax.Array:
 
 def preference(value: Any, num_tasks: Any) -> None:
     """Raises at construction unless `value` is None or one number a task."""
-    if value is not None:
-        task_vector("preference", value, static_int("num_tasks", num_tasks))
+    optional_vectors(num_tasks, preference=value)
+
+
+def optional_vectors(num_tasks: Any, **vectors: Any) -> None:
+    """Raises at construction unless each is None or one number a task."""
+    for name, value in vectors.items():
+        if value is not None:
+            task_vector(name, value, static_int("num_tasks", num_tasks))
 
 
 def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None:

@@ -140,6 +140,11 @@ def lead(vector: jax.Array, like: jax.Array) -> jax.Array:
     return vector.reshape(vector.shape + (1,) * (like.ndim - 1))
 
 
+def where_active(active: jax.Array, new: Any, old: Any) -> Any:
+    """State with leaves `[T, ...]`: the new one at active tasks, else the old one."""
+    return jax.tree.map(lambda n, o: jnp.where(lead(active, n), n, o), new, old)
+
+
 def replicated_zeros(shape: tuple[int, ...], params: optax.Params) -> jax.Array:
     """T-sized state, replicated over the mesh of `params` if it is an explicit one."""
     sharding = next(filter(None, map(_replicated, jax.tree.leaves(params))), None)

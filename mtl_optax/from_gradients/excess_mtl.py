@@ -8,6 +8,7 @@ for a gradient that is not zero; the authors divide by a baseline of zero and re
 NaN ever after.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, products
+from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.stacked import from_stack, task_sums, zero_stack
 
 _FLOOR = 1e-7  # of the squares, and in the simplex form of the baseline
@@ -93,9 +95,11 @@ def excess_mtl(
     simplex = normalize == "simplex"
 
     def init(params: optax.Params) -> ExcessMTLState:
-        zeros = products.replicated_zeros((num_tasks,), params)
-        calls = zeros.astype(jnp.int32)
-        return ExcessMTLState(zeros, zeros, zero_stack(params, num_tasks), zeros, calls)
+        zeros = partial(products.replicated_zeros, (num_tasks,), params)
+        squares = zero_stack(params, num_tasks)
+        return ExcessMTLState(
+            zeros(), zeros(), squares, zeros(), zeros().astype(jnp.int32)
+        )
 
     def update(
         gradients: optax.Updates,
@@ -115,7 +119,7 @@ def excess_mtl(
         ratio = risk / jnp.where(calls > 0, baseline, 1)
         ratio = jnp.where(warming, risk if simplex and warmup == 0 else 1, ratio)
         log_weights = _step(state.log_weights, step_size * ratio, active)
-        weights = jnp.where(active, jax.nn.softmax(log_weights, where=active), 0)
+        weights = softmax_among(log_weights, active)
         if not simplex:
             weights *= jnp.sum(active)
         state = ExcessMTLState(weights, log_weights, squares, risks, calls)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, products, solvers
+from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.simplex import project_simplex
 from mtl_optax.core.stacked import follow, from_stack, task_sums, zero_stack
 from mtl_optax.core.weighting import zero_if_noise
@@ -130,10 +131,8 @@ def moco(
         weights = shares / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
         slope = solvers.dot(gramian, weights) + rho * weights
         point = weights - gamma / count**gamma_sigma * slope
-        if projection == "simplex":
-            weights = project_simplex(point, active)
-        else:
-            weights = jnp.where(active, jax.nn.softmax(point, where=active), 0)
+        project = project_simplex if projection == "simplex" else softmax_among
+        weights = project(point, active)
         combined = products.combine(tracked, zero_if_noise(weights, gramian, tracked))
         shares = jnp.where(active, weights * total, state.shares)
         return combined, MoCoState(weights, shares, tracked, steps)
