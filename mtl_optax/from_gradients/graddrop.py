@@ -102,7 +102,7 @@ def graddrop(
 
     def init(params: optax.Params) -> GradDropState:
         del params
-        return GradDropState(first_key)
+        return GradDropState(jnp.copy(first_key))
 
     def draw(
         state: GradDropState, leaves: list[jax.Array], given: Any
