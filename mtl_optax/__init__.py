@@ -24,7 +24,11 @@ from mtl_optax.core.weighting import (
     from_weighting,
     task_weights,
 )
+from mtl_optax.from_gradients.db_mtl import db_mtl
+from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
+from mtl_optax.from_gradients.moco import moco
+from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
 from mtl_optax.from_gramian.imtl_g import imtl_g
@@ -93,7 +97,11 @@ __all__ = [
     "pcgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
+    "db_mtl",
+    "excess_mtl",
     "graddrop",
+    "moco",
+    "trimmed_mean",
     # Wrappers.
     "accumulate_tasks",
     "drop_extra_args",

@@ -9,16 +9,12 @@ ADAPTERS = {**FROM_LOSSES, **FROM_GRAMIAN, **FROM_GRADIENTS}
 NOT_YET = {
     "config",
     "cr_mogm",
-    "db_mtl",
     "dualproj",
-    "excess_mtl",
     "fairgrad",
     "gradnorm",
     "gradvac",
     "krum",
-    "moco",
     "modo",
     "pcd",
     "sdmgrad",
-    "trimmed_mean",
 }

@@ -283,11 +283,13 @@ def test_orbax_restores_a_trajectory(method, tmp_path):
     state = tx.init(PARAMS)
     for seed in range(2):
         _, state = update(gradients(seed=seed), state, PARAMS, extras)
+    # With the parameters, for a method may have no state, and nothing is no checkpoint.
+    saved = {"params": PARAMS, "state": state}
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "state", state)
+        checkpointer.save(tmp_path / "state", saved)
         checkpointer.wait_until_finished()
-        like = jax.tree.map(jnp.zeros_like, state)
-        restored = checkpointer.restore(tmp_path / "state", like)
+        like = jax.tree.map(jnp.zeros_like, saved)
+        restored = checkpointer.restore(tmp_path / "state", like)["state"]
     chex.assert_trees_all_equal(restored, state)
     chex.assert_trees_all_equal(
         update(gradients(seed=2), restored, PARAMS, extras),

@@ -149,11 +149,11 @@ def from_weighting(
             weights, gramian, inner = each(gramian, inner)
             state = WeightingState(weights, gramian, inner)
             if per_leaf:
-                weights = jax.vmap(_zero_if_noise)(weights, gramian)
+                weights = jax.vmap(zero_if_noise)(weights, gramian)
             elif gramian is not None:
                 lazy = isinstance(gradients, LazyTaskGrads)
                 seen = None if lazy else gradients
-                weights = _zero_if_noise(weights, gramian, seen, mask)
+                weights = zero_if_noise(weights, gramian, seen, mask)
             return combine(gradients, weights, mask), state
 
         def held(inner: Any) -> tuple[optax.Updates, WeightingState]:
@@ -191,8 +191,8 @@ def task_weights(opt_state: Any) -> jax.Array:
       method's, though the update was exactly zero.
 
     Raises:
-      ValueError: if the state holds no weights (a from_gradients method has none), or
-        several, with their paths.
+      ValueError: if the state holds no weights (graddrop and trimmed_mean, which work
+        coordinate by coordinate, have none), or several, with their paths.
 
     Cost: none; the method recorded them.
 
@@ -273,7 +273,7 @@ def _weigh(
 
 
 @jax.jit
-def _zero_if_noise(
+def zero_if_noise(
     weights: jax.Array,
     gramian: jax.Array,
     gradients: Any = None,
@@ -312,9 +312,10 @@ def _the_one(opt_state: Any, name: str) -> jax.Array:
             "the part of the state that belongs to one method."
         )
     families = {
-        "task_weights": "the from_losses and from_gramian methods; a from_gradients "
-        "method (graddrop) works coordinate by coordinate and has no task weights",
-        "task_gramian": "the from_gramian methods; from_losses methods never form one",
+        "task_weights": "all methods but graddrop and trimmed_mean, which work "
+        "coordinate by coordinate and have no task weights",
+        "task_gramian": "the from_gramian methods; those of the other families never "
+        "form one of the task gradients",
     }
     raise ValueError(
         f"The optimizer state holds no {name}. They are recorded by {families[name]}."
