@@ -14,6 +14,7 @@ import optax
 from jax import lax
 from jax.tree_util import Partial, register_pytree_with_keys_class
 
+from mtl_optax.core.leaves import only
 from mtl_optax.core.losses import loss_of, stack_losses
 
 
@@ -146,13 +147,7 @@ class LazyTaskGrads:
         return mean_over(self._keep(gradient), self._axis_name)
 
     def _keep(self, tree: Any) -> Any:
-        if self._kept is None:
-            return tree
-        leaves, treedef = jax.tree.flatten(tree)
-        kept = zip(leaves, self._kept, strict=True)
-        return jax.tree.unflatten(
-            treedef, [leaf if keep else optax.MaskedNode() for leaf, keep in kept]
-        )
+        return tree if self._kept is None else only(tree, self._kept)
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """Children with their names, and the static rest."""
