@@ -29,8 +29,10 @@ from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
 from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.mgda import mgda
+from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
 from mtl_optax.from_gramian.pcgrad import pcgrad
+from mtl_optax.from_gramian.sdmgrad import sdmgrad
 from mtl_optax.from_gramian.upgrad import upgrad
 from mtl_optax.from_losses.constant import constant
 from mtl_optax.from_losses.mean import mean
@@ -69,8 +71,10 @@ __all__ = [
     "cagrad",
     "imtl_g",
     "mgda",
+    "modo",
     "nash_mtl",
     "pcgrad",
+    "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
     "graddrop",

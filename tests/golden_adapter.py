@@ -21,10 +21,8 @@ NOT_YET = {
     "imtl_l",
     "krum",
     "moco",
-    "modo",
     "pcd",
     "rlw",
-    "sdmgrad",
     "stch",
     "trimmed_mean",
 }

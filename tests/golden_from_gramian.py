@@ -1,7 +1,7 @@
 """How the reference methods of from_gramian are called here; see golden_case.py."""
 
 import numpy as np
-from golden_case import Adapter, Call
+from golden_case import Adapter, Call, Trajectory, Wanted
 
 import mtl_optax as mtl
 
@@ -105,6 +105,33 @@ def _aligned_mtl(args, a):
     ]
 
 
+def _double_sampling(factory, **names):
+    """A method whose weights come from two batches and act on a third."""
+
+    def calls(args, a):
+        return [
+            Trajectory(
+                factory,
+                a["J3"],
+                (
+                    Wanted("weights", a["weights"], mtl.task_weights),
+                    Wanted("direction", a["direction"]),
+                ),
+                static=(("num_iters", args["n_iter"]),) if "n_iter" in args else (),
+                numeric={ours: args[name] for name, ours in names.items()},
+                extras={"cross_gramian": a["J1"] @ a["J2"].swapaxes(1, 2)},
+            )
+        ]
+
+    return calls
+
+
+_modo = _double_sampling(mtl.modo, gamma="gamma", rho="rho")
+_sdmgrad = _double_sampling(
+    mtl.sdmgrad, **{"lr": "learning_rate", "momentum": "momentum", "lambda": "lam"}
+)
+
+
 ADAPTERS = {
     "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "cagrad": Adapter("cagrad", _cagrad, slow=True),
@@ -113,7 +140,9 @@ ADAPTERS = {
     "mgda_normalized": Adapter(
         "mgda", _mgda, {"normalization": ("l2", "loss", "loss+")}, slow=True
     ),
+    "modo": Adapter("modo", _modo),
     "nash_mtl": Adapter("nash_mtl", _nash_mtl, slow=True),
     "pcgrad": Adapter("pcgrad", _pcgrad),
+    "sdmgrad": Adapter("sdmgrad", _sdmgrad, slow=True),
     "upgrad": Adapter("upgrad", _upgrad, slow=True),
 }

@@ -102,7 +102,13 @@ class LazyTaskGrads:
         )
 
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
-        """The same gradients on the kept leaves only; others become MaskedNode."""
+        """The same gradients on the kept leaves only; others become MaskedNode.
+
+        `kept` has one bool for each leaf of `like()`.
+        """
+        if self._kept is not None:
+            rest = iter(kept)
+            kept = tuple(keep and next(rest) for keep in self._kept)
         return LazyTaskGrads(
             self._primal,
             self._pushforward,
