@@ -30,6 +30,16 @@ FROM_GRAMIAN = [
         static={"rescale": 1},
     ),
     Method(
+        name="modo",
+        family="gramian",
+        make=mtl.modo,
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.50075, 0.9985), "CONF": (0.0005, 0.49975), "JD": (0.95, 1, 1)},
+        claims=claims("permutation_equivariant", "simplex"),
+        homogeneous=False,
+        hyper={"gamma": (1e-3, 1e-2), "rho": (0.1, 0.0)},
+    ),
+    Method(
         name="pcgrad",
         family="gramian",
         make=lambda num_tasks, key=0, **options: mtl.pcgrad(
@@ -83,6 +93,28 @@ FROM_GRAMIAN = [
         ),
         degree=0,
         hyper={"max_norm": (1.0, jnp.inf)},
+    ),
+    Method(
+        name="sdmgrad",
+        family="gramian",
+        # At the published 5 the weights jump, and rounding decides where to.
+        make=lambda num_tasks, learning_rate=0.2, **hyper: mtl.sdmgrad(
+            num_tasks, learning_rate=learning_rate, **hyper
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.800175, 0.399650),
+            "CONF": (0.199825, 0.400087),
+            "JD": (0.000974, 1, 1),
+        },
+        claims=claims("permutation_equivariant", "simplex"),
+        hyper={
+            "lam": (0.3, 0.6),
+            "learning_rate": (0.2, 0.1),
+            "momentum": (0.5, 0.0),
+            "preference": uniform_and_not(),
+        },
+        static={"num_iters": 20},
     ),
     Method(
         name="upgrad",

@@ -6,6 +6,7 @@ what a float32 user gets.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from methods import BY_NAME, METHODS
 from problems import HAND, flat, hostile, pair, params_of, random_matrix, tree_of
+
+import mtl_optax as mtl
 
 WIDTH = 12
 EPS = float(np.finfo(np.float32).eps)
@@ -156,7 +159,9 @@ def test_order_of_tasks_does_not_matter(method, num_tasks):
     np.testing.assert_allclose(again, update, rtol=0, atol=5 * method.tolerance * size)
 
 
-@EACH
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if m.homogeneous], ids=lambda method: method.name
+)
 @pytest.mark.parametrize("scale", [2.0**-33, 2.0**33])
 def test_global_scale(method, scale):
     """Powers of two, so that rounding is the same on both sides."""
@@ -388,6 +393,122 @@ def test_graddrop_keeps_one_sign(uniform):
     uniforms = tree_of(np.full(2, uniform), width=WIDTH)
     update, _ = run(BY_NAME["graddrop"], matrix, {"uniforms": uniforms})
     np.testing.assert_allclose(update, [1.0 if uniform < 0.25 else -3.0, 3.0])
+
+
+# From the Gramian or from two batches, with weights that are learned.
+
+
+def nearest_on_simplex(point):
+    """By sorting, in float64."""
+    falling = np.sort(point)[::-1]
+    excess = (np.cumsum(falling) - 1) / np.arange(1, len(point) + 1)
+    return np.maximum(point - excess[falling > excess][-1], 0)
+
+
+def after_another_step(name, products, **hyper):
+    """Weights of two updates that see these products of two batches."""
+    num_tasks = products.shape[-1]
+    tx = BY_NAME[name].make(num_tasks, **hyper)
+    stacked = tree_of(random_matrix(num_tasks))
+    state, seen_weights = tx.init(params_of(stacked)), []
+    for cross in products:
+        cross = jnp.asarray(cross, jnp.float32)
+        _, state = tx.update(stacked, state, cross_gramian=cross)
+        seen_weights.append(np.asarray(state.task_weights, np.float64))
+    return seen_weights
+
+
+def products_of_two_batches(num_tasks, seed):
+    batches = [random_matrix(num_tasks, seed=4 * seed + i) for i in range(4)]
+    products = np.stack([batches[0] @ batches[1].T, batches[2] @ batches[3].T])
+    return products.astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_modo_steps_along_the_product_of_two_batches(num_tasks):
+    gamma, rho = 0.02, 0.3
+    for seed in range(3):
+        products, wanted = products_of_two_batches(num_tasks, seed), 1 / num_tasks
+        for got, cross in zip(
+            after_another_step("modo", products, gamma=gamma, rho=rho),
+            products,
+            strict=True,
+        ):
+            wanted = np.broadcast_to(wanted, num_tasks)
+            wanted = nearest_on_simplex(
+                wanted - gamma * (cross @ wanted + rho * wanted)
+            )
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_sdmgrad_steps_along_the_product_of_two_batches(num_tasks):
+    """Two steps a call, so that momentum counts; it starts anew at the next call."""
+    rate, momentum, lam = 0.1, 0.5, 0.6
+    hyper = {"learning_rate": rate, "momentum": momentum, "lam": lam, "num_iters": 2}
+    pull = lam / num_tasks
+    for seed in range(3):
+        products = products_of_two_batches(num_tasks, seed)
+        wanted = np.full(num_tasks, 1 / num_tasks)
+        for got, cross in zip(
+            after_another_step("sdmgrad", products, **hyper), products, strict=True
+        ):
+            norms = np.sqrt(np.maximum(np.diag(cross), 0))
+            cross = cross / np.mean(norms) ** 2 if norms.any() else cross
+            first = cross @ (wanted + pull)
+            wanted = nearest_on_simplex(wanted - rate * first)
+            second = momentum * first + cross @ (wanted + pull)
+            wanted = nearest_on_simplex(wanted - rate * second)
+            mixed = (wanted + pull) / (1 + lam)
+            np.testing.assert_allclose(got, mixed, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_sdmgrad_reaches_the_regularised_smallest_norm(num_tasks):
+    """From call to call: in the end only tasks of the least slope have a weight."""
+    lam = 0.3
+    matrix = seen(random_matrix(num_tasks, width=columns(num_tasks), seed=2))
+    gram = np.repeat((matrix @ matrix.T)[None], 60, axis=0)
+    mixed = after_another_step("sdmgrad", gram, lam=lam, learning_rate=0.2)[-1]
+    simplex = (1 + lam) * mixed - lam / num_tasks
+    slopes = matrix @ (mixed @ matrix)
+    assert np.all(simplex * (slopes - slopes.min()) <= 1e-4 * np.mean(slopes))
+
+
+@pytest.mark.parametrize("name", ["modo", "sdmgrad"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_products_of_two_batches_stand_in_for_the_gramian(name, lazy):
+    """None is formed; NaN of a missing task does no harm; the record is symmetric."""
+    matrix, active = random_matrix(3, seed=1), np.array([True, False, True])
+    (cross, _), tx = products_of_two_batches(3, 0), BY_NAME[name].make(3)
+    stacked = tree_of(matrix, width=WIDTH)
+    params = params_of(stacked)
+
+    def step(given, active):
+        gradients = stacked
+        if lazy:
+            lines = jax.tree.leaves(stacked)
+
+            def losses(params):
+                leaves = jax.tree.leaves(params)
+                pairs = list(zip(lines, leaves, strict=True))
+                return tuple(sum(jnp.sum(g[t] * p) for g, p in pairs) for t in range(3))
+
+            gradients = mtl.lazy_task_grads(losses)(params)[1]
+        return tx.update(
+            gradients, tx.init(params), params, cross_gramian=given, active=active
+        )
+
+    broken = jnp.asarray(np.where(active[:, None] & active[None, :], cross, np.nan))
+    update, state = jax.jit(step)(broken, jnp.asarray(active))
+    alone = after_another_step(name, cross[None][:, active][:, :, active])[0]
+    np.testing.assert_allclose(state.task_weights[active], alone, rtol=1e-5)
+    assert_same(flat(update), alone @ seen(matrix)[active], 1e-5)
+    record = np.where(np.outer(active, active), (cross + cross.T) / 2, 0)
+    np.testing.assert_allclose(state.task_gramian, record, rtol=1e-6)
+    text = jax.jit(step).lower(broken, None).as_text()
+    assert "tensor<3x3xf32>, tensor<3xf32>" in text
+    assert not re.search(r"dot_general.*-> tensor<3x3xf32>", text)
 
 
 # --- Random trees ---------------------------------------------------------------------
