@@ -31,6 +31,7 @@ from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.mgda import mgda
 from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
+from mtl_optax.from_gramian.pcd import pcd
 from mtl_optax.from_gramian.pcgrad import pcgrad
 from mtl_optax.from_gramian.sdmgrad import sdmgrad
 from mtl_optax.from_gramian.upgrad import upgrad
@@ -73,6 +74,7 @@ __all__ = [
     "mgda",
     "modo",
     "nash_mtl",
+    "pcd",
     "pcgrad",
     "sdmgrad",
     "upgrad",

@@ -21,7 +21,6 @@ NOT_YET = {
     "imtl_l",
     "krum",
     "moco",
-    "pcd",
     "rlw",
     "stch",
     "trimmed_mean",

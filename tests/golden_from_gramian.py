@@ -132,6 +132,18 @@ _sdmgrad = _double_sampling(
 )
 
 
+def _pcd(args, a):
+    given = args["tau"] if isinstance(args["tau"], float) else a["tau"]
+    return [
+        Trajectory(
+            mtl.pcd,
+            a["J"],
+            (Wanted("direction", a["direction"]),),
+            numeric={"tau": given, "beta": args["beta"]},
+        )
+    ]
+
+
 ADAPTERS = {
     "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "cagrad": Adapter("cagrad", _cagrad, slow=True),
@@ -142,6 +154,7 @@ ADAPTERS = {
     ),
     "modo": Adapter("modo", _modo),
     "nash_mtl": Adapter("nash_mtl", _nash_mtl, slow=True),
+    "pcd": Adapter("pcd", _pcd, slow=True),
     "pcgrad": Adapter("pcgrad", _pcgrad),
     "sdmgrad": Adapter("sdmgrad", _sdmgrad, slow=True),
     "upgrad": Adapter("upgrad", _upgrad, slow=True),

@@ -40,6 +40,18 @@ FROM_GRAMIAN = [
         hyper={"gamma": (1e-3, 1e-2), "rho": (0.1, 0.0)},
     ),
     Method(
+        name="pcd",
+        family="gramian",
+        make=mtl.pcd,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.999800, 0.019996),
+            "CONF": (0.686832, 0.726816),
+            "JD": (-0.820033, 2.943429, 2.943429),
+        },
+        hyper={"tau": (0.02, 0.1), "beta": (0.999, 0.5)},
+    ),
+    Method(
         name="pcgrad",
         family="gramian",
         make=lambda num_tasks, key=0, **options: mtl.pcgrad(

@@ -511,6 +511,95 @@ def test_products_of_two_batches_stand_in_for_the_gramian(name, lazy):
     assert not re.search(r"dot_general.*-> tensor<3x3xf32>", text)
 
 
+def nearest_to_the_first(matrix, tau):
+    """Direction of PCD from scaled rows, by quadprog in float64; None: infeasible."""
+    bounds = tau * np.sum(matrix[1:] ** 2, axis=1)
+    identity = np.eye(matrix.shape[1])
+    try:
+        best = quadprog.solve_qp(identity, matrix[0], matrix[1:].T, bounds)[0]
+    except ValueError:
+        return None
+    return best / np.linalg.norm(best)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.parametrize("tau", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("spread", [0, 6])
+def test_pcd_is_nearest_to_the_first_gradient(num_tasks, tau, spread):
+    for seed in range(5):
+        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
+        matrix[0] -= 0.5 * matrix[1:].sum(axis=0)
+        scales = np.logspace(-spread, spread, num_tasks)
+        matrix *= np.random.default_rng(seed).permutation(scales)[:, None]
+        given = seen(matrix)
+        wanted = nearest_to_the_first(given / lengths(given)[:, None], tau)
+        update = direction("pcd", matrix, tau=tau)
+        assert_same(update / lengths(given)[0], wanted, 1e-4)
+
+
+def test_pcd_divides_by_the_running_mean_of_squared_norms():
+    """In the second step; no mean of a task moves while it is away."""
+    tx = mtl.pcd(3, tau=[0.1, 0.4], beta=0.7)
+    first, second = (random_matrix(3, seed=s) for s in (1, 2))
+    params = params_of(tree_of(first))
+    _, state = tx.update(
+        tree_of(first), tx.init(params), active=jnp.array([True, False, True])
+    )
+    update, _ = tx.update(tree_of(second), state)
+    squares = np.stack([lengths(first) ** 2, lengths(second) ** 2])
+    means = (np.array([0.7 * 0.3, 0.3]) @ squares) / (1 - 0.7**2)
+    means[1] = squares[1, 1]
+    scaled = second / np.sqrt(means)[:, None]
+    wanted = lengths(second)[0] * nearest_to_the_first(scaled, np.array([0.1, 0.4]))
+    assert_same(flat(update), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.parametrize("ratio", [1.0, 1e6])
+def test_pcd_returns_the_first_gradient_where_no_vector_serves_the_others(
+    num_tasks, ratio
+):
+    width = columns(num_tasks)
+    for seed in range(5):
+        others = stationary(max(num_tasks - 1, 2), width, seed)
+        others *= np.logspace(0, np.log10(ratio), len(others))[:, None]
+        matrix = np.concatenate([random_matrix(1, width, seed=100 + seed), others])
+        update = direction("pcd", matrix, tau=0.02)
+        assert_same(update, seen(matrix)[0], 1e-6)
+
+
+def test_pcd_without_its_first_task_follows_the_next():
+    matrix, there = random_matrix(4, seed=3), np.array([False, False, True, True])
+    extras = {"active": jnp.asarray(there)}
+    update, _ = run(BY_NAME["pcd"], matrix, extras)
+    assert_same(update, direction("pcd", matrix[there]), 1e-6)
+
+
+def test_pcd_with_a_zero_first_gradient_waits():
+    matrix = random_matrix(3)
+    matrix[0] = 0
+    update, state = run(BY_NAME["pcd"], matrix)
+    np.testing.assert_array_equal(update, 0)
+    squares = state.weighting.mean_square
+    np.testing.assert_allclose(squares, lengths(matrix) ** 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [1e-4, 0.02, 0.5])
+def test_pcd_of_opposite_gradients_turns_round_or_stops(tau):
+    """What is left of the first gradient is tau of it, the other way."""
+    row = random_matrix(1)[0]
+    update = direction("pcd", np.stack([row, -3 * row]), tau=tau)
+    if tau < 1e-3:
+        np.testing.assert_array_equal(update, 0)
+    else:
+        assert_same(update, -row, 1e-3)
+
+
+def test_pcd_with_a_tau_for_other_tasks():
+    with pytest.raises(ValueError, match=r"shape \(3,\), or \(2,\) without the first"):
+        mtl.pcd(3, tau=[0.1, 0.2, 0.3, 0.4])
+
+
 # --- Random trees ---------------------------------------------------------------------
 
 RANDOM = settings(
