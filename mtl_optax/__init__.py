@@ -27,6 +27,7 @@ from mtl_optax.core.weighting import (
 from mtl_optax.from_gradients.graddrop import graddrop
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.gradnorm import gradnorm
 from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.mgda import mgda
 from mtl_optax.from_gramian.modo import modo
@@ -70,6 +71,7 @@ __all__ = [
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "gradnorm",
     "imtl_g",
     "mgda",
     "modo",

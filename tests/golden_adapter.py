@@ -16,7 +16,6 @@ NOT_YET = {
     "fairgrad",
     "famo",
     "gls",
-    "gradnorm",
     "gradvac",
     "imtl_l",
     "krum",

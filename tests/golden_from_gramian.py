@@ -1,7 +1,7 @@
 """How the reference methods of from_gramian are called here; see golden_case.py."""
 
 import numpy as np
-from golden_case import Adapter, Call, Trajectory, Wanted
+from golden_case import Adapter, Call, Trajectory, Wanted, with_optimizer
 
 import mtl_optax as mtl
 
@@ -144,9 +144,43 @@ def _pcd(args, a):
     ]
 
 
+def _gradnorm(args, a):
+    def learned(states):
+        return states.weighting.scalars.values
+
+    def scaled(states):
+        values = learned(states)
+        return values / values.mean(axis=-1, keepdims=True)
+
+    # Stored without the values at the start, or as the weights of the next step.
+    after = {
+        "softmax": lambda: Wanted("scale", a["scale"][1:], learned),
+        "paper": lambda: Wanted("weights_after", a["weights_after"], scaled),
+    }
+    wanted = [Wanted("weights", a["weights"], mtl.task_weights)]
+    wanted.append(after[args["variant"]]())
+    if "direction" in a:
+        wanted.append(Wanted("direction", a["direction"]))
+    return [
+        Trajectory(
+            with_optimizer(mtl.gradnorm, args["optimizer"]),
+            a["J"],
+            tuple(wanted),
+            static=(("variant", args["variant"]),),
+            numeric={
+                "alpha": args["alpha"],
+                "learning_rate": args["learning_rate"],
+                "initial_losses": a["initial_losses"],
+            },
+            extras={"losses": a["losses"]},
+        )
+    ]
+
+
 ADAPTERS = {
     "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "cagrad": Adapter("cagrad", _cagrad, slow=True),
+    "gradnorm": Adapter("gradnorm", _gradnorm),
     "imtl_g": Adapter("imtl_g", _imtl_g),
     "mgda": Adapter("mgda", _mgda, {"normalization": ("none",)}),
     "mgda_normalized": Adapter(

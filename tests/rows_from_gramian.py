@@ -73,6 +73,20 @@ FROM_GRAMIAN = [
         },
     ),
     Method(
+        name="gradnorm",
+        family="gramian",
+        make=mtl.gradnorm,
+        common=lambda num_tasks, norm: num_tasks,
+        hand={"ORTH": (1, 2), "CONF": (0, 1), "JD": (2, 2, 2)},
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        hyper={
+            "alpha": (1.5, 0.12),
+            "initial_losses": (jnp.array([1.0, 2.0, 1.5]), jnp.array([0.3, 1.0, 4.0])),
+        },
+        static={"optimizer": None, "variant": "paper", "leaves": None},
+    ),
+    Method(
         name="imtl_g",
         family="gramian",
         make=mtl.imtl_g,

@@ -8,9 +8,11 @@ what a float32 user gets.
 import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import quadprog
 from conftest import precision
@@ -598,6 +600,94 @@ def test_pcd_of_opposite_gradients_turns_round_or_stops(tau):
 def test_pcd_with_a_tau_for_other_tasks():
     with pytest.raises(ValueError, match=r"shape \(3,\), or \(2,\) without the first"):
         mtl.pcd(3, tau=[0.1, 0.2, 0.3, 0.4])
+
+
+def gradnorm_loss(scaled, rates, norms):
+    """Its loss of the weights, from the paper: the target is a constant."""
+    weighted = scaled * norms
+    target = jax.lax.stop_gradient(jnp.mean(weighted) * rates)
+    return jnp.sum(jnp.abs(weighted - target))
+
+
+SCALED = {
+    "paper": lambda values: values * len(values) / jnp.sum(values),
+    "softmax": lambda values: len(values) * jax.nn.softmax(values),
+}
+
+
+@pytest.mark.parametrize("variant", SCALED)
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_gradnorm_descends_its_loss(variant, num_tasks):
+    """Three steps, by jax.grad of the loss; the paper scales w outside of it."""
+    rate, alpha, rng = 0.01, 0.7, np.random.default_rng(num_tasks)
+    tx = mtl.gradnorm(
+        num_tasks, alpha=alpha, variant=variant, optimizer=optax.sgd(rate)
+    )
+    losses = jnp.asarray(rng.uniform(0.5, 2.0, (3, num_tasks)), jnp.float32)
+    values = jnp.ones(num_tasks)
+    state = tx.init(params_of(tree_of(random_matrix(num_tasks))))
+    for step in range(3):
+        matrix = random_matrix(num_tasks, seed=step)
+        update, state = tx.update(tree_of(matrix), state, losses=losses[step])
+        wanted = SCALED[variant](values)
+        np.testing.assert_allclose(state.task_weights, wanted, rtol=2e-5)
+        assert_same(flat(update), np.asarray(wanted) @ matrix, 1e-5)
+        ratios = losses[step] / losses[0]
+        rates = (ratios / jnp.mean(ratios)) ** alpha
+        norms = jnp.asarray(lengths(matrix), jnp.float32)
+        if variant == "paper":
+            slope = jax.grad(gradnorm_loss)(wanted, rates, norms)
+            values = wanted - rate * slope
+        else:
+            slope = jax.grad(
+                lambda s, *rest: gradnorm_loss(SCALED["softmax"](s), *rest)
+            )
+            values = values - rate * slope(values, rates, norms)
+
+
+@pytest.mark.parametrize("variant", SCALED)
+def test_gradnorm_evens_out_weighted_norms(variant):
+    """With alpha=0, whatever the losses, in steps that shrink."""
+    matrix = random_matrix(3) * np.array([[0.3], [1.0], [2.0]])
+    shrinking = optax.sgd(optax.exponential_decay(0.1, 1, 0.98))
+    tx = mtl.gradnorm(3, alpha=0.0, variant=variant, optimizer=shrinking)
+    stacked = tree_of(matrix)
+
+    def step(state, losses):
+        _, state = tx.update(stacked, state, losses=losses)
+        return state, state.task_weights
+
+    losses = jnp.asarray(1.5 ** random_matrix(400, 3), jnp.float32)
+    _, steps = jax.lax.scan(step, tx.init(params_of(stacked)), losses)
+    weighted = np.asarray(steps[-1]) * lengths(matrix)
+    np.testing.assert_allclose(weighted, weighted.mean(), rtol=1e-2)
+    np.testing.assert_allclose(np.sum(steps[-1]), 3, rtol=1e-5)
+
+
+def test_gradnorm_takes_the_first_loss_of_each_task():
+    """A task that comes later brings its own; losses have a floor."""
+    tx = mtl.gradnorm(3)
+    stacked = tree_of(random_matrix(3))
+    state = tx.init(params_of(stacked))
+    for losses, active in (
+        ((2.0, np.nan, -1.0), (True, False, True)),
+        ((1.0, 5.0, 3.0), (True, True, True)),
+    ):
+        _, state = tx.update(
+            stacked, state, losses=jnp.array(losses), active=jnp.array(active)
+        )
+    np.testing.assert_allclose(state.weighting.initial_losses, [2, 5, 1e-8])
+    chex.assert_tree_all_finite(state)
+
+
+def test_gradnorm_keeps_weights_positive_where_steps_are_too_long():
+    tx = mtl.gradnorm(2)
+    stacked = tree_of(random_matrix(2) * np.array([[1.0], [1e4]]))
+    state = tx.init(params_of(stacked))
+    for _ in range(4):
+        _, state = tx.update(stacked, state, losses=jnp.ones(2))
+        assert np.all(state.task_weights > 0)
+        np.testing.assert_allclose(np.sum(state.task_weights), 2, rtol=1e-6)
 
 
 # --- Random trees ---------------------------------------------------------------------
