@@ -8,7 +8,6 @@ ADAPTERS = {**FROM_LOSSES, **FROM_GRAMIAN, **FROM_GRADIENTS}
 # Reference methods that are still to come.
 NOT_YET = {
     "config",
-    "cr_mogm",
     "db_mtl",
     "dualproj",
     "dwa",

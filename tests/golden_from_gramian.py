@@ -177,9 +177,37 @@ def _gradnorm(args, a):
     ]
 
 
+def _smooth_given_weights(num_tasks, **keywords):
+    """CR-MOGM around weights that are given."""
+
+    def update(gramian, state, *, base_weights, **extra):
+        return base_weights, state
+
+    given = mtl.Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    smooth = mtl.cr_mogm(given, num_tasks, **keywords)
+    return mtl.from_weighting(smooth, num_tasks)
+
+
+def _cr_mogm(args, a):
+    given = {name: a[name] for name in ("initial_weights",) if name in a}
+    return [
+        Trajectory(
+            _smooth_given_weights,
+            a["J"],
+            (
+                Wanted("weights", a["weights"], mtl.task_weights),
+                Wanted("direction", a["direction"]),
+            ),
+            numeric={"alpha": args["alpha"], **given},
+            extras={"base_weights": a["base_weights"]},
+        )
+    ]
+
+
 ADAPTERS = {
     "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "cagrad": Adapter("cagrad", _cagrad, slow=True),
+    "cr_mogm": Adapter("cr_mogm", _cr_mogm),
     "gradnorm": Adapter("gradnorm", _gradnorm),
     "imtl_g": Adapter("imtl_g", _imtl_g),
     "mgda": Adapter("mgda", _mgda, {"normalization": ("none",)}),

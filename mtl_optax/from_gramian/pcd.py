@@ -160,7 +160,8 @@ def pcd(
       array([0.7848, 0.6198], dtype=float32)
 
     References:
-      Varam and AlHajri, `Priority-Constrained Descent
+      Varam and AlHajri, `Not All Objectives Are Born Equal: Priority-Constrained
+      Descent for Hierarchical Multi-Objective Optimization
       <https://arxiv.org/abs/2606.29521>`_, 2026.
     """
     _thresholds(tau, checks.static_int("num_tasks", num_tasks))
