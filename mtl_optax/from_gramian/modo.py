@@ -74,8 +74,8 @@ def modo(
       ValueError: for a negative `gamma` or `rho`; for a `cross_gramian` that is not
         `[T, T]`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; with `cross_gramian` no Gramian is formed, and lazy
-    gradients need one pass (beside the 2T behind J1 J2'). State of T numbers.
+    Cost: T backward passes; state of T numbers. With `cross_gramian` no Gramian is
+    formed, and lazy gradients need one pass (beside the 2T behind J1 J2').
 
     Guarantee: none for a single step; over many small ones, with independent batches,
     the weights approach the min-norm point of the expected gradients.

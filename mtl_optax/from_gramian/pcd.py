@@ -94,9 +94,8 @@ def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
 
         first = active & (jnp.cumsum(active) == 1)
         along = jnp.where(first, lengths, 0)  # the first task, in unit vectors
-        missing = _thresholds(tau, norms.shape[0]) * lengths - solvers.dot(
-            cosines, along
-        )
+        asked = _thresholds(tau, norms.shape[0]) * lengths
+        missing = asked - solvers.dot(cosines, along)
         others = active & ~first & (norms > 0)
         lift = _least_change(cosines, others, missing, jnp.sum(along))
         weights = (along + lift) / jnp.where(norms > 0, norms, 1)

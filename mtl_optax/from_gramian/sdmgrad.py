@@ -132,9 +132,9 @@ def sdmgrad(
         `cross_gramian` that is not `[T, T]`; for gradients that are not stacked, or
         another task count.
 
-    Cost: T backward passes; with `cross_gramian` no Gramian is formed, and lazy
-    gradients need one pass (beside the 2T behind J1 J2'). State of T numbers;
-    `num_iters` products of size T x T.
+    Cost: T backward passes; state of T numbers; `num_iters` products of size T x T.
+    With `cross_gramian` no Gramian is formed, and lazy gradients need one pass (beside
+    the 2T behind J1 J2').
 
     Guarantee: none for a single call; at a small enough learning rate, with enough
     steps, the shortest vector :math:`J^\top (w + \lambda p)` there is.
@@ -148,13 +148,12 @@ def sdmgrad(
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
       >>> tx = mtl.sdmgrad(num_tasks=2, learning_rate=0.2)
       >>> params = {"w": jnp.zeros(2)}
-      >>> first = {"w": jnp.array([[1.0, 0.0], [0.0, 2.0]])}
-      >>> second = {"w": jnp.array([[1.0, 1.0], [0.0, 2.0]])}
-      >>> third = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
-      >>> cross = mtl.gramian(first, second)
-      >>> update, state = tx.update(third, tx.init(params), params, cross_gramian=cross)
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> update, state = tx.update(grads, tx.init(params), params)
       >>> np.asarray(mtl.task_weights(state)).round(4)
-      array([0.8846, 0.1154], dtype=float32)
+      array([0.5999, 0.4001], dtype=float32)
+
+    (The example of :func:`mtl_optax.modo` shows how a `cross_gramian` is made.)
 
     References:
       Xiao, Ban and Ji, `Direction-oriented Multi-objective Learning: Simple and
