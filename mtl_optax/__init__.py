@@ -31,10 +31,14 @@ from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.gradnorm import gradnorm
 from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.mgda import mgda
+from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
+from mtl_optax.from_gramian.pcd import pcd
 from mtl_optax.from_gramian.pcgrad import pcgrad
+from mtl_optax.from_gramian.sdmgrad import sdmgrad
 from mtl_optax.from_gramian.upgrad import upgrad
 from mtl_optax.from_losses.constant import constant
 from mtl_optax.from_losses.cosmos import cosmos
@@ -51,6 +55,7 @@ from mtl_optax.from_losses.tchebycheff import tchebycheff
 from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
+from mtl_optax.wrappers.cr_mogm import cr_mogm
 from mtl_optax.wrappers.every_k import every_k
 from mtl_optax.wrappers.on_shared import on_shared
 from mtl_optax.wrappers.per_task import per_task
@@ -91,10 +96,14 @@ __all__ = [
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "gradnorm",
     "imtl_g",
     "mgda",
+    "modo",
     "nash_mtl",
+    "pcd",
     "pcgrad",
+    "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
     "db_mtl",
@@ -104,6 +113,7 @@ __all__ = [
     "trimmed_mean",
     # Wrappers.
     "accumulate_tasks",
+    "cr_mogm",
     "drop_extra_args",
     "every_k",
     "on_shared",

@@ -86,15 +86,15 @@ def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None
     return stacked.astype(jnp.result_type(float))
 
 
-def gramian_like(value: Any, recorded: jax.Array | None) -> jax.Array | None:
-    """The extra argument `precomputed_gramian`, shaped like the one in the state."""
+def gramian_like(name: str, value: Any, recorded: jax.Array | None) -> jax.Array | None:
+    """An extra argument in place of the Gramian, shaped like the one in the state."""
     if value is None or recorded is None:
         return None
     gramian = jnp.asarray(value)
     if gramian.shape != recorded.shape:
         raise ValueError(
-            f"precomputed_gramian= must have shape {recorded.shape}, inner products of "
-            f"all pairs of task gradients; got shape {gramian.shape}."
+            f"{name}= must have shape {recorded.shape}, inner products of all pairs of "
+            f"task gradients; got shape {gramian.shape}."
         )
     return gramian.astype(recorded.dtype)
 

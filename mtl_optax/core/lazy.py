@@ -15,6 +15,7 @@ import optax
 from jax import lax
 from jax.tree_util import Partial, register_pytree_with_keys_class
 
+from mtl_optax.core.leaves import only
 from mtl_optax.core.losses import loss_of, stack_losses
 
 
@@ -125,7 +126,13 @@ class LazyTaskGrads:
         )
 
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
-        """The same gradients on the kept leaves only; others become MaskedNode."""
+        """The same gradients on the kept leaves only; others become MaskedNode.
+
+        `kept` has one bool for each leaf of `like()`.
+        """
+        if self._kept is not None:
+            rest = iter(kept)
+            kept = tuple(keep and next(rest) for keep in self._kept)
         return self._replace(_kept=kept)
 
     def onto(self, params: optax.Params) -> "LazyTaskGrads":
@@ -171,13 +178,7 @@ class LazyTaskGrads:
         return new
 
     def _keep(self, tree: Any) -> Any:
-        if self._kept is None:
-            return tree
-        leaves, treedef = jax.tree.flatten(tree)
-        kept = zip(leaves, self._kept, strict=True)
-        return jax.tree.unflatten(
-            treedef, [leaf if keep else optax.MaskedNode() for leaf, keep in kept]
-        )
+        return tree if self._kept is None else only(tree, self._kept)
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """Children with their names, and the static rest."""

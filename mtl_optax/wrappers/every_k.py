@@ -72,4 +72,4 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
         weights, inner = weighting.update(gramian, state.every, **extra)
         return weights, state._replace(every=inner)
 
-    return Weighting(init, update, weighting.uses_gramian, due)
+    return weighting._replace(init=init, update=update, due=due)

@@ -1,4 +1,4 @@
-"""Which leaves belong together: labels of leaves, read from a tree, prefix or function.
+"""Which leaves belong together: groups of leaves that the same tasks share.
 
 Used by `on_shared`; internal to the library.
 """
@@ -8,21 +8,7 @@ from typing import Any
 
 import jax
 
-
-def spread(prefix: Any, tree: Any, is_leaf: Any = None) -> list[tuple[str, Any]]:
-    """Name and label of each leaf of `tree`.
-
-    `prefix` is a tree of labels like `tree`, a prefix of one, or a function of `tree`.
-    """
-    found: list[tuple[str, Any]] = []
-
-    def read(path: Any, label: Any, part: Any) -> None:
-        for below, _ in jax.tree_util.tree_leaves_with_path(part):
-            found.append((jax.tree_util.keystr((*path, *below)), label))
-
-    labels = prefix(tree) if callable(prefix) else prefix
-    jax.tree_util.tree_map_with_path(read, labels, tree, is_leaf=is_leaf)
-    return found
+from mtl_optax.core.leaves import spread
 
 
 def groups_of_labels(
