@@ -31,6 +31,10 @@ from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.conflictfree import conflictfree
+from mtl_optax.from_gramian.dualproj import dualproj
+from mtl_optax.from_gramian.fairgrad import fairgrad
+from mtl_optax.from_gramian.gradvac import gradvac
 from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.mgda import mgda
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
@@ -91,6 +95,10 @@ __all__ = [
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "conflictfree",
+    "dualproj",
+    "fairgrad",
+    "gradvac",
     "imtl_g",
     "mgda",
     "nash_mtl",

@@ -1,7 +1,7 @@
 """How the reference methods of from_gramian are called here; see golden_case.py."""
 
 import numpy as np
-from golden_case import Adapter, Call
+from golden_case import Adapter, Call, Trajectory, Wanted
 
 import mtl_optax as mtl
 
@@ -78,19 +78,31 @@ def _nash_mtl(args, a):
     ]
 
 
-def _upgrad(args, a):
-    numeric = {"preference": a["pref"]}
-    exact = Call(
-        mtl.upgrad,
-        a["direction"],
-        weights=a.get("weights"),
-        numeric={**numeric, "reg_eps": 0.0},
-    )
-    if "direction_torchjd_reg" not in a:
-        return [exact]
-    name = "direction_torchjd_reg"
-    regular = Call(mtl.upgrad, a[name], name, numeric={**numeric, "reg_eps": 1e-4})
-    return [exact, regular]
+def _fairgrad(args, a):
+    # Cases without a solution name no alpha: any will do.
+    numeric = {"alpha": args.get("alpha", 1.0)}
+    weights = a.get("weights")
+    return [Call(mtl.fairgrad, a.get("direction"), weights=weights, numeric=numeric)]
+
+
+def _on_dual_cone(factory):
+    """Exact, and regularised as in TorchJD."""
+
+    def calls(args, a):
+        numeric = {"preference": a["pref"]}
+        exact = Call(
+            factory,
+            a["direction"],
+            weights=a.get("weights"),
+            numeric={**numeric, "reg_eps": 0.0},
+        )
+        if "direction_torchjd_reg" not in a:
+            return [exact]
+        name = "direction_torchjd_reg"
+        regular = Call(factory, a[name], name, numeric={**numeric, "reg_eps": 1e-4})
+        return [exact, regular]
+
+    return calls
 
 
 def _aligned_mtl(args, a):
@@ -105,9 +117,44 @@ def _aligned_mtl(args, a):
     ]
 
 
+def _config(args, a):
+    return [
+        Call(
+            mtl.conflictfree,
+            a["direction"],
+            weights=a.get("weights"),
+            numeric={"preference": a["pref"]},
+        )
+    ]
+
+
+def _targets(state):
+    return state.weighting.phi
+
+
+def _gradvac(args, a):
+    wanted = [Wanted("direction", a["direction"])]
+    if "phi" in a:
+        wanted.append(Wanted("phi", a["phi"], _targets))
+    return [
+        Trajectory(
+            mtl.gradvac,
+            a["J"],
+            tuple(wanted),
+            static=(("key", 0),),
+            numeric={"beta": args["beta"]},
+            extras={"order": a["orders"]},
+        )
+    ]
+
+
 ADAPTERS = {
     "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "cagrad": Adapter("cagrad", _cagrad, slow=True),
+    "config": Adapter("config", _config, slow=True),
+    "dualproj": Adapter("dualproj", _on_dual_cone(mtl.dualproj), slow=True),
+    "fairgrad": Adapter("fairgrad", _fairgrad, slow=True),
+    "gradvac": Adapter("gradvac", _gradvac),
     "imtl_g": Adapter("imtl_g", _imtl_g),
     "mgda": Adapter("mgda", _mgda, {"normalization": ("none",)}),
     "mgda_normalized": Adapter(
@@ -115,5 +162,5 @@ ADAPTERS = {
     ),
     "nash_mtl": Adapter("nash_mtl", _nash_mtl, slow=True),
     "pcgrad": Adapter("pcgrad", _pcgrad),
-    "upgrad": Adapter("upgrad", _upgrad, slow=True),
+    "upgrad": Adapter("upgrad", _on_dual_cone(mtl.upgrad), slow=True),
 }
