@@ -36,6 +36,7 @@ from mtl_optax.from_gramian.dualproj import dualproj
 from mtl_optax.from_gramian.fairgrad import fairgrad
 from mtl_optax.from_gramian.gradvac import gradvac
 from mtl_optax.from_gramian.imtl_g import imtl_g
+from mtl_optax.from_gramian.krum import krum
 from mtl_optax.from_gramian.mgda import mgda
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
 from mtl_optax.from_gramian.pcgrad import pcgrad
@@ -100,6 +101,7 @@ __all__ = [
     "fairgrad",
     "gradvac",
     "imtl_g",
+    "krum",
     "mgda",
     "nash_mtl",
     "pcgrad",

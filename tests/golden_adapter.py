@@ -9,7 +9,6 @@ ADAPTERS = {**FROM_LOSSES, **FROM_GRAMIAN, **FROM_GRADIENTS}
 NOT_YET = {
     "cr_mogm",
     "gradnorm",
-    "krum",
     "modo",
     "pcd",
     "sdmgrad",

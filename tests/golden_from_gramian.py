@@ -142,8 +142,23 @@ def _gradvac(args, a):
             a["J"],
             tuple(wanted),
             static=(("key", 0),),
-            numeric={"beta": args["beta"]},
+            numeric={"beta": args["beta"], "eps": args["eps"]},
             extras={"order": a["orders"]},
+        )
+    ]
+
+
+def _krum(args, a):
+    static = {
+        "num_byzantine": args["n_byzantine"],
+        "num_selected": args["n_selected"],
+    }
+    return [
+        Call(
+            mtl.krum,
+            a["direction"],
+            weights=a.get("weights"),
+            static=tuple(static.items()),
         )
     ]
 
@@ -156,6 +171,7 @@ ADAPTERS = {
     "fairgrad": Adapter("fairgrad", _fairgrad, slow=True),
     "gradvac": Adapter("gradvac", _gradvac),
     "imtl_g": Adapter("imtl_g", _imtl_g),
+    "krum": Adapter("krum", _krum),
     "mgda": Adapter("mgda", _mgda, {"normalization": ("none",)}),
     "mgda_normalized": Adapter(
         "mgda", _mgda, {"normalization": ("l2", "loss", "loss+")}, slow=True

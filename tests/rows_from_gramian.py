@@ -156,11 +156,11 @@ FROM_GRAMIAN = [
         hyper={"preference": uniform_and_not()},
     ),
     Method(
-        # Of a fresh state; it is PCGrad at first.
+        # From fresh targets, where it is PCGrad.
         name="gradvac",
         family="gramian",
-        make=lambda num_tasks, key=0, **options: mtl.gradvac(
-            num_tasks, key=key, **options
+        make=lambda num_tasks, key=0, eps=0.0, **options: mtl.gradvac(
+            num_tasks, key=key, eps=eps, **options
         ),
         common=lambda num_tasks, norm: num_tasks,
         hand={
@@ -170,7 +170,19 @@ FROM_GRAMIAN = [
         },
         draw="order",
         claims=claims("permutation_equivariant", "zero_at_opposite"),
-        hyper={"beta": (0.0, 0.9)},
+        hyper={"beta": (0.0, 0.9), "eps": (0.0, 1e-8)},
         static={"key": 0, "granularity": "tree"},
+    ),
+    Method(
+        # Two selected: with one, the nearest two of three tasks always tie.
+        name="krum",
+        family="gramian",
+        make=lambda num_tasks: mtl.krum(
+            num_tasks, num_byzantine=0, num_selected=min(2, num_tasks)
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (1, 1, 1)},
+        claims=claims("permutation_equivariant", "simplex"),
+        static={"num_byzantine": 0, "num_selected": 2},
     ),
 ]

@@ -1022,7 +1022,7 @@ def vaccinated(num_tasks, beta):
     """One update of gradvac from given targets."""
 
     def step(stacked, phi, order):
-        tx = mtl.gradvac(num_tasks, key=0, beta=beta)
+        tx = mtl.gradvac(num_tasks, key=0, beta=beta, eps=0.0)
         state = tx.init(params_of(stacked))
         state = state._replace(weighting=state.weighting._replace(phi=phi))
         return tx.update(stacked, state, order=order)
@@ -1135,6 +1135,58 @@ def test_gradvac_per_leaf_is_gradvac_on_each_leaf():
     np.testing.assert_allclose(flat(update), flat(alone), rtol=1e-5, atol=1e-6)
     for phi, name in zip(state.weighting.phi, stacked, strict=True):
         np.testing.assert_allclose(phi, states[name].weighting.phi, atol=1e-6)
+
+
+def krum_weights(matrix, num_byzantine, num_selected=1, active=None):
+    """The definition, loop by loop, in float64."""
+    present = np.arange(len(matrix)) if active is None else np.flatnonzero(active)
+    neighbours = max(len(present) - num_byzantine - 2, 1)
+    scores = []
+    for i in present:
+        apart = [np.sum((matrix[i] - matrix[j]) ** 2) for j in present if j != i]
+        scores.append(np.sum(np.sort(apart)[:neighbours]))
+    best = present[np.argsort(scores, kind="stable")[:num_selected]]
+    chosen = np.zeros(len(matrix))
+    chosen[best] = 1 / max(len(best), 1)
+    return chosen
+
+
+def krum_chooses(matrix, active=None, **options):
+    """Weights [T] of krum."""
+    stacked, tx = tree_of(matrix), mtl.krum(len(matrix), **options)
+    _, state = tx.update(stacked, tx.init(params_of(stacked)), active=active)
+    return np.asarray(mtl.task_weights(state), np.float64)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 6, 10, 50])
+def test_krum_is_the_mean_of_the_lowest_scores(num_tasks):
+    for num_byzantine in {0, 1, num_tasks // 2 - 1} & set(range(num_tasks - 2)):
+        # Of three tasks the nearest two tie exactly, but not in rounding.
+        for num_selected in {2, 3} if num_tasks == 3 else {1, 3}:
+            options = {"num_byzantine": num_byzantine, "num_selected": num_selected}
+            matrix = random_matrix(num_tasks, seed=num_tasks + num_byzantine)
+            wanted = krum_weights(seen(matrix), **options)
+            np.testing.assert_allclose(krum_chooses(matrix, **options), wanted)
+
+
+def test_krum_outvotes_one_that_stands_apart_and_ties_go_to_the_first():
+    matrix = np.array([[0, 0], [0.5, 0], [0, 0.5], [5, 5]])
+    for k in range(4):
+        rolled = np.roll(matrix, k, axis=0)
+        wanted = [0, 0, 0, 0]
+        wanted[0 if k != 1 else 1] = 1
+        np.testing.assert_array_equal(krum_chooses(rolled, num_byzantine=1), wanted)
+
+
+@pytest.mark.parametrize("missing", [1, 3, 4, 5, 6])
+def test_krum_without_missing_tasks_has_at_least_one_neighbour(missing):
+    matrix = random_matrix(6, seed=2)
+    active = np.arange(6) >= missing
+    options = {"num_byzantine": 2, "num_selected": 2}
+    got = krum_chooses(matrix, jnp.asarray(active), **options)
+    np.testing.assert_allclose(
+        got, krum_weights(seen(matrix), **options, active=active)
+    )
 
 
 # --- Random trees ---------------------------------------------------------------------

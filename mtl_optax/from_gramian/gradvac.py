@@ -2,8 +2,8 @@
 
 Targets start at 0, where it is PCGrad, and every visited pair moves its own, changed or
 not, as LibMTL in git and TorchJD do; LibMTL 1.1.5 moves those of changed pairs only.
-`beta=0.5` is theirs; the paper's 0.01 is INFERRED. Works on coefficients of the
-Gramian, never on gradients.
+`beta=0.5` and `eps=1e-8`, which the paper does not have, are theirs; that the paper's
+beta is 0.01 is INFERRED. Works on coefficients of the Gramian, never on gradients.
 """
 
 from typing import Any, NamedTuple
@@ -25,10 +25,11 @@ class GradVacState(NamedTuple):
     phi: jax.Array  # [T, T] targets, averages of the cosines met ([L, T, T] for leaves)
 
 
-def weighting(key: Any, beta: Any = 0.5) -> Weighting:
+def weighting(key: Any, beta: Any = 0.5, eps: Any = 1e-8) -> Weighting:
     """Sum of the coefficients of all vaccinated gradients."""
     checks.at_least("beta", beta, 0)
     checks.at_most("beta", beta, 1)
+    checks.at_least("eps", eps, 0)
     first_key = raw_key(key)
 
     def init(num_tasks: int) -> GradVacState:
@@ -46,10 +47,11 @@ def weighting(key: Any, beta: Any = 0.5) -> Weighting:
         use, keep = next_key(state.key)
         if order is None:
             order = surgery.visiting_order(use, gramian.shape[0])
-        order = jnp.asarray(order, jnp.int32)
         cosines, norms = solvers.cosine_matrix(gramian)
-        rate = jnp.asarray(beta, cosines.dtype)
-        coefficients, phi = _vaccinate(cosines, norms > 0, order, state.phi, rate)
+        numbers = jnp.asarray(beta, norms.dtype), jnp.asarray(eps, norms.dtype)
+        coefficients, phi = _vaccinate(
+            cosines, norms, jnp.asarray(order, jnp.int32), state.phi, *numbers
+        )
         return surgery.sum_of_rows(coefficients, norms), GradVacState(keep, phi)
 
     return Weighting(init, update)
@@ -57,7 +59,12 @@ def weighting(key: Any, beta: Any = 0.5) -> Weighting:
 
 @jax.jit
 def _vaccinate(
-    cosines: jax.Array, alive: jax.Array, order: jax.Array, phi: jax.Array, beta: Any
+    cosines: jax.Array,
+    norms: jax.Array,
+    order: jax.Array,
+    phi: jax.Array,
+    beta: jax.Array,
+    eps: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Row i: the coefficients of g_i/|g_i| after its visits, `[T, T]`; new targets."""
     num_tasks = cosines.shape[0]
@@ -66,13 +73,13 @@ def _vaccinate(
         return start
     rows = jnp.arange(num_tasks, dtype=jnp.int32)
     floor = solvers.noise_floor(num_tasks, cosines.dtype)
+    sizes = jnp.where(norms > 0, norms, 1)
 
     def visit(
         step: jax.Array, both: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         coefficients, phi = both
         other = lax.dynamic_index_in_dim(order, step, axis=1, keepdims=False)
-        meets = alive & alive[other]
         products = solvers.dot(coefficients, cosines)
         inner = products[rows, other]
         square = jnp.sum(coefficients * products, axis=1)
@@ -80,16 +87,20 @@ def _vaccinate(
         real = square > floor * jnp.sum(coefficients**2, axis=1)
         norm = jnp.sqrt(jnp.where(real, square, 0))
         parallel = norm - jnp.abs(inner) <= floor * norm
-        aside = jnp.where(parallel, 0, (norm - inner) * (norm + inner))
+        softened = norm + eps / sizes / sizes[other]
+        along = inner * jnp.where(parallel, 1, norm / jnp.where(real, softened, 1))
+        aside = jnp.where(parallel, 0, (norm - along) * (norm + along))
         target = phi[rows, other]
         # No finite multiple of g_j brings the cosine to 1 or -1.
         aim = jnp.clip(target, floor - 1, 1 - floor)
-        slope = aim / jnp.sqrt((1 - aim) * (1 + aim))
+        room = jnp.sqrt((1 - aim) * (1 + aim))
         # Positive just where the cosine is below the target.
-        lift = jnp.maximum(slope * jnp.sqrt(aside) - inner, 0)
-        coefficients = coefficients.at[rows, other].add(jnp.where(meets, lift, 0))
-        cosine = jnp.clip(inner / jnp.where(real, norm, 1), -1, 1)
+        lift = jnp.maximum(aim * jnp.sqrt(aside) - along * room, 0)
+        lift /= room + eps / sizes[other]
+        cosine = jnp.clip(along / jnp.where(real, norm, 1), -1, 1)
         moved = (1 - beta) * target + beta * cosine
+        meets = (norms > 0) & (norms[other] > 0)
+        coefficients = coefficients.at[rows, other].add(jnp.where(meets, lift, 0))
         phi = phi.at[rows, other].set(jnp.where(meets & real, moved, target))
         return coefficients, phi
 
@@ -97,7 +108,12 @@ def _vaccinate(
 
 
 def gradvac(
-    num_tasks: int, *, key: Any, beta: Any = 0.5, granularity: str = "tree"
+    num_tasks: int,
+    *,
+    key: Any,
+    beta: Any = 0.5,
+    eps: Any = 1e-8,
+    granularity: str = "tree",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns each task gradient until its cosines with the others are the usual ones.
 
@@ -113,7 +129,10 @@ def gradvac(
     Args:
       num_tasks: T, a Python int.
       key: int or key for the visiting orders.
-      beta: rate of the averages, from 0 to 1; may be a tracer. 0 is PCGrad.
+      beta: rate of the averages, from 0 to 1. 0, with `eps=0`, is PCGrad.
+      eps: added to the product of norms in the cosine and to the divisor above, as
+        TorchJD and LibMTL do, so that gradients shorter than 1e-4 are turned too
+        little; 0 is the paper's rule, at any length.
       granularity: "tree" compares whole gradients; "leaf" treats each parameter array
         on its own, with targets of its own and the same orders.
 
@@ -124,8 +143,8 @@ def gradvac(
       gives the gradient itself.
 
     Raises:
-      ValueError: for a `beta` outside 0 to 1, or an unknown `granularity`; for
-        gradients that are not stacked, or another task count.
+      ValueError: for a `beta` outside 0 to 1, a negative `eps`, or an unknown
+        `granularity`; for gradients that are not stacked, or another task count.
 
     Cost: T backward passes; state of T x T targets (for each leaf with "leaf") and a
     key; T(T-1) steps on T numbers.
@@ -150,4 +169,4 @@ def gradvac(
       Optimization in Massively Multilingual Models
       <https://arxiv.org/abs/2010.05874>`_, 2021.
     """
-    return from_weighting(weighting(key, beta), num_tasks, granularity=granularity)
+    return from_weighting(weighting(key, beta, eps), num_tasks, granularity=granularity)
