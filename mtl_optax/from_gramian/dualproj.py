@@ -65,8 +65,8 @@ def dualproj(
 
     When not to use it: if one loss is much larger than the others and all are to
     train: the mean is then the largest gradient, and a task that conflicts with it
-    gains exactly nothing, where UPGrad lets it gain a little. With `reg_eps` above 0
-    the promise is lost.
+    gains nothing (of two tasks, exactly), where UPGrad lets it gain a little. With
+    `reg_eps` above 0 the promise is lost.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl

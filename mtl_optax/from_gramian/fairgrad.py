@@ -43,8 +43,8 @@ def fairgrad(
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
-      scale: s^((1-alpha)/(1+alpha)) for gradients s times as long, so the update is
-      proportional to them only for alpha near 0, of fixed length for alpha = 1, and
+      scale: times s^((1-alpha)/(1+alpha)) for gradients s times as long. So it is
+      proportional to them for alpha near 0 only, of fixed length for alpha = 1, and
       grows as they shrink above. T=1 gives g / ||g||^(2 alpha/(1+alpha)).
 
     Raises:

@@ -86,18 +86,9 @@ def _vaccinate(
         # What rounding leaves of a gradient that was cancelled has no direction.
         real = square > floor * jnp.sum(coefficients**2, axis=1)
         norm = jnp.sqrt(jnp.where(real, square, 0))
-        parallel = norm - jnp.abs(inner) <= floor * norm
-        softened = norm + eps / sizes / sizes[other]
-        along = inner * jnp.where(parallel, 1, norm / jnp.where(real, softened, 1))
-        aside = jnp.where(parallel, 0, (norm - along) * (norm + along))
-        target = phi[rows, other]
-        # No finite multiple of g_j brings the cosine to 1 or -1.
-        aim = jnp.clip(target, floor - 1, 1 - floor)
-        room = jnp.sqrt((1 - aim) * (1 + aim))
-        # Positive just where the cosine is below the target.
-        lift = jnp.maximum(aim * jnp.sqrt(aside) - along * room, 0)
-        lift /= room + eps / sizes[other]
-        cosine = jnp.clip(along / jnp.where(real, norm, 1), -1, 1)
+        target, size = phi[rows, other], sizes[other]
+        soft = eps / sizes / size, eps / size
+        cosine, lift = _turn(norm, inner, target, soft, floor)
         moved = (1 - beta) * target + beta * cosine
         meets = (norms > 0) & (norms[other] > 0)
         coefficients = coefficients.at[rows, other].add(jnp.where(meets, lift, 0))
@@ -105,6 +96,30 @@ def _vaccinate(
         return coefficients, phi
 
     return lax.fori_loop(jnp.int32(0), jnp.int32(num_tasks - 1), visit, start)
+
+
+def _turn(
+    norm: jax.Array,
+    inner: jax.Array,
+    target: jax.Array,
+    soft: tuple[jax.Array, jax.Array],
+    floor: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The cosine of h with g, and the multiple of g/|g| that lifts it to the target.
+
+    `norm` is that of h, `inner` its product with g/|g|, and `soft` is added to the two
+    divisors.
+    """
+    parallel = norm - jnp.abs(inner) <= floor * norm
+    softened = jnp.where(norm > 0, norm + soft[0], 1)
+    along = inner * jnp.where(parallel, 1, norm / softened)
+    aside = jnp.where(parallel, 0, (norm - along) * (norm + along))
+    # No finite multiple of g brings the cosine to 1 or -1.
+    aim = jnp.clip(target, floor - 1, 1 - floor)
+    room = jnp.sqrt((1 - aim) * (1 + aim))
+    # Positive just where the cosine is below the target.
+    lift = jnp.maximum(aim * jnp.sqrt(aside) - along * room, 0) / (room + soft[1])
+    return jnp.clip(along / jnp.where(norm > 0, norm, 1), -1, 1), lift
 
 
 def gradvac(
@@ -152,9 +167,9 @@ def gradvac(
     Guarantee: none on conflicts.
 
     When not to use it: where cosines fall suddenly from near 1: a target of cosine c
-    adds up to c/sqrt(1-c^2) gradients of the other task (targets are taken to be at
-    most 1 - 4 T eps). The result depends on the order. A zero gradient changes and
-    meets no other, and neither does one that was cancelled; their targets stay.
+    adds up to c/sqrt(1-c^2) gradients of the other task (c is cut off where it is 1 to
+    rounding). The result depends on the order. A zero gradient meets no other, nor does
+    one that was cancelled; their targets stay.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
