@@ -934,7 +934,7 @@ def test_excess_mtl_waits_for_a_gradient():
     np.testing.assert_allclose(state.risks, [1, 2], rtol=1e-6)
 
 
-# Fair shares, cones, equal cosines, aligned gradients, medoids.
+# From the Gramian: each method against its equations.
 
 
 @pytest.mark.parametrize("num_tasks", SIZES)
@@ -1179,7 +1179,7 @@ def test_krum_outvotes_one_that_stands_apart_and_ties_go_to_the_first():
 
 
 @pytest.mark.parametrize("missing", [1, 3, 4, 5, 6])
-def test_krum_without_missing_tasks_has_at_least_one_neighbour(missing):
+def test_krum_of_the_active_tasks_has_at_least_one_neighbour(missing):
     matrix = random_matrix(6, seed=2)
     active = np.arange(6) >= missing
     options = {"num_byzantine": 2, "num_selected": 2}
