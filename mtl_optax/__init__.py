@@ -31,8 +31,13 @@ from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.conflictfree import conflictfree
+from mtl_optax.from_gramian.dualproj import dualproj
+from mtl_optax.from_gramian.fairgrad import fairgrad
 from mtl_optax.from_gramian.gradnorm import gradnorm
+from mtl_optax.from_gramian.gradvac import gradvac
 from mtl_optax.from_gramian.imtl_g import imtl_g
+from mtl_optax.from_gramian.krum import krum
 from mtl_optax.from_gramian.mgda import mgda
 from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
@@ -96,8 +101,13 @@ __all__ = [
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "conflictfree",
+    "dualproj",
+    "fairgrad",
     "gradnorm",
+    "gradvac",
     "imtl_g",
+    "krum",
     "mgda",
     "modo",
     "nash_mtl",

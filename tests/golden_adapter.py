@@ -5,5 +5,3 @@ from golden_from_gramian import ADAPTERS as FROM_GRAMIAN
 from golden_from_losses import ADAPTERS as FROM_LOSSES
 
 ADAPTERS = {**FROM_LOSSES, **FROM_GRAMIAN, **FROM_GRADIENTS}
-# Reference methods that are still to come.
-NOT_YET = {"config", "dualproj", "fairgrad", "gradvac", "krum"}

@@ -78,21 +78,6 @@ def _nash_mtl(args, a):
     ]
 
 
-def _upgrad(args, a):
-    numeric = {"preference": a["pref"]}
-    exact = Call(
-        mtl.upgrad,
-        a["direction"],
-        weights=a.get("weights"),
-        numeric={**numeric, "reg_eps": 0.0},
-    )
-    if "direction_torchjd_reg" not in a:
-        return [exact]
-    name = "direction_torchjd_reg"
-    regular = Call(mtl.upgrad, a[name], name, numeric={**numeric, "reg_eps": 1e-4})
-    return [exact, regular]
-
-
 def _aligned_mtl(args, a):
     return [
         Call(
@@ -127,6 +112,8 @@ def _double_sampling(factory, **names):
 
 
 _modo = _double_sampling(mtl.modo, gamma="gamma", rho="rho")
+
+
 _sdmgrad = _double_sampling(
     mtl.sdmgrad, **{"lr": "learning_rate", "momentum": "momentum", "lambda": "lam"}
 )
@@ -204,12 +191,90 @@ def _cr_mogm(args, a):
     ]
 
 
+def _fairgrad(args, a):
+    # Cases without a solution name no alpha: any will do.
+    numeric = {"alpha": args.get("alpha", 1.0)}
+    weights = a.get("weights")
+    return [Call(mtl.fairgrad, a.get("direction"), weights=weights, numeric=numeric)]
+
+
+def _on_dual_cone(factory):
+    """Exact, and regularised as in TorchJD."""
+
+    def calls(args, a):
+        numeric = {"preference": a["pref"]}
+        exact = Call(
+            factory,
+            a["direction"],
+            weights=a.get("weights"),
+            numeric={**numeric, "reg_eps": 0.0},
+        )
+        if "direction_torchjd_reg" not in a:
+            return [exact]
+        name = "direction_torchjd_reg"
+        regular = Call(factory, a[name], name, numeric={**numeric, "reg_eps": 1e-4})
+        return [exact, regular]
+
+    return calls
+
+
+def _config(args, a):
+    return [
+        Call(
+            mtl.conflictfree,
+            a["direction"],
+            weights=a.get("weights"),
+            numeric={"preference": a["pref"]},
+        )
+    ]
+
+
+def _targets(state):
+    return state.weighting.phi
+
+
+def _gradvac(args, a):
+    wanted = [Wanted("direction", a["direction"])]
+    if "phi" in a:
+        wanted.append(Wanted("phi", a["phi"], _targets))
+    return [
+        Trajectory(
+            mtl.gradvac,
+            a["J"],
+            tuple(wanted),
+            static=(("key", 0),),
+            numeric={"beta": args["beta"], "eps": args["eps"]},
+            extras={"order": a["orders"]},
+        )
+    ]
+
+
+def _krum(args, a):
+    static = {
+        "num_byzantine": args["n_byzantine"],
+        "num_selected": args["n_selected"],
+    }
+    return [
+        Call(
+            mtl.krum,
+            a["direction"],
+            weights=a.get("weights"),
+            static=tuple(static.items()),
+        )
+    ]
+
+
 ADAPTERS = {
     "aligned_mtl": Adapter("aligned_mtl", _aligned_mtl, slow=True),
     "cagrad": Adapter("cagrad", _cagrad, slow=True),
+    "config": Adapter("config", _config, slow=True),
     "cr_mogm": Adapter("cr_mogm", _cr_mogm),
+    "dualproj": Adapter("dualproj", _on_dual_cone(mtl.dualproj), slow=True),
+    "fairgrad": Adapter("fairgrad", _fairgrad, slow=True),
     "gradnorm": Adapter("gradnorm", _gradnorm),
+    "gradvac": Adapter("gradvac", _gradvac),
     "imtl_g": Adapter("imtl_g", _imtl_g),
+    "krum": Adapter("krum", _krum),
     "mgda": Adapter("mgda", _mgda, {"normalization": ("none",)}),
     "mgda_normalized": Adapter(
         "mgda", _mgda, {"normalization": ("l2", "loss", "loss+")}, slow=True
@@ -219,5 +284,5 @@ ADAPTERS = {
     "pcd": Adapter("pcd", _pcd, slow=True),
     "pcgrad": Adapter("pcgrad", _pcgrad),
     "sdmgrad": Adapter("sdmgrad", _sdmgrad, slow=True),
-    "upgrad": Adapter("upgrad", _upgrad, slow=True),
+    "upgrad": Adapter("upgrad", _on_dual_cone(mtl.upgrad), slow=True),
 }

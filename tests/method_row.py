@@ -42,7 +42,7 @@ class Method:
     losses: bool = False
     draw: str | None = None
     claims: frozenset[str] = frozenset()
-    degree: int = 1
+    degree: float = 1
     homogeneous: bool = True
     hyper: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     static: Mapping[str, Any] = field(default_factory=dict)

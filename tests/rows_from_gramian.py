@@ -171,4 +171,76 @@ FROM_GRAMIAN = [
         hyper={"preference": uniform_and_not()},
         static={"scale_mode": "min"},
     ),
+    Method(
+        name="fairgrad",
+        family="gramian",
+        make=lambda num_tasks, alpha=2.0: mtl.fairgrad(num_tasks, alpha=alpha),
+        common=lambda num_tasks, norm: num_tasks ** (1 / 3) / norm ** (4 / 3),
+        hand={
+            "ORTH": (1, 0.793701),
+            "CONF": (0.678211, 1.495842),
+            "JD": (0.031274, 0.790817, 0.790817),
+        },
+        claims=claims("permutation_equivariant", "zero_at_stationary"),
+        degree=-1 / 3,
+        hyper={"alpha": (0.5, 2.0)},
+    ),
+    Method(
+        name="dualproj",
+        family="gramian",
+        make=mtl.dualproj,
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (5 / 9, 10 / 9, 10 / 9)},
+        claims=claims(
+            "permutation_equivariant", "non_conflicting", "zero_at_stationary"
+        ),
+        hyper={"reg_eps": (0.0, 1e-4), "preference": uniform_and_not()},
+    ),
+    Method(
+        name="conflictfree",
+        family="gramian",
+        make=mtl.conflictfree,
+        common=lambda num_tasks, norm: num_tasks,
+        hand={
+            "ORTH": (1.5, 1.5),
+            "CONF": (0.353553, 0.853553),
+            "JD": (0.158809, 2.070607, 2.070607),
+        },
+        claims=claims(
+            "permutation_equivariant",
+            "row_scale_invariant_direction",
+            "zero_at_stationary",
+        ),
+        hyper={"preference": uniform_and_not()},
+    ),
+    Method(
+        # From fresh targets, where it is PCGrad.
+        name="gradvac",
+        family="gramian",
+        make=lambda num_tasks, key=0, eps=0.0, **options: mtl.gradvac(
+            num_tasks, key=key, eps=eps, **options
+        ),
+        common=lambda num_tasks, norm: num_tasks,
+        hand={
+            "ORTH": (1, 2),
+            "CONF": (0.5, 1.5),
+            "JD": (0.584795, 3.801170, 3.801170),
+        },
+        draw="order",
+        claims=claims("permutation_equivariant", "zero_at_opposite"),
+        hyper={"beta": (0.0, 0.9), "eps": (0.0, 1e-8)},
+        static={"key": 0, "granularity": "tree"},
+    ),
+    Method(
+        # Two selected: with one, the nearest two of three tasks always tie.
+        name="krum",
+        family="gramian",
+        make=lambda num_tasks: mtl.krum(
+            num_tasks, num_byzantine=0, num_selected=min(2, num_tasks)
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (1, 1, 1)},
+        claims=claims("permutation_equivariant", "simplex"),
+        static={"num_byzantine": 0, "num_selected": 2},
+    ),
 ]

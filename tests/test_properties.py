@@ -222,9 +222,11 @@ def test_exactly_zero_at_stationary_points(method, num_tasks):
         np.testing.assert_array_equal(update, 0)
 
 
-@pytest.mark.parametrize(
-    "name", ["mgda", "pcgrad", "imtl_g", "nash_mtl", "upgrad", "db_mtl"]
-)
+CANCELLING = ["mgda", "pcgrad", "imtl_g", "nash_mtl", "upgrad", "db_mtl"]
+CANCELLING += ["fairgrad", "dualproj", "conflictfree", "gradvac"]
+
+
+@pytest.mark.parametrize("name", CANCELLING)
 @pytest.mark.parametrize("ratio", [1.0, 3.0, 1e6])
 def test_exactly_zero_for_two_opposite_gradients(name, ratio):
     row = random_matrix(1)[0]
@@ -237,11 +239,12 @@ def test_exactly_zero_for_two_opposite_gradients(name, ratio):
 RATIOS = [1, 10, 30, 100, 1e3, 1e6]
 
 
+@pytest.mark.parametrize("name", ["upgrad", "dualproj"])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_upgrad_harms_neither_of_two_tasks_at_any_ratio(ratio):
+def test_neither_of_two_tasks_is_harmed_at_any_ratio(name, ratio):
     for seed in range(20):
         matrix = pair(-0.8, ratio, seed=seed)
-        update = direction("upgrad", matrix)
+        update = direction(name, matrix)
         assert update.any()
         assert np.min(cosines_with(seen(matrix), update)) >= -1e-5
 
@@ -367,15 +370,18 @@ def test_cagrad_with_a_large_radius_goes_the_way_of_mgda(num_tasks):
     assert_same(update, size * shortest, 1e-3)
 
 
+def on_dual_cone(matrix, row):
+    """The nearest vector that conflicts with no task, by quadprog in float64."""
+    identity, zeros = np.eye(matrix.shape[1]), np.zeros(len(matrix))
+    return quadprog.solve_qp(identity, row, matrix.T, zeros)[0]
+
+
 @pytest.mark.parametrize("num_tasks", SIZES)
 def test_upgrad_projects_on_the_dual_cone(num_tasks):
-    """Each task's projection by quadprog in float64, on a well-conditioned problem."""
+    """Task by task, on a well-conditioned problem."""
     matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=4)
     given = seen(matrix)
-    total, zeros = np.zeros(given.shape[1]), np.zeros(num_tasks)
-    identity = np.eye(given.shape[1])
-    for row in given / num_tasks:
-        total += quadprog.solve_qp(identity, row, given.T, zeros)[0]
+    total = sum(on_dual_cone(given, row) for row in given / num_tasks)
     assert_same(direction("upgrad", matrix), total, 1e-4)
 
 
@@ -1221,6 +1227,261 @@ def test_gradnorm_keeps_weights_positive_where_steps_are_too_long():
         _, state = tx.update(stacked, state, losses=jnp.ones(2))
         assert np.all(state.task_weights > 0)
         np.testing.assert_allclose(np.sum(state.task_weights), 2, rtol=1e-6)
+
+
+# From the Gramian: each method against its equations.
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 10.0])
+def test_fairgrad_solves_its_equation(num_tasks, alpha):
+    for seed in range(5):
+        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
+        matrix *= np.logspace(-1, 1, num_tasks)[:, None]
+        update = direction("fairgrad", matrix, alpha=alpha)
+        shares = weights("fairgrad", matrix, alpha=alpha)
+        assert np.all(shares > 0)
+        gains = seen(matrix) @ update
+        np.testing.assert_allclose(shares ** (1 / alpha) * gains, 1, rtol=1e-4)
+
+
+def test_fairgrad_is_nash_mtl_for_alpha_1():
+    for matrix in hostile(3).values():
+        update = direction("fairgrad", matrix, alpha=1.0)
+        assert_same(update, direction("nash_mtl", matrix), 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_tasks", [2, 3, 10])
+def test_fairgrad_goes_from_the_projected_sum_to_mgda(num_tasks, x64):
+    for seed in range(3):
+        matrix = random_matrix(num_tasks, seed=100 * seed + num_tasks)
+        near_sum = direction("fairgrad", matrix, "float64", alpha=1e-2)
+        assert_same(near_sum, on_dual_cone(matrix, matrix.sum(axis=0)), 0.05)
+        near_shortest = direction("fairgrad", matrix, "float64", alpha=300.0)
+        shortest = direction("mgda", matrix, "float64")
+        assert_same(near_shortest, shortest / (shortest @ shortest), 0.02)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.parametrize("spread", [0, 2])
+def test_dualproj_projects_the_mean_on_the_dual_cone(num_tasks, spread):
+    for seed in range(3):
+        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
+        matrix *= np.logspace(-spread, spread, num_tasks)[:, None]
+        given = seen(matrix)
+        wanted = on_dual_cone(given, given.mean(axis=0))
+        assert_same(direction("dualproj", matrix), wanted, 1e-4)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_dualproj_lets_a_task_against_the_mean_gain_nothing(ratio):
+    """The projection of the longer gradient off the shorter one, halved, for two."""
+    first, longer = pair(-0.8, max(ratio, 10), seed=3)
+    update = direction("dualproj", np.stack([first, longer]))
+    wanted = (longer - longer @ first / (first @ first) * first) / 2
+    assert_same(update, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.parametrize("preferred", [False, True])
+def test_conflictfree_has_cosines_in_proportion_to_the_preference(num_tasks, preferred):
+    hyper, preference = {}, np.ones(num_tasks)
+    if preferred:
+        preference = np.linspace(1, 3, num_tasks).astype("float32")
+        hyper = {"preference": preference}
+    for seed in range(5):
+        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
+        matrix *= np.logspace(-6, 6, num_tasks)[:, None]
+        update = direction("conflictfree", matrix, **hyper)
+        cosines = cosines_with(seen(matrix), update) / preference
+        assert np.all(cosines > 0)
+        np.testing.assert_allclose(cosines, cosines.mean(), rtol=1e-4)
+        projections = seen(matrix) @ update / np.linalg.norm(update)
+        np.testing.assert_allclose(np.linalg.norm(update), projections.sum(), rtol=1e-4)
+
+
+def test_conflictfree_of_three_directions_in_a_plane_is_zero_if_they_surround_0():
+    """Else the least-squares direction: no vector has equal cosines."""
+    for degrees, exists in [((0, 100, 200), False), ((0, 30, 90), True)]:
+        angles = np.deg2rad(degrees)
+        matrix = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        update = direction("conflictfree", matrix)
+        axis = np.linalg.pinv(matrix).sum(axis=1)
+        axis /= np.linalg.norm(axis)
+        assert_same(update, exists * (matrix @ axis).sum() * axis, 1e-5)
+
+
+@functools.cache
+def vaccinated(num_tasks, beta):
+    """One update of gradvac from given targets."""
+
+    def step(stacked, phi, order):
+        tx = mtl.gradvac(num_tasks, key=0, beta=beta, eps=0.0)
+        state = tx.init(params_of(stacked))
+        state = state._replace(weighting=state.weighting._replace(phi=phi))
+        return tx.update(stacked, state, order=order)
+
+    return jax.jit(step)
+
+
+def vaccinate(matrix, phi, order, beta=0.5):
+    """Direction [P] and new targets [T, T], both float64."""
+    num_tasks, width = matrix.shape
+    stacked = tree_of(matrix, width=columns(num_tasks))
+    given = jnp.asarray(phi, jnp.float32), jnp.asarray(order, jnp.int32)
+    update, state = vaccinated(num_tasks, beta)(stacked, *given)
+    return flat(update, width), np.asarray(state.weighting.phi, np.float64)
+
+
+def turned(matrix, phi, order, beta=0.5):
+    """GradVac's equations on gradients, in float64."""
+    phi, total = phi.copy(), np.zeros(matrix.shape[1])
+    for i, changed in enumerate(matrix):
+        for j in order[i]:
+            other, target = matrix[j], phi[i, j]
+            size = np.linalg.norm(changed)
+            cosine = changed @ other / size / np.linalg.norm(other)
+            if cosine < target:
+                room, aim = np.sqrt(1 - cosine**2), np.sqrt(1 - target**2)
+                part = (target * room - cosine * aim) / aim
+                changed = changed + size * part / np.linalg.norm(other) * other
+            phi[i, j] = (1 - beta) * target + beta * cosine
+        total += changed
+    return total, phi
+
+
+@pytest.mark.parametrize("num_tasks", SIZES)
+def test_gradvac_turns_gradients_as_its_equations_say(num_tasks):
+    rng = np.random.default_rng(num_tasks)
+    for seed in range(5):
+        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
+        matrix *= np.logspace(-3, 3, num_tasks)[:, None]
+        phi = rng.uniform(-0.6, 0.6, (num_tasks, num_tasks)).astype("float32")
+        order = BY_NAME["gradvac"].extras(num_tasks, None, seed)["order"]
+        update, targets = vaccinate(matrix, phi, order)
+        wanted, moved = turned(seen(matrix), phi.astype("float64"), np.asarray(order))
+        assert_same(update, wanted, 1e-5 * num_tasks)
+        np.testing.assert_allclose(targets, moved, rtol=0, atol=1e-5 * num_tasks)
+
+
+@pytest.mark.parametrize("num_tasks", [1, *SIZES])
+def test_gradvac_without_targets_is_pcgrad(num_tasks):
+    for name, matrix in hostile(num_tasks).items():
+        extras = BY_NAME["pcgrad"].extras(num_tasks, None)
+        wanted, _ = run(BY_NAME["pcgrad"], matrix, extras)
+        update, state = run(BY_NAME["gradvac"], matrix, extras, beta=0.0)
+        np.testing.assert_array_equal(state.weighting.phi, 0, err_msg=name)
+        bound = 1e-5 * lengths(seen(matrix)).max()
+        np.testing.assert_allclose(update, wanted, rtol=0, atol=bound, err_msg=name)
+
+
+def test_gradvac_turns_to_the_target():
+    """Orthogonal gradients and a target of 1/2; the other task is content."""
+    phi = np.array([[0, 0.5], [-0.5, 0]])
+    update, targets = vaccinate(np.eye(2), phi, [[1], [0]])
+    np.testing.assert_allclose(update, [1, 1 + 0.577350], rtol=1e-5)
+    np.testing.assert_allclose(targets, [[0, 0.25], [-0.25, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [1.0, -1.0, 0.999999])
+def test_gradvac_with_extreme_targets_is_finite(target):
+    order = BY_NAME["gradvac"].extras(3, None)["order"]
+    for name, matrix in hostile(3).items():
+        update, targets = vaccinate(matrix, np.full((3, 3), target), order)
+        assert np.all(np.isfinite(update)), name
+        assert np.all(np.abs(targets) <= 1), name
+        most = 3 * 1e7 * lengths(seen(matrix)).max()
+        assert np.all(np.abs(update) <= most), name
+
+
+@pytest.mark.parametrize("target", [-1.0, -0.5, 0.5])
+def test_gradvac_of_opposite_gradients_is_exactly_zero_for_any_target(target):
+    row = random_matrix(1)[0]
+    phi, order = np.full((2, 2), target), [[1], [0]]
+    update, _ = vaccinate(np.stack([row, -3 * row]), phi, order)
+    np.testing.assert_array_equal(update, 0)
+
+
+def test_gradvac_leaves_the_targets_of_a_zero_gradient():
+    matrix, phi = random_matrix(3, seed=1), np.full((3, 3), 0.25)
+    matrix[1] = 0
+    order = [[1, 2], [0, 2], [0, 1]]
+    update, targets = vaccinate(matrix, phi, order)
+    pair_alone, moved = vaccinate(matrix[[0, 2]], phi[:2, :2], [[1], [0]])
+    assert_same(update, pair_alone, 1e-6)
+    np.testing.assert_allclose(targets[np.ix_([0, 2], [0, 2])], moved, atol=1e-6)
+    np.testing.assert_array_equal(targets[1], 0.25)
+    np.testing.assert_array_equal(targets[:, 1], 0.25)
+
+
+def test_gradvac_per_leaf_is_gradvac_on_each_leaf():
+    stacked = tree_of(random_matrix(3, seed=8))
+    params, order = params_of(stacked), BY_NAME["gradvac"].extras(3, None)["order"]
+    tx = mtl.gradvac(3, key=0, granularity="leaf")
+    state = tx.init(params)
+    assert state.weighting.phi.shape == (3, 3, 3)
+    alone, whole = {}, mtl.gradvac(3, key=0)
+    states = {name: whole.init(leaf) for name, leaf in params.items()}
+    for _ in range(2):
+        update, state = tx.update(stacked, state, params, order=order)
+        for name, leaf in stacked.items():
+            alone[name], states[name] = whole.update(leaf, states[name], order=order)
+    np.testing.assert_allclose(flat(update), flat(alone), rtol=1e-5, atol=1e-6)
+    for phi, name in zip(state.weighting.phi, stacked, strict=True):
+        np.testing.assert_allclose(phi, states[name].weighting.phi, atol=1e-6)
+
+
+def krum_weights(matrix, num_byzantine, num_selected=1, active=None):
+    """The definition, loop by loop, in float64."""
+    present = np.arange(len(matrix)) if active is None else np.flatnonzero(active)
+    neighbours = max(len(present) - num_byzantine - 2, 1)
+    scores = []
+    for i in present:
+        apart = [np.sum((matrix[i] - matrix[j]) ** 2) for j in present if j != i]
+        scores.append(np.sum(np.sort(apart)[:neighbours]))
+    best = present[np.argsort(scores, kind="stable")[:num_selected]]
+    chosen = np.zeros(len(matrix))
+    chosen[best] = 1 / max(len(best), 1)
+    return chosen
+
+
+def krum_chooses(matrix, active=None, **options):
+    """Weights [T] of krum."""
+    stacked, tx = tree_of(matrix), mtl.krum(len(matrix), **options)
+    _, state = tx.update(stacked, tx.init(params_of(stacked)), active=active)
+    return np.asarray(mtl.task_weights(state), np.float64)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 6, 10, 50])
+def test_krum_is_the_mean_of_the_lowest_scores(num_tasks):
+    for num_byzantine in {0, 1, num_tasks // 2 - 1} & set(range(num_tasks - 2)):
+        # Of three tasks the nearest two tie exactly, but not in rounding.
+        for num_selected in {2, 3} if num_tasks == 3 else {1, 3}:
+            options = {"num_byzantine": num_byzantine, "num_selected": num_selected}
+            matrix = random_matrix(num_tasks, seed=num_tasks + num_byzantine)
+            wanted = krum_weights(seen(matrix), **options)
+            np.testing.assert_allclose(krum_chooses(matrix, **options), wanted)
+
+
+def test_krum_outvotes_one_that_stands_apart_and_ties_go_to_the_first():
+    matrix = np.array([[0, 0], [0.5, 0], [0, 0.5], [5, 5]])
+    for k in range(4):
+        rolled = np.roll(matrix, k, axis=0)
+        wanted = [0, 0, 0, 0]
+        wanted[0 if k != 1 else 1] = 1
+        np.testing.assert_array_equal(krum_chooses(rolled, num_byzantine=1), wanted)
+
+
+@pytest.mark.parametrize("missing", [1, 3, 4, 5, 6])
+def test_krum_of_the_active_tasks_has_at_least_one_neighbour(missing):
+    matrix = random_matrix(6, seed=2)
+    active = np.arange(6) >= missing
+    options = {"num_byzantine": 2, "num_selected": 2}
+    got = krum_chooses(matrix, jnp.asarray(active), **options)
+    np.testing.assert_allclose(
+        got, krum_weights(seen(matrix), **options, active=active)
+    )
 
 
 # --- Random trees ---------------------------------------------------------------------

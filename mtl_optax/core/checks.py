@@ -5,6 +5,7 @@ costs nothing in the compiled step. Values are checked on Python numbers only, s
 hyper-parameters may be tracers.
 """
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,18 @@ def at_least(name: str, value: Any, minimum: float) -> None:
     """Raises if `value` is a Python number below `minimum`; tracers pass."""
     if isinstance(value, numbers.Real) and not float(value) >= minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value}.")
+
+
+def at_most(name: str, value: Any, maximum: float) -> None:
+    """Raises if `value` is a Python number above `maximum`; tracers pass."""
+    if isinstance(value, numbers.Real) and not float(value) <= maximum:
+        raise ValueError(f"{name} must be at most {maximum}; got {value}.")
+
+
+def positive(name: str, value: Any) -> None:
+    """Raises if `value` is a Python number that is not positive; tracers pass."""
+    if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be positive and finite; got {value}.")
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -26,8 +26,7 @@ def weighting(max_norm: Any = None) -> Weighting:
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        solution = nash_solver.nash_weights(gramian)
-        weights = jnp.where(solvers.in_hull(gramian, active), 0, solution)
+        weights = nash_solver.bargain(gramian, active)
         if max_norm is not None:
             # Summed over unit gradients, so that tiny ones do not underflow.
             cosines, norms = solvers.cosine_matrix(gramian)
