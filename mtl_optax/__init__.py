@@ -12,18 +12,14 @@ from mtl_optax.analysis.conflict import (
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
+from mtl_optax.core.readings import conflicts, task_weights
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_gradients import (
     feature_task_grads,
     lazy_task_grads,
     task_grads,
 )
-from mtl_optax.core.weighting import (
-    Weighting,
-    conflicts,
-    from_weighting,
-    task_weights,
-)
+from mtl_optax.core.weighting import Weighting, from_weighting
 from mtl_optax.from_gradients.db_mtl import db_mtl
 from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
