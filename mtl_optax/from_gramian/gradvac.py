@@ -34,7 +34,7 @@ def weighting(key: Any, beta: Any = 0.5, eps: Any = 1e-8) -> Weighting:
 
     def init(num_tasks: int) -> GradVacState:
         none_met = jnp.zeros((num_tasks, num_tasks), jnp.result_type(float))
-        return GradVacState(first_key, none_met)
+        return GradVacState(jnp.copy(first_key), none_met)
 
     def update(
         gramian: jax.Array,

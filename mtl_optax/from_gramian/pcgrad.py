@@ -49,7 +49,7 @@ def weighting(key: Any, order: str = "random", reduction: str = "sum") -> Weight
             weights /= jnp.maximum(jnp.sum(active), 1).astype(weights.dtype)
         return weights, PCGradState(keep)
 
-    return Weighting(lambda num_tasks: PCGradState(first_key), update)
+    return Weighting(lambda num_tasks: PCGradState(jnp.copy(first_key)), update)
 
 
 @jax.jit
