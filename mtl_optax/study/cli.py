@@ -102,14 +102,16 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _methods(options: argparse.Namespace) -> int:
-    del options
     if missing := _missing():
         return _fail(missing)
     from rich.console import Console
 
-    from mtl_optax.study import catalogue
+    from mtl_optax.study import catalogue, choosing
 
-    catalogue.show(Console())
+    if options.markdown:
+        print(choosing.page(), end="")
+    else:
+        catalogue.show(Console())
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.comparison import mean_and_sd
@@ -143,8 +143,9 @@ def differences(results: Results) -> Figure | None:
             ax.errorbar(
                 mean, row, xerr=bounds, fmt=fmt, color=colour, markersize=5, capsize=2
             )
-        label = f"difference from {results.study.baseline} / {unit}".removesuffix(" / ")
-        ax.set(title=results.tasks[t], xlabel=label)
+        ax.set(title=results.tasks[t])
+    label = f"difference from {results.study.baseline} / {unit}".removesuffix(" / ")
+    figure.supxlabel(label, size="medium")
     return figure
 
 
@@ -159,7 +160,9 @@ def shares(results: Results) -> Figure | None:
     if not known:
         return None
     if len(results.outcomes) > MANY:
-        figure, axes = _panel_a_method(results, known, [f"×{x}" for x in scales])
+        names = [f"×{scale}" for scale in scales]
+        title = f"factor on the loss of {results.tasks[0]}"
+        figure, axes = _panel_a_method(results, known, names, title)
     else:
         figure, axes = _together(
             results,
@@ -176,7 +179,7 @@ def shares(results: Results) -> Figure | None:
         ticks = [1e-4, 1e-2, 0.5, 0.99, 0.9999]
         ax.yaxis.set_major_locator(FixedLocator(ticks))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())
     figure.supylabel(f"share of {results.tasks[0]} / %, logit scale", size="medium")
     return figure
 
@@ -195,10 +198,8 @@ def losses(results: Results) -> Figure:
             method: [curve(method, t, last) for t in range(len(tasks))]
             for method in results.outcomes
         }
-        figure, axes = _panel_a_method(results, own, list(tasks))
-        if last:
-            title = f"with the loss of {tasks[0]} ×{scales[last]}"
-            figure.suptitle(title, size="medium")
+        title = f"with the loss of {tasks[0]} ×{scales[last]}" if last else ""
+        figure, axes = _panel_a_method(results, own, list(tasks), title)
     else:
         panels = {}
         for t, task in enumerate(tasks):
@@ -210,6 +211,7 @@ def losses(results: Results) -> Figure:
         figure, axes = _together(results, panels)
     for ax in axes:
         ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
     figure.supylabel("cross-entropy / nat", size="medium")
     return figure
 
@@ -235,7 +237,7 @@ def _together(
 
 
 def _panel_a_method(
-    results: Results, curves: dict[str, list[NDArray]], names: list[str]
+    results: Results, curves: dict[str, list[NDArray]], names: list[str], title: str
 ) -> tuple[Figure, list[Any]]:
     """Method -> a curve for each name; the baseline's in grey behind."""
     lines = ["solid", (0, (3, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2))]
@@ -251,7 +253,7 @@ def _panel_a_method(
     for name, line in zip(names, lines, strict=False):
         axes[0].plot([], [], color="black", ls=line, label=name)
     if len(names) > 1:
-        figure.legend(loc="outside upper center", ncols=len(names))
+        figure.legend(loc="outside upper center", ncols=len(names), title=title)
     figure.supxlabel("step", size="medium")
     return figure, axes
 
