@@ -299,7 +299,11 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 
 def test_cache_is_configured_by_the_flag(monkeypatch, tmp_path):
-    names = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+    names = (
+        "jax_enable_compilation_cache",
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:

@@ -112,7 +112,10 @@ def test_checkpoints_keep_the_last_one_only(tmp_path):
     for done in (2, 4):
         records = (np.ones((done, 1), np.float32), np.full((done, 1), np.nan))
         store.save("mean", Saved(done, leaves, records, 0.5))
+    half = tmp_path / "checkpoints" / "mean" / "6.orbax-checkpoint-tmp"
+    half.mkdir()  # what a kill leaves
     again = Checkpoints(tmp_path / "checkpoints", {"steps": 6}, resume=True)
+    assert not half.exists()
     saved = again.load("mean")
     assert saved.done == 4
     assert saved.seconds == 0.5

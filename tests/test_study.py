@@ -296,13 +296,13 @@ def test_null_statement():
     same = verdicts.null_statement({"unitary": base, "a": noisy}, tasks)
     assert same == (
         "At equal scales no method differs from unitary by more than 2 sd; the largest "
-        "mean difference is 0.03 points. Of 2 95 % intervals (paired over 3 seeds) 0 "
-        "exclude 0, about 0.1 would by chance."
+        "mean difference is 0.03 points. Intervals of 95 %, paired over 3 seeds, "
+        "exclude 0 in 0 of 2 comparisons; by chance in about 0.1."
     )
     named = verdicts.null_statement({"a": noisy, "b": better, "unitary": base}, tasks)
     assert "b on right (+0.50 ± 0.10 points); no other does." in named
     assert "0.3 of 4" in named
-    assert "1 excludes 0, about 0.2 would by chance" in named
+    assert "exclude 0 in 1 of 4 comparisons; by chance in about 0.2" in named
     for unable in [{"unitary": base}, {"a": base, "b": base}]:
         assert "no statement is possible" in verdicts.null_statement(unable, tasks)
     one_seed = {"unitary": base[:1], "a": noisy[:1]}

@@ -1,7 +1,7 @@
 """The command line: `mtl-optax study`, `methods` and `report`.
 
-Only the standard library is imported up here: heavy imports take seconds, and the user
-should see something before them.
+Only the standard library is imported up here, since heavy imports take seconds and the
+user should see something before them. (JAX comes with the package itself.)
 """
 
 import argparse
@@ -51,7 +51,7 @@ def _study(options: argparse.Namespace) -> int:
             print(f"{name:<9} {line}")
         return 0
     start = time.perf_counter()
-    print(f"mtl-optax study {options.name}: loading JAX ...", flush=True)
+    print(f"mtl-optax study {options.name}: loading ...", flush=True)
     if missing := _missing():
         return _fail(missing)
     from mtl_optax.study.methods import ALL, KNOWN, OPTIMIZERS, SINGLE_TASK
@@ -87,6 +87,11 @@ def _study(options: argparse.Namespace) -> int:
         return _fail(str(refused))
     cache.configure(options.cache)
     console = Console()
+    console.print(
+        f"{len(settings.methods)} methods, {settings.seeds} seeds, {settings.steps} "
+        f"steps; results go to {out}",
+        highlight=False,
+    )
     with screen.progress(console, settings.methods, settings.steps) as tick:
         results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start

@@ -45,13 +45,12 @@ def cells(interval: Interval) -> list[str]:
 
 
 def title(results: Results) -> str:
-    """Of the table of `cells`."""
+    """Over the table of `cells`, and under the figure."""
     metric = results.problem.metrics[0]
     unit = "points" if metric.unit == "%" else metric.unit
     return (
-        f"{100 * CONFIDENCE:g} % interval of the difference from "
-        f"{results.study.baseline}, {metric.name} in {unit}, paired over "
-        f"{results.settings.seeds} seeds"
+        f"Difference from {results.study.baseline}, {metric.name} in {unit}: "
+        f"{100 * CONFIDENCE:g} % intervals, paired over {results.settings.seeds} seeds"
     )
 
 

@@ -50,7 +50,7 @@ def write(folder: Path, results: Results) -> dict[str, str]:
         ),
         "differences": (
             differences,
-            f"{_capital(intervals.title(results))}; dots are means. At loss scale 1.",
+            f"{intervals.title(results)}; dots are means. At loss scale 1.",
         ),
         "shares": (
             shares,
@@ -277,10 +277,6 @@ def _title(results: Results, index: int) -> str:
     if len(results.study.scales) == 1:
         return task
     return f"{task} (loss scaled)" if index == 0 else f"{task} (loss as it is)"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _shares(values: NDArray) -> NDArray:

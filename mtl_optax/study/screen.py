@@ -20,28 +20,34 @@ from mtl_optax.study.runner import WORKERS, Tick
 LAYOUT: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
+ROWS = 12  # of the progress display
+
+
 @contextmanager
 def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tick]:
-    """One bar a method on a terminal, one line an event in a log."""
+    """A bar a method that has begun on a terminal, one line an event in a log."""
     columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        TextColumn("{task.fields[stage]:>10}"),
-        TextColumn("{task.completed:>5.0f}/{task.total:.0f} steps"),
+        TextColumn("{task.description:<15}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[stage]:>9}"),
+        TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        rows = {
-            method: bars.add_task(method, total=steps, stage="waiting", start=False)
-            for method in methods
-        }
+        whole = bars.add_task("all methods", total=len(methods), stage="")
+        waiting: Any = {"total": steps, "stage": "", "start": False, "visible": False}
+        rows = {method: bars.add_task(method, **waiting) for method in methods}
 
         def tick(method: str, stage: str, done: int) -> None:
+            row, finished = rows[method], done == steps
             if stage == "compiling":
-                bars.start_task(rows[method])
-            finished = done == steps
+                bars.start_task(row)
             stage = "done" if finished else stage
-            bars.update(rows[method], completed=done, stage=stage)
+            # So many rows that the last ones would not be seen: those done make room.
+            seen = not finished or len(methods) <= ROWS
+            bars.update(row, completed=done, stage=stage, visible=seen)
+            if finished:
+                bars.advance(whole)
             if not console.is_terminal and (done == 0 or finished):
                 console.print(f"{method}: {stage}")
 
@@ -50,22 +56,23 @@ def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator
 
 def show(console: Console, results: Results) -> None:
     """Scores, intervals, times, verdicts and the statement on all."""
-    console.print(score_table(results))
+    _print(console, score_title(results), score_table(results))
     compared = intervals.against_baseline(results)
     if compared:
-        table = Table(title=intervals.title(results), **LAYOUT)
+        table = Table(**LAYOUT)
         table.add_column("method", no_wrap=True)
         for name in columns(results.study.scales, results.tasks):
             table.add_column(name, justify="right", no_wrap=True)
         for method, interval in compared.items():
             table.add_row(method, *map(Text, intervals.cells(interval)))
-        console.print(table)
+        _print(console, intervals.title(results), table)
     show_times_and_words(console, results)
 
 
 def show_times_and_words(console: Console, results: Results) -> None:
     """What every study shows in the end."""
-    console.print(time_table(results))
+    title = f"Seconds a method; {WORKERS} at a time share the machine"
+    _print(console, title, time_table(results))
     for sentence in results.judgement.sentences.values():
         console.print(Text(sentence))
     console.print(Text(results.judgement.statement))
@@ -79,8 +86,14 @@ SMOKE = (
 )
 
 
-def score_table(results: Results) -> Table:
-    """Mean ± sd over seeds, for each task at each scale."""
+def _print(console: Console, title: str, table: Table) -> None:
+    """The title as wide as the screen: over a narrow table it would be folded."""
+    console.print(Text(title))
+    console.print(table)
+
+
+def score_title(results: Results) -> str:
+    """Of `score_table`."""
     settings, metric = results.settings, results.problem.metrics[0]
     unit = f" in {metric.unit}" if metric.unit else ""
     title = (
@@ -89,7 +102,12 @@ def score_table(results: Results) -> Table:
     )
     if len(results.study.scales) > 1:
         title += f";\n× is the factor on the loss of {results.tasks[0]}"
-    table = Table(title=title, **LAYOUT)
+    return title
+
+
+def score_table(results: Results) -> Table:
+    """Mean ± sd over seeds, for each task at each scale."""
+    table = Table(**LAYOUT)
     table.add_column("method", no_wrap=True)
     for name in columns(results.study.scales, results.tasks):
         table.add_column(name, justify="right", no_wrap=True)
@@ -102,8 +120,7 @@ def score_table(results: Results) -> Table:
 
 def time_table(results: Results) -> Table:
     """Seconds a method took, compilation apart; chosen rates if there was a choice."""
-    title = f"Seconds a method; {WORKERS} at a time share the machine"
-    table = Table(title=title, **LAYOUT)
+    table = Table(**LAYOUT)
     table.add_column("method")
     for name in time_columns(results):
         table.add_column(name, justify="right")

@@ -25,10 +25,10 @@ CAPTION = (
 
 def show(console: Console, results: Results) -> None:
     """End points, seconds and verdict lines."""
-    title = f"End points (mean loss), {results.settings.steps} steps"
+    console.print(f"End points (mean loss) after {results.settings.steps} steps")
     starts = [f"({x:g}, {y:g})" for x, y in _starts(results).round(1)]
     for methods in _columns(list(results.outcomes)):
-        ends = Table(title=title, **screen.LAYOUT)
+        ends = Table(**screen.LAYOUT)
         ends.add_column("start", no_wrap=True)
         for method in methods:
             ends.add_column(method, justify="right", no_wrap=True)

@@ -150,10 +150,9 @@ def null_statement(
     )
     by_chance = (1 - CONFIDENCE) * comparisons
     return (
-        f"{text}; the largest mean difference is {largest:.2f} points. Of "
-        f"{comparisons} {100 * CONFIDENCE:g} % intervals (paired over {seeds} seeds) "
-        f"{excluding} exclude{'s' if excluding == 1 else ''} 0, about {by_chance:.1f} "
-        f"would by chance."
+        f"{text}; the largest mean difference is {largest:.2f} points. Intervals of "
+        f"{100 * CONFIDENCE:g} %, paired over {seeds} seeds, exclude 0 in {excluding} "
+        f"of {comparisons} comparisons; by chance in about {by_chance:.1f}."
     )
 
 
