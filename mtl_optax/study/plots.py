@@ -223,7 +223,9 @@ def _together(
     figure, axes = grid(len(panels), 4.5, 3, columns=2)
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for method, values in curves.items():
-            look: dict[str, Any] = {"lw": 2, "linestyle": style(method).line}
+            line = style(method).line
+            above = 2 if line == "solid" else 3  # dashes show one on the other
+            look: dict[str, Any] = {"lw": 2, "linestyle": line, "zorder": above}
             if method == SINGLE_TASK:  # the reference, broad and behind
                 look = {"lw": 6, "alpha": 0.4, "zorder": 1}
             look["color"] = style(method).colour

@@ -84,6 +84,8 @@ def draw(results: Results) -> Figure:
         ax.plot(*toy.MINIMUM, "*", color="white", mec="black", ms=11, zorder=1)
         ax.set(title=method, xlim=(-11, 11), ylim=(-11, 11))
         ax.grid(False)
+    plot.supxlabel("first parameter", size="medium")
+    plot.supylabel("second parameter", size="medium")
     return plot
 
 
