@@ -6,6 +6,7 @@ start at the same parameters and see the same batches, whatever the method: what
 between them is the method alone.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Lanes, Recipe, Record, programs
 
 CHUNK = 50  # records between two signs of progress, at most
-WORKERS = 2  # methods at a time: one compiles, on one core, while another trains
+# Methods at a time: one compiles, on one core, while another trains.
+WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
 
 Tick = Callable[[str, str, int], None]
 
