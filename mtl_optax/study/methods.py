@@ -1,5 +1,10 @@
-"""The methods that a study can name: those that need no settings of their own."""
+"""The methods that a study can name: a table, in which each is one line.
 
+A method that needs settings of its own is a `partial` with a comment that says why; one
+that takes `key` gets the seed of its run.
+"""
+
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,24 +15,28 @@ from jax.typing import ArrayLike
 
 import mtl_optax as mtl
 
+BASELINE = "unitary"
 SINGLE_TASK = "single_task"
+ALL = "all"  # of the command line: every method
 
-_DETERMINISTIC: dict[str, Callable[[int], optax.GradientTransformation]] = {
+TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "unitary": mtl.unitary,
     "mean": mtl.mean,
     "uw": mtl.uw,
     "mgda": mtl.mgda,
     "cagrad": mtl.cagrad,
+    "pcgrad": mtl.pcgrad,
     "imtl_g": mtl.imtl_g,
     "nash_mtl": mtl.nash_mtl,
     "upgrad": mtl.upgrad,
     "aligned_mtl": mtl.aligned_mtl,
-}
-_RANDOM: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "pcgrad": mtl.pcgrad,
     "graddrop": mtl.graddrop,
 }
-KNOWN = (*_DETERMINISTIC, *_RANDOM, SINGLE_TASK)
+KNOWN = (*TABLE, SINGLE_TASK)
+# Public methods that the table leaves out, each with the reason.
+LEFT_OUT = {
+    "constant": "its weights are the user's choice; single_task is made of it",
+}
 
 
 class Optimizer(NamedTuple):
@@ -40,6 +49,11 @@ class Optimizer(NamedTuple):
 OPTIMIZERS = {
     "adam": Optimizer(optax.adam, 3e-3),
     "sgd": Optimizer(partial(optax.sgd, momentum=0.9), 3e-2),
+}
+# (learning rate, steps) -> what an optimiser takes
+SCHEDULES: dict[str, Callable[[ArrayLike, int], Any]] = {
+    "cosine": optax.cosine_decay_schedule,
+    "constant": lambda learning_rate, steps: learning_rate,
 }
 
 
@@ -64,8 +78,7 @@ def aggregator(
         # "weights": the head of a task that is not trained stays as it was.
         rule = mtl.constant(num_tasks, weights=own_task)
         return mtl.on_shared(rule, shared, rest="weights")
-    if name in _RANDOM:
-        rule = _RANDOM[name](num_tasks, key=jax.random.key(seed))
-    else:
-        rule = _DETERMINISTIC[name](num_tasks)
-    return mtl.on_shared(rule, shared)
+    method = TABLE[name]
+    if "key" in inspect.signature(method).parameters:
+        method = partial(method, key=jax.random.key(seed))
+    return mtl.on_shared(method(num_tasks), shared)
