@@ -361,6 +361,23 @@ def test_diverged_runs_are_named(results):
     assert text == " 1 of its 4 runs diverged."
 
 
+def test_the_rate_can_be_chosen_on_seeds_that_are_not_reported():
+    """The runs reported are those without further seeds; these decide on the rate."""
+    rates = (1e-4, 1e-2)
+    settings = TINY._replace(steps=4, learning_rates=rates)
+    plain = compare.run(studies.NULL, settings).outcomes
+    tuned = compare.run(studies.NULL, settings._replace(tuning_seeds=2)).outcomes
+    both = compare.run(studies.NULL, settings._replace(seeds=4)).outcomes
+    for name, outcome in tuned.items():
+        every, ours = both[name].metrics["val"]["accuracy"], plain[name].metrics
+        np.testing.assert_array_equal(outcome.chosen, compare.choose(every[:, :, 2:]))
+        for split, named in outcome.metrics.items():
+            np.testing.assert_array_equal(named["accuracy"], ours[split]["accuracy"])
+        wanted = named["accuracy"][outcome.chosen[0], 0]
+        np.testing.assert_array_equal(outcome.score[0], wanted)
+        assert outcome.losses.shape == plain[name].losses.shape
+
+
 def test_a_diverged_rate_is_not_chosen_and_losses_are_better_when_low():
     validation = np.array([np.nan, 3.0, 1.0, 2.0]).reshape(4, 1, 1, 1)
     np.testing.assert_array_equal(compare.choose(validation), [1])
@@ -465,7 +482,7 @@ def test_report(results, tmp_path, seeds):
 def test_other_studies_report_every_rate(name, tmp_path):
     study = studies.STUDIES[name]
     rates = (1e-9, 1e-2)
-    settings = compare.Settings(TINY.methods, 2, 4, rates, "sgd", quick=True)
+    settings = TINY._replace(steps=4, learning_rates=rates, optimizer="sgd", quick=True)
     results = compare.run(study, settings)
     for outcome in results.outcomes.values():
         at = outcome.chosen[0]

@@ -49,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
         "toy 0.001)",
     )
     study.add_argument(
+        "--tuning-seeds",
+        type=_count,
+        metavar="N",
+        help="choose the rate on N further seeds, not on those that are reported",
+    )
+    study.add_argument(
         "--optimizer", choices=["adam", "sgd"], help="sgd has momentum 0.9 (adam)"
     )
     study.add_argument(

@@ -72,6 +72,7 @@ def _study(options: argparse.Namespace) -> int:
     chosen = {
         "methods": methods,
         "seeds": options.seeds,
+        "tuning_seeds": options.tuning_seeds,
         "steps": options.steps,
         "learning_rates": rates,
         "optimizer": options.optimizer,

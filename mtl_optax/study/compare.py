@@ -2,7 +2,8 @@
 
 A study is a value: a problem, loss scales, settings, and a judge that turns scores into
 words. Learning rates, scales and seeds are lanes of one program a method. The rate is
-chosen on validation data, for each method and scale; test data choose nothing.
+chosen on validation data, for each method and scale, with the seeds that are reported
+or with others (`tuning_seeds`); test data choose nothing.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
 
     methods: tuple[str, ...]
     seeds: int = 5
+    tuning_seeds: int = 0  # further seeds, on which the rate is chosen; 0: on the same
     steps: int = 1000
     learning_rates: tuple[float, ...] = (OPTIMIZERS["adam"].learning_rate,)
     optimizer: str = "adam"
@@ -128,7 +130,7 @@ def lanes(
         for owner in owners
         for rate in settings.learning_rates
         for scale in scales
-        for seed in range(settings.seeds)
+        for seed in range(settings.seeds + settings.tuning_seeds)
     ]
     owner, rate, scale, seed = map(np.asarray, zip(*grid, strict=True))
     loss_scales = np.ones((len(grid), num_tasks))
@@ -157,8 +159,9 @@ def _divergence(outcome: Outcome) -> str:
 def _outcome(
     study: Study, problem: Problem, settings: Settings, method: str, run: runner.Run
 ) -> Outcome:
-    num_tasks = len(problem.tasks)
-    lanes_shape = len(settings.learning_rates), len(study.scales), settings.seeds
+    num_tasks, seeds = len(problem.tasks), settings.seeds
+    every_seed = seeds + settings.tuning_seeds
+    lanes_shape = len(settings.learning_rates), len(study.scales), every_seed
 
     def arrange(values: NDArray) -> NDArray:
         """`[..., L, T]` as `[..., rates, scales, seeds, T]`."""
@@ -175,13 +178,24 @@ def _outcome(
         for split, named in run.metrics.items()
     }
     main = problem.metrics[0]
-    chosen = choose(metrics[problem.chosen_on][main.name], main.higher_is_better)
+    tuned = metrics[problem.chosen_on][main.name]
+    if settings.tuning_seeds:
+        tuned = tuned[:, :, seeds:]
+    chosen = choose(tuned, main.higher_is_better)
+    metrics = {
+        split: {name: values[:, :, :seeds] for name, values in named.items()}
+        for split, named in metrics.items()
+    }
 
     def at_chosen(values: NDArray, rates_axis: int) -> NDArray:
-        """Without the axis of rates, which that of scales follows."""
+        """The seeds reported, without the axis of rates, which that of scales follows.
+
+        That of seeds stands behind both.
+        """
         values = np.moveaxis(values, (rates_axis, rates_axis + 1), (0, 1))
         picked = np.stack([values[rate, s] for s, rate in enumerate(chosen)])
-        return np.moveaxis(picked, 0, rates_axis)
+        picked = np.moveaxis(picked, 0, rates_axis)
+        return np.take(picked, range(seeds), axis=rates_axis + 1)
 
     record = run.record
     losses = at_chosen(arrange(record.losses), 1)

@@ -22,15 +22,42 @@ ALL = "all"  # of the command line: every method
 TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "unitary": mtl.unitary,
     "mean": mtl.mean,
+    "rlw": mtl.rlw,
     "uw": mtl.uw,
+    "imtl_l": mtl.imtl_l,
+    "dwa": mtl.dwa,
+    "gls": mtl.gls,
+    "scale_invariant": mtl.scale_invariant,
+    "stch": mtl.stch,
+    "tchebycheff": mtl.tchebycheff,
+    "pbi": mtl.pbi,
+    "cosmos": mtl.cosmos,
+    "famo": mtl.famo,
     "mgda": mtl.mgda,
     "cagrad": mtl.cagrad,
     "pcgrad": mtl.pcgrad,
+    "gradvac": mtl.gradvac,
     "imtl_g": mtl.imtl_g,
     "nash_mtl": mtl.nash_mtl,
+    "fairgrad": mtl.fairgrad,
     "upgrad": mtl.upgrad,
+    "dualproj": mtl.dualproj,
+    "conflictfree": mtl.conflictfree,
     "aligned_mtl": mtl.aligned_mtl,
+    "gradnorm": mtl.gradnorm,
+    "sdmgrad": mtl.sdmgrad,
+    "modo": mtl.modo,
+    "pcd": mtl.pcd,
+    # Few tasks leave room for no Byzantine one: the row nearest to the others.
+    "krum": partial(mtl.krum, num_byzantine=0),
     "graddrop": mtl.graddrop,
+    # As many as can be spared, which of two is none, so that it is the mean.
+    "trimmed_mean": lambda num_tasks: mtl.trimmed_mean(
+        num_tasks, trim_number=(num_tasks - 1) // 2
+    ),
+    "excess_mtl": mtl.excess_mtl,
+    "db_mtl": mtl.db_mtl,
+    "moco": mtl.moco,
 }
 KNOWN = (*TABLE, SINGLE_TASK)
 # Public methods that the table leaves out, each with the reason.

@@ -68,6 +68,7 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
         "command": command,
         "methods": settings.methods,
         "seeds": list(range(settings.seeds)),
+        "tuning_seeds": settings.tuning_seeds,
         "steps": settings.steps,
         "optimizer": settings.optimizer,
         "learning_rates": settings.learning_rates,
@@ -154,9 +155,11 @@ def _rates(results: Results) -> str:
     if len(settings.learning_rates) == 1:
         return f"{text}{rates}{falls}."
     where = {"val": "validation"}.get(problem.chosen_on, problem.chosen_on)
+    first, number = settings.seeds, settings.tuning_seeds
+    whose = f"seeds {first} to {first + number - 1}" if number else "seeds"
     return (
         f"{text}one of {rates}{falls}: for each method and scale the one with the best "
-        f"{where} {problem.metrics[0].name}, mean over seeds and tasks; see "
+        f"{where} {problem.metrics[0].name}, mean over {whose} and tasks; see "
         f"the table below. All are in metrics.csv."
     )
 
