@@ -5,6 +5,9 @@ each method to the equations that define it. Everything is measured in float64 f
 what a float32 user gets.
 """
 
+import inspect
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +134,45 @@ def test_update_harms_no_task(method, num_tasks):
         # More tasks than dimensions surround 0, where the only such update is zero.
         solvable = num_tasks < WIDTH and name in ("random", "row_scales", "tiny")
         assert update.any() or not solvable, name
+
+
+LOSS_SCALES = np.array([4.0, 32.0, 0.125])
+
+
+def promised(method):
+    """What the docstring says not to depend on the scale of any loss, or "none"."""
+    text = inspect.getdoc(method.factory).split("Invariances: ")[1].split("\n\n")[0]
+    text = " ".join(text.split())
+    said = re.match(r"the (\w+) do(?:es)? not depend on the scale of any loss", text)
+    assert said or text.startswith("none"), text
+    return said[1] if said else "none"
+
+
+def after_some_steps(method, scales):
+    """The third update, and its weights, with every loss multiplied."""
+    tx = method.make(3)
+    params = params_of(tree_of(random_matrix(3), width=WIDTH))
+    state = tx.init(params)
+    for seed in range(3):
+        stacked = tree_of(scales[:, None] * random_matrix(3, seed=seed), width=WIDTH)
+        extras = method.extras(3, params, seed)
+        if method.losses:
+            extras["losses"] = scales * extras["losses"]
+        update, state = tx.update(stacked, state, params, **extras)
+    return flat(update), getattr(state, "task_weights", None)
+
+
+@EACH
+def test_loss_scales_matter_as_the_docstring_says(method):
+    with precision("float64"):
+        plain, weights = after_some_steps(method, np.ones(3))
+        update, scaled = after_some_steps(method, LOSS_SCALES)
+    said = promised(method)
+    cosine = update @ plain / np.linalg.norm(update) / np.linalg.norm(plain)
+    assert (cosine > 1 - 1e-7) == (said in ("update", "direction"))
+    assert np.allclose(update, plain, rtol=1e-5) == (said == "update")
+    if said == "weights":
+        np.testing.assert_allclose(scaled, weights, rtol=1e-5)
 
 
 @claiming("row_scale_invariant_direction")

@@ -60,6 +60,9 @@ def db_mtl(
 
     Cost: T backward passes, T copies of the gradient, and T more of state.
 
+    Invariances: the update does not depend on the scale of any loss, for norms far
+    above `eps` and losses far above 1e-8.
+
     Guarantee: all tasks pull equally hard, whatever the scale of each loss (up to eps)
     and of its gradient. None on conflicts; gradients that cancel give exactly zero.
 

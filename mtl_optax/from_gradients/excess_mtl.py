@@ -65,6 +65,9 @@ def excess_mtl(
 
     Cost: T backward passes, T copies of the gradient, and T more of state.
 
+    Invariances: the weights do not depend on the scale of any loss (in the simplex form
+    only after a warm-up), the update does.
+
     Guarantee: none on conflicts. Weights follow each task's risk relative to its own
     baseline, so that they do not depend on the loss's scale (d does), nor, as far as
     the estimate holds, on a part of the loss that no parameters could take away.

@@ -73,6 +73,9 @@ def graddrop(
     random numbers as parameters, which dominate the time. On features: T backward
     passes of the heads, one of the trunk, as many random numbers as entries of z.
 
+    Invariances: none to loss scales: the larger a gradient the larger its share of the
+    odds.
+
     Guarantee: none on conflicts: in each coordinate one sign survives, chosen at random
     with the odds of its share.
 

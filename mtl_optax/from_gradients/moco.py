@@ -73,6 +73,9 @@ def moco(
 
     Cost: T backward passes, T copies of the gradient, T more of state, and a Gramian.
 
+    Invariances: none, not even to a factor common to all losses: `gamma` has the unit
+    of an inverse squared gradient norm. ("softmax" replaces norms by losses.)
+
     Guarantee: with steps that fall fast enough the expected direction tends to that of
     MGDA on the gradients without noise, which the weights of noisy ones miss. A single
     update may harm a task; where the weights cancel the tracks it is exactly zero.

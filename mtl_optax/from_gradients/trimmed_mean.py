@@ -46,6 +46,8 @@ def trimmed_mean(
 
     Cost: T backward passes, T copies of the gradient and their sorted copy; no state.
 
+    Invariances: none to loss scales: raw gradients are ordered.
+
     Guarantee: in each coordinate within the range of the other tasks, whatever up to k
     of them hold, NaN and infinities included. None on conflicts.
 

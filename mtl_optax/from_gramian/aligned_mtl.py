@@ -86,6 +86,9 @@ def aligned_mtl(
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem by
     Jacobi rotations, some 5 T steps on T x T matrices.
 
+    Invariances: none to loss scales: gradients are made orthogonal with as little
+    change as possible, which leaves most to the longest.
+
     Guarantee: none on conflicts. The gradients that it sums are orthogonal and of equal
     length, so no direction dominates.
 

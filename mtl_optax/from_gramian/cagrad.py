@@ -68,6 +68,8 @@ def cagrad(
 
     Cost: T backward passes; no state of its own; a few T x T factorisations.
 
+    Invariances: none to loss scales: the ball is one around the mean gradient.
+
     Guarantee: for c < 1 fixed points are stationary points of the mean loss; the worst
     task improves as fast as any step in the ball allows, which may still be a loss.
 

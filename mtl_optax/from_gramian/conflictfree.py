@@ -77,6 +77,8 @@ def conflictfree(
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem and one
     quadratic program of size T.
 
+    Invariances: the direction does not depend on the scale of any loss.
+
     Guarantee: descends every task, at cosines proportional to p, and a direction that
     does not depend on the scale of any loss, where the gradients are linearly
     independent.

@@ -60,6 +60,9 @@ def dualproj(
     Cost: T backward passes; no state of its own; one quadratic program of size T, a
     T-th of UPGrad's.
 
+    Invariances: none to loss scales: the cone does not depend on them, but the mean
+    that is projected on it does.
+
     Guarantee: never conflicts with any task, at any ratio of gradient norms: cosines
     are at least -1e-5 in float32.
 

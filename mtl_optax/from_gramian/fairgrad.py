@@ -53,6 +53,9 @@ def fairgrad(
 
     Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
 
+    Invariances: none to loss scales, but for alpha = 1, where the update does not
+    depend on them.
+
     Guarantee: descends every task, unless the point is Pareto stationary; there d is
     zero.
 

@@ -144,6 +144,9 @@ def gradnorm(
     Cost: T backward passes (with `leaves` and lazy gradients, T down to these leaves
     and a full one); state of T numbers beside those of the optimiser.
 
+    Invariances: none to loss scales at once; the weights take them out in time, on the
+    leaves on which norms are measured.
+
     Guarantee: none on conflicts. With constant losses and a small enough step w tends
     to weighted norms in the ratio of r^alpha, within one step's length.
 

@@ -164,6 +164,9 @@ def gradvac(
     Cost: T backward passes; state of T x T targets (for each leaf with "leaf") and a
     key; T(T-1) steps on T numbers.
 
+    Invariances: none to loss scales: angles do not depend on them, but the gradients
+    are summed as they are. Draws decide on the order of the tasks.
+
     Guarantee: none on conflicts.
 
     When not to use it: where cosines fall suddenly from near 1: a target of cosine c

@@ -70,6 +70,9 @@ def krum(
 
     Cost: T backward passes; no state of its own; T sorts of T numbers.
 
+    Invariances: none to loss scales: distances between raw gradients decide. Ties go to
+    the task with the lowest index.
+
     Guarantee: none on conflicts. With 2 f + 2 < T and the others independent draws of
     one distribution, a single selected gradient still points along their mean.
 

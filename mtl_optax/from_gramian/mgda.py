@@ -75,6 +75,10 @@ def mgda(
     Cost: T backward passes; no state of its own; the exact solver needs a few T x T
     factorisations.
 
+    Invariances: none to loss scales: the shorter a gradient the larger its weight. With
+    `apply_to="normalized"` the update does not depend on them, for any normalisation
+    but "none".
+
     Guarantee: descends every task, by at least the squared norm of d, unless the point
     is Pareto stationary; there d is zero.
 

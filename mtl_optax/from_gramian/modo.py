@@ -77,6 +77,9 @@ def modo(
     Cost: T backward passes; state of T numbers. With `cross_gramian` no Gramian is
     formed, and lazy gradients need one pass (beside the 2T behind J1 J2').
 
+    Invariances: none, not even to a factor common to all losses: `gamma` has the unit
+    of an inverse squared gradient norm.
+
     Guarantee: none for a single step; over many small ones, with independent batches,
     the weights approach the min-norm point of the expected gradients.
 

@@ -63,6 +63,8 @@ def nash_mtl(
 
     Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
 
+    Invariances: the update does not depend on the scale of any loss.
+
     Guarantee: descends every task, and does not depend on the scale of any loss, unless
     the point is Pareto stationary; there d is zero.
 

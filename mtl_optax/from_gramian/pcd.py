@@ -142,6 +142,9 @@ def pcd(
 
     Cost: T backward passes; state of 2 numbers a task; one T x T quadratic program.
 
+    Invariances: the direction does not depend on the scale of any loss. The first task
+    is the primary one, so the order of the tasks matters.
+
     Guarantee: descends every secondary task by its tau, if any vector does, and stays
     as near to the primary gradient as that allows. It may then ascend the primary task:
     exactly opposite gradients give, with tau above 0, the secondary direction.

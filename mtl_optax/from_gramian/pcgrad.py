@@ -105,6 +105,9 @@ def pcgrad(
 
     Cost: T backward passes; one key of state; T(T-1) steps on T numbers.
 
+    Invariances: none to loss scales: what is projected off does not depend on them, but
+    the gradients are summed as they are. Draws decide on the order of the tasks.
+
     Guarantee: conflicts with no task if there are two; none for more.
 
     When not to use it: with three or more tasks the result may still conflict with

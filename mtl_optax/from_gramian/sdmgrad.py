@@ -136,6 +136,9 @@ def sdmgrad(
     With `cross_gramian` no Gramian is formed, and lazy gradients need one pass (beside
     the 2T behind J1 J2').
 
+    Invariances: none to loss scales, but a factor common to all losses leaves the
+    weights.
+
     Guarantee: none for a single call; at a small enough learning rate, with enough
     steps, the shortest vector :math:`J^\top (w + \lambda p)` there is.
 

@@ -63,6 +63,8 @@ def cosmos(
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales: the cosine is one between raw losses.
+
     Guarantee: the gradient of the scalar. Weights of tasks that are ahead of the
     preference may be negative: their losses are driven up.
 

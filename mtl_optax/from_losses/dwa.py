@@ -137,6 +137,8 @@ def dwa(
     Cost: one backward pass with lazy gradients; state of 4 numbers a task, with
       "sliding" 2 windows.
 
+    Invariances: the weights do not depend on the scale of any loss, the update does.
+
     Guarantee: none on conflicts. It does not depend on the scale of any loss.
 
     When not to use it: with the default `window=1` unless a step sees all data: single

@@ -121,6 +121,9 @@ def famo(
     Cost: one backward pass with lazy gradients; state of 6 numbers a task with Adam.
       `previous_losses=` needs one forward pass more.
 
+    Invariances: the direction does not depend on the scale of any loss (with
+    `min_losses` scaled alike, and losses far above 1e-8).
+
     Guarantee: none on conflicts; logits rest where the log losses of all tasks fall
     equally fast.
 

@@ -48,6 +48,8 @@ def gls(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: the direction does not depend on the scale of any loss.
+
     Guarantee: the gradient of M, so descent for M, whatever becomes of single tasks.
 
     When not to use it: with losses that are zero or negative: they count as 1e-19 (and

@@ -70,6 +70,9 @@ def imtl_l(
 
     Cost: one backward pass with lazy gradients; state of 4 numbers a task with Adam.
 
+    Invariances: none to loss scales at once; with losses that are constant or change
+    slowly s takes them out in time.
+
     Guarantee: none on conflicts. With constant losses the weights tend to 1 / L_t,
     which takes out the scale of each loss.
 

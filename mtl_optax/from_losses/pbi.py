@@ -68,6 +68,8 @@ def pbi(
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales: the preference is a direction between raw losses.
+
     Guarantee: the gradient of the scalar. Weights of tasks that are ahead of the
     preference may be negative: their losses are driven up.
 

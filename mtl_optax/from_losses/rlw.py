@@ -123,6 +123,8 @@ def rlw(
     Cost: one backward pass with lazy gradients; one key of state, and 2 numbers a task
       with "random_normal".
 
+    Invariances: none to loss scales: a loss multiplied by s pulls s times as hard.
+
     Guarantee: the expected weights are 1/T, so on average the gradient of the mean
     loss ("random_normal" favours tasks at random); none on conflicts.
 

@@ -39,6 +39,8 @@ def scale_invariant(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: the update does not depend on the scale of any loss.
+
     Guarantee: the same update whatever positive constants the losses are multiplied
     with, under any optimiser after it.
 

@@ -83,6 +83,9 @@ def stch(
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales; with `nadir`, measured on the same losses, the
+    update does not depend on them.
+
     Guarantee: the gradient of the smooth maximum; for small mu every Pareto point, on
     a concave front too, is the minimum for some preference.
 

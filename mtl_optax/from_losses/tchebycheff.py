@@ -54,6 +54,8 @@ def tchebycheff(
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales, unless `preference` is chosen as their inverse.
+
     Guarantee: a subgradient of the maximum; every Pareto point, on a concave front too,
     is a minimum for some preference.
 
