@@ -1,4 +1,4 @@
-r"""ExcessMTL: robust weights from estimated excess risks (He et al. 2024, Algorithm 1).
+r"""ExcessMTL: robust weights from estimated excess risks (He et al. 2024, eq. 6, 7, 9).
 
 `normalize="sum"` is the authors' code and LibMTL's: weights sum to T, and the first
 call of a task only takes its baseline. `normalize="simplex"` is TorchJD's: weights sum

@@ -2,9 +2,9 @@
 
 The paper applies it to the gradients of a shared representation, and lets each task
 leak: `at="features"`, as in LibMTL. By default it acts on parameter gradients, the form
-that TorchJD and the CAGrad code use. Sum over tasks as in the paper; those codes return
-the mean, or rescale to the plain sum's norm (lingvo). No constant is added to the
-denominator of the purity, which is 1/2 where that is 0.
+that TorchJD and the CAGrad code use. Sum over tasks as in TorchJD; the CAGrad code
+returns the mean, that of Kurin et al. rescales to the plain sum's norm. No constant is
+added to the denominator of the purity, which is 1/2 where that is 0.
 """
 
 from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
 r"""MoCo: multi-objective descent with gradient correction (Fernando et al. 2023).
 
-Algorithm 1. `projection="simplex"` is the authors' code, and its defaults ours;
+`projection="simplex"` is the authors' code, and its defaults ours;
 `projection="softmax"` is LibMTL's, which first brings each gradient to the length of
 its loss (its defaults: `beta=0.5, beta_sigma=0.5, gamma=0.1, gamma_sigma=0.5, rho=0`).
 There a negative loss turns its gradient around; here it counts by its size.

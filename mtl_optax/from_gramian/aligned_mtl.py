@@ -1,9 +1,9 @@
-"""Aligned-MTL: aligning the principal components of the gradients (Senushkin 2023).
+"""Aligned-MTL: aligned principal components of the gradients (Senushkin et al. 2023).
 
 The authors sum the aligned gradients; here, as in TorchJD, `preference` 1/T gives their
-mean. Their published rule scales by the smallest eigenvalue ("min"); "rmse", the mean
-eigenvalue, and "median", the lower middle one, are the variants in circulation. They
-use a general eigenvalue routine; ours finds small eigenvalues beside large ones.
+mean. Their code scales by the smallest eigenvalue ("min") unless told otherwise; its
+other modes are "rmse", the mean eigenvalue, and "median", the lower middle one. It uses
+a general eigenvalue routine; ours finds small eigenvalues beside large ones.
 """
 
 from typing import Any

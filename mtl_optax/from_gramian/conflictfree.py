@@ -1,9 +1,10 @@
 """ConFIG: the conflict-free direction of equal cosines (Liu, Chu and Thuerey 2024).
 
-The authors multiply by the pseudo-inverse of the stacked unit gradients; here it is
-that of their cosine matrix, by eigenvalues with a relative cut-off. Where 0 lies in the
-hull of the gradients no direction is free of conflicts: theirs is then the
-least-squares one, which harms some task; ours is exact zero.
+Equation 2 has the pseudo-inverse of the stacked unit gradients, for which the authors'
+code by default solves least squares; here it is that of their cosine matrix, by
+eigenvalues with a relative cut-off. Where 0 lies in the hull of the gradients no
+direction is free of conflicts: theirs is then the least-squares one, which harms some
+task; ours is exact zero.
 """
 
 from typing import Any

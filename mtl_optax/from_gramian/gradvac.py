@@ -1,9 +1,9 @@
-"""GradVac: gradient vaccine, PCGrad with cosines to aim at (Wang et al. 2021, Alg. 1).
+"""GradVac: gradient vaccine, PCGrad with cosines to aim at (Wang et al. 2021).
 
 Targets start at 0, where it is PCGrad, and every visited pair moves its own, changed or
 not, as LibMTL in git and TorchJD do; LibMTL 1.1.5 moves those of changed pairs only.
-`beta=0.5` and `eps=1e-8`, which the paper does not have, are theirs; that the paper's
-beta is 0.01 is INFERRED. Works on coefficients of the Gramian, never on gradients.
+`beta=0.5` and `eps=1e-8` are theirs; that the paper has beta 0.01 and no eps is
+INFERRED. Works on coefficients of the Gramian, never on gradients.
 """
 
 from typing import Any, NamedTuple
@@ -147,7 +147,7 @@ def gradvac(
       beta: rate of the averages, from 0 to 1. 0, with `eps=0`, is PCGrad.
       eps: added to the product of norms in the cosine and to the divisor above, as
         TorchJD and LibMTL do, so that gradients shorter than 1e-4 are turned too
-        little; 0 is the paper's rule, at any length.
+        little; 0 is the rule above, at any length.
       granularity: "tree" compares whole gradients; "leaf" treats each parameter array
         on its own, with targets of its own and the same orders.
 

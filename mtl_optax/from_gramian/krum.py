@@ -1,4 +1,4 @@
-"""Krum: the gradients nearest to their neighbours (Blanchard et al. 2017, section 4).
+"""Krum: the gradients nearest to their neighbours (Blanchard et al. 2017).
 
 Made for workers of which some send arbitrary vectors. Scores are sums of squared
 distances, as in the paper; TorchJD sums the distances, which may select others.
@@ -74,7 +74,8 @@ def krum(
     the task with the lowest index.
 
     Guarantee: none on conflicts. With 2 f + 2 < T and the others independent draws of
-    one distribution, a single selected gradient still points along their mean.
+    one distribution, whose spread is small beside its mean, a single selected gradient
+    still points along that mean in expectation.
 
     When not to use it: for tasks that truly differ: one whose gradient stands apart is
     never trained, and no other counts than the m selected. Distances come from the

@@ -1,9 +1,10 @@
 """MGDA: the shortest vector in the convex hull of the task gradients.
 
-Desideri 2012; Sener and Koltun 2018 for deep networks and for the normalisations. The
-authors' code stops an iterative solver early and returns 0.999 and 0.001 at corners of
-the simplex; here the minimum is exact. They apply the weights to the raw losses after
-normalising (`apply_to="raw"`), LibMTL to the normalised gradients ("normalized").
+Desideri 2012; Sener and Koltun 2018 for deep networks, and their code for the
+normalisations. It stops an iterative solver early and returns 0.999 and 0.001 at
+corners of the simplex; here the minimum is exact. It applies the weights to the raw
+losses after normalising (`apply_to="raw"`), LibMTL to the normalised gradients
+("normalized").
 """
 
 import jax

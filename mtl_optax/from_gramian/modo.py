@@ -1,9 +1,9 @@
-r"""MoDo: multi-objective gradients from double sampling (Chen et al. 2023, Alg. 1).
+r"""MoDo: multi-objective gradients from double sampling (Chen et al. 2023).
 
 One projected gradient step a call on the weights of the min-norm point, whose gradient
 :math:`J J^\top \lambda` two independent batches estimate without bias. The form here
-takes the direction from a third batch, as the paper does; the authors' code sums the
-first two. TorchJD takes steps of 0.1, LibMTL and we of 0.001.
+takes the direction from a third batch, as LibMTL does; the authors' code sums the first
+two, and TorchJD shows both ways. TorchJD takes steps of 0.1, LibMTL and we of 0.001.
 """
 
 from typing import Any, NamedTuple

@@ -1,9 +1,9 @@
 """Nash-MTL: the Nash bargaining solution between tasks (Navon et al. 2022).
 
-The authors linearise a concave term and call a cone solver on the host, 20 times, warm
-started; the system is also the optimum of a strictly convex function, which Newton's
-method finds on the device without state. They clip the result to norm 1 by default
-(`max_norm=1`); the unclipped norm is always sqrt(T).
+The authors linearise a concave term and call a cone solver on the host, up to 20 times,
+warm started; the system is also the optimum of a strictly convex function, which
+Newton's method finds on the device without state. They clip the result to norm 1 by
+default (`max_norm=1`); the unclipped norm is always sqrt(T).
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-r"""SDMGrad: stochastic direction-oriented MGDA (Xiao et al. 2023, Algorithm 1).
+r"""SDMGrad: stochastic direction-oriented MGDA (Xiao et al. 2023).
 
 As MoDo, but the weights take several steps a call on the objective of MGDA pulled
 towards a preference. As in the authors' code the products are divided by the squared

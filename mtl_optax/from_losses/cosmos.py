@@ -1,4 +1,4 @@
-"""COSMOS: weighted sum of losses that rewards a preferred ratio (Ruchte et al. 2021).
+"""COSMOS: a weighted sum that rewards a preferred ratio (Ruchte and Grabocka 2021).
 
 The paper also feeds the preference to the network, and draws it anew for every batch,
 so that one network learns the whole front; that is the model's part (a preference may

@@ -1,8 +1,8 @@
 r"""IMTL-L: learned scales that make all scaled losses equal (Liu et al. 2021).
 
 Follows the loss half of IMTL, :math:`e^s L - s`. LibMTL always couples it with IMTL-G;
-here the two are apart, as in TorchJD. The authors train s with the network's optimiser;
-here it has one of its own, because an aggregator cannot reach the network's.
+here the two are apart, as in TorchJD. Both train s with the network's optimiser; here
+it has one of its own, because an aggregator cannot reach the network's.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""PBI: penalty-based boundary intersection (Zhang and Li 2007, section III.C).
+"""PBI: penalty-based boundary intersection (Zhang and Li 2007, section II.C).
 
 TorchJD requires a preference, and adds 1e-12 under the root to have a gradient where
 the losses lie on the preferred direction; here the penalty's gradient is exactly zero

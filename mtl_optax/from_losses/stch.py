@@ -1,4 +1,4 @@
-r"""STCH: smooth Tchebycheff scalarisation (Lin et al. 2024, equation 6).
+r"""STCH: smooth Tchebycheff scalarisation (Lin et al. 2024).
 
 The authors' multi-task code descends another scalar, :math:`T \mu \log \sum_t
 \exp(\log(L_t / n_t) / \mu)`, with losses n measured after a warm-up on the sum of log

@@ -1,9 +1,9 @@
 r"""UW: weighting by learned homoscedastic uncertainty (Kendall et al. 2018).
 
 Follows equation 7 for regression, :math:`\frac12 e^{-s} L + \frac12 s` with
-:math:`s = \log \sigma^2`; LibMTL starts at s = -0.5, the paper's code and we at 0.
-The authors train s with the network's optimiser; here it has one of its own, because
-an aggregator cannot reach the network's.
+:math:`s = \log \sigma^2`; LibMTL starts at s = -0.5, the code of one of the authors and
+we at 0. These codes train s with the network's optimiser; here it has one of its own,
+because an aggregator cannot reach the network's.
 """
 
 from typing import Any
@@ -96,6 +96,6 @@ def uw(
 
     References:
       Kendall, Gal and Cipolla, `Multi-Task Learning Using Uncertainty to Weigh Losses
-      <https://arxiv.org/abs/1705.07115>`_, 2018.
+      for Scene Geometry and Semantics <https://arxiv.org/abs/1705.07115>`_, 2018.
     """
     return from_weighting(weighting(optimizer, init), num_tasks)

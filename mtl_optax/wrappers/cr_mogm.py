@@ -29,8 +29,8 @@ def cr_mogm(
 
     .. math:: \lambda_k = \alpha \, \lambda_{k-1} + (1 - \alpha) \, \hat\lambda_k
 
-    where :math:`\hat\lambda_k` are the weights of the wrapped weighting: CR-MOGM, the
-    correlation-reduced form of multi-objective gradient methods.
+    where :math:`\hat\lambda_k` are the weights of the wrapped weighting. Around MGDA,
+    PCGrad or CAGrad this is CR-MOGM.
 
     Args:
       weighting: for example `mtl.from_gramian.mgda.weighting()`.
@@ -67,8 +67,10 @@ def cr_mogm(
       [0.65 0.35]
 
     References:
-      Zhou et al., On the Convergence of Stochastic Multi-Objective Gradient
-      Manipulation and Beyond, NeurIPS 2022.
+      Zhou et al., `On the Convergence of Stochastic Multi-Objective Gradient
+      Manipulation and Beyond
+      <https://papers.neurips.cc/paper_files/paper/2022/hash/f91bd64a3620aad8e70a27ad9cb3ca57-Abstract-Conference.html>`_,
+      2022.
     """
     checks.at_least("alpha", alpha, 0)
     if num_tasks is not None:

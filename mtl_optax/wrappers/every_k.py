@@ -55,7 +55,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
 
     References:
       Navon et al., `Multi-Task Learning as a Bargaining Game
-      <https://arxiv.org/abs/2202.01017>`_, 2022, section 4, who hold Nash-MTL's.
+      <https://arxiv.org/abs/2202.01017>`_, 2022, section 3.3, who hold Nash-MTL's.
     """
     checks.static_int("k", k)
 

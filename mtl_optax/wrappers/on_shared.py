@@ -87,8 +87,8 @@ def on_shared(
       array([0.6, 0.4], dtype=float32)
 
     References:
-      Sener and Koltun 2018, and every official code since, aggregate shared parameters
-      only.
+      Sener and Koltun 2018 aggregate shared parameters only; so do the official codes
+      of CAGrad, Nash-MTL and Aligned-MTL.
     """
     if (shared is None) == (labels is None):
         raise ValueError(
