@@ -58,7 +58,7 @@ def db_mtl(
       ValueError: if `losses=` is missing or has another length; for a negative number
         among the arguments; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes, T copies of the gradient, and T more of state.
+    Cost: T backward passes and T copies of the gradient; state of T copies more.
 
     Invariances: the update does not depend on the scale of any loss, for norms far
     above `eps` and losses far above 1e-8.

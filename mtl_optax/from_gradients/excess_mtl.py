@@ -63,7 +63,7 @@ def excess_mtl(
       ValueError: for a `warmup` that is no Python int, negative, or an unknown
         `normalize`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes, T copies of the gradient, and T more of state.
+    Cost: T backward passes and T copies of the gradient; state of T copies more.
 
     Invariances: the weights do not depend on the scale of any loss (in the simplex form
     only after a warm-up), the update does.

@@ -71,7 +71,8 @@ def moco(
         a negative number among the arguments; for gradients that are not stacked, or
         another task count.
 
-    Cost: T backward passes, T copies of the gradient, T more of state, and a Gramian.
+    Cost: T backward passes and T copies of the gradient; state of T copies more; a
+    Gramian.
 
     Invariances: none, not even to a factor common to all losses: `gamma` has the unit
     of an inverse squared gradient norm. ("softmax" replaces norms by losses.)

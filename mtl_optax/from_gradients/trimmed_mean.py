@@ -44,7 +44,8 @@ def trimmed_mean(
         no task is left, T < 2k + 1; for gradients that are not stacked, or another
         task count.
 
-    Cost: T backward passes, T copies of the gradient and their sorted copy; no state.
+    Cost: T backward passes and T copies of the gradient; no state; as many copies again
+    while sorting.
 
     Invariances: none to loss scales: raw gradients are ordered.
 

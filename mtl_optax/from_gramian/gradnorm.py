@@ -141,8 +141,8 @@ def gradnorm(
         `leaves` that name none; if `losses=` is missing or has another length; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes (with `leaves` and lazy gradients, T down to these leaves
-    and a full one); state of T numbers beside those of the optimiser.
+    Cost: T backward passes; state of 2 numbers a task beside the optimiser's. With
+    `leaves` and lazy gradients T passes down to these leaves and a full one.
 
     Invariances: none to loss scales at once; the weights take them out in time, on the
     leaves on which norms are measured.

@@ -136,9 +136,14 @@ def _method(name: str, folder: str) -> Method:
 
 
 def _extras(factory: Callable, returns: str, folder: str) -> list[str]:
-    losses = folder != "from_losses" and "`losses=`" in returns
-    draws = "key" in inspect.signature(factory).parameters
-    return ["losses (some options)"] * losses + ["key"] * draws
+    extras = []
+    if folder != "from_losses" and "`update` needs `losses=`" in returns:
+        # 'With "loss" its `update` needs ...', or 'its `update` needs ...'
+        some = re.search(r'With "[^.;]* its `update` needs `losses=`', returns)
+        extras.append("losses (some options)" if some else "losses")
+    if "key" in inspect.signature(factory).parameters:
+        extras.append("key")
+    return extras
 
 
 def _state(text: str) -> str:
