@@ -35,6 +35,28 @@ ROOT = Path(__file__).resolve().parents[1]
 # --- Methods --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+def test_several_optimisers_have_a_folder_each_and_share_a_page(tmp_path, capsys):
+    options = ["--methods", "unitary,mean", "--seeds", "2", "--steps", "4"]
+    command = ["study", "null", "--optimizer", "adam,sgd", *options]
+    command += ["--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    for name in ("adam", "sgd"):
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["optimizer"] == name
+        assert name in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    assert cli.main([*command, "--resume"]) == 0
+    assert capsys.readouterr().out.count("is finished") == 2
+
+
+def test_unknown_optimisers_are_answered_with_the_known(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["study", "--optimizer", "adam,lion"])
+    assert "'lion'; known: adam, sgd" in capsys.readouterr().err
+    assert cli.main(["study", "toy", "--optimizer", "adam,sgd"]) == 2
+
+
 def test_every_public_method_has_a_full_row():
     rows = {row.name: row for row in catalogue.methods()}
     folders = {

@@ -9,6 +9,7 @@ STUDIES = {
     "toy": "two losses of two parameters, whose best compromise is known",
     "null": "two tasks at equal scales: does any method differ from the sum?",
 }
+OPTIMIZERS = ("adam", "sgd")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +56,10 @@ def parser() -> argparse.ArgumentParser:
         help="choose the rate on N further seeds, not on those that are reported",
     )
     study.add_argument(
-        "--optimizer", choices=["adam", "sgd"], help="sgd has momentum 0.9 (adam)"
+        "--optimizer",
+        type=_optimizers,
+        metavar="A,B",
+        help="adam, or sgd with momentum 0.9, or both, each in its folder (adam)",
     )
     study.add_argument(
         "--out", type=Path, help="folder for what is written (results/NAME)"
@@ -94,6 +98,16 @@ def parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
+
+
+def _optimizers(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    for name in names:
+        if name not in OPTIMIZERS:
+            raise argparse.ArgumentTypeError(
+                f"unknown optimiser {name!r}; known: {', '.join(OPTIMIZERS)}"
+            )
+    return names
 
 
 def _count(text: str) -> int:

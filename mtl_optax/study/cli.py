@@ -54,43 +54,80 @@ def _study(options: argparse.Namespace) -> int:
     print(f"mtl-optax study {options.name}: loading ...", flush=True)
     if missing := _missing():
         return _fail(missing)
-    from mtl_optax.study.methods import ALL, KNOWN, OPTIMIZERS, SINGLE_TASK
+    from mtl_optax.study.methods import ALL, KNOWN, SINGLE_TASK
     from mtl_optax.study.studies import STUDIES as studies
 
     study = studies[options.name]
     known = tuple(x for x in KNOWN if study.has_single_task or x != SINGLE_TASK)
-    methods = known if options.methods == (ALL,) else options.methods
-    if unknown := _unknown(methods, known):
+    if options.methods == (ALL,):
+        options.methods = known
+    if unknown := _unknown(options.methods, known):
         return _fail(unknown)
+    out = options.out or Path("results") / options.name
+    if options.optimizer is None or len(options.optimizer) == 1:
+        only = None if options.optimizer is None else options.optimizer[0]
+        code = _train(options, only, out, options.resume, start)
+        return code if code else _done(out, start)
+    if options.name == "toy":
+        return _fail("the toy's report stands alone: name one optimiser at a time")
+    for name in options.optimizer:  # one after the other, each in a folder of its own
+        begun = (out / name / "checkpoints").exists()
+        if options.resume and not begun and (out / name / "config.json").exists():
+            print(f"{name} is finished: {out / name}")
+            continue
+        resume = options.resume and begun
+        if code := _train(options, name, out / name, resume, time.perf_counter()):
+            return code
+    from mtl_optax.study import join
+
+    folders = [join.read(out / name) for name in options.optimizer]
+    (out / "report.html").write_text(join.join(folders), encoding="utf-8")
+    return _done(out, start)
+
+
+def _done(out: Path, start: float) -> int:
+    seconds = time.perf_counter() - start
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
+    return 0
+
+
+def _train(
+    options: argparse.Namespace,
+    optimizer: str | None,
+    out: Path,
+    resume: bool,
+    start: float,
+) -> int:
+    """One study with one optimiser; None is the study's own."""
     from rich.console import Console
 
     from mtl_optax.study import cache, checkpoints, compare, report, screen, toy_report
+    from mtl_optax.study.methods import OPTIMIZERS
+    from mtl_optax.study.studies import STUDIES as studies
 
-    rates = options.lr
-    if rates is None and options.optimizer is not None:
-        rates = (OPTIMIZERS[options.optimizer].learning_rate,)
+    study, rates = studies[options.name], options.lr
+    if rates is None and optimizer is not None:
+        rates = (OPTIMIZERS[optimizer].learning_rate,)
     chosen = {
-        "methods": methods,
+        "methods": options.methods,
         "seeds": options.seeds,
         "tuning_seeds": options.tuning_seeds,
         "steps": options.steps,
         "learning_rates": rates,
-        "optimizer": options.optimizer,
+        "optimizer": optimizer,
     }
     settings = study.quick if options.quick else study.settings
     settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
-    out = options.out or Path("results") / options.name
     identity = checkpoints.identity(study.name, settings._asdict())
-    folder = out / "checkpoints"
     try:
-        store = checkpoints.Checkpoints(folder, identity, resume=options.resume)
+        store = checkpoints.Checkpoints(out / "checkpoints", identity, resume=resume)
     except checkpoints.Refused as refused:
         return _fail(str(refused))
     cache.configure(options.cache)
     console = Console()
     console.print(
         f"{len(settings.methods)} methods, {settings.seeds} seeds, {settings.steps} "
-        f"steps; results go to {out}",
+        f"steps, {settings.optimizer}; results go to {out}",
         highlight=False,
     )
     with screen.progress(console, settings.methods, settings.steps) as tick:
@@ -103,7 +140,6 @@ def _study(options: argparse.Namespace) -> int:
         report.write(out, results, options.line, seconds)
         screen.show(console, results)
     store.remove()
-    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
 
 
