@@ -18,12 +18,14 @@ from mtl_optax.core.task_gradients import (
     lazy_task_grads,
     task_grads,
 )
+from mtl_optax.core.task_gradients_at import task_grads_at
 from mtl_optax.core.weighting import (
     Weighting,
     conflicts,
     from_weighting,
     task_weights,
 )
+from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
@@ -58,6 +60,7 @@ __all__ = [
     "lazy_task_grads",
     "subsample_tasks",
     "task_grads",
+    "task_grads_at",
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
     "constant",
@@ -74,6 +77,8 @@ __all__ = [
     "upgrad",
     # from_gradients: T backward passes and T copies.
     "graddrop",
+    # from_grad_fn: 2T backward passes or more.
+    "flat_mtl",
     # Wrappers.
     "accumulate_tasks",
     "drop_extra_args",
