@@ -18,7 +18,7 @@ from mtl_optax.core.task_gradients import (
     lazy_task_grads,
     task_grads,
 )
-from mtl_optax.core.task_gradients_at import task_grads_at
+from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
 from mtl_optax.core.weighting import (
     Weighting,
     conflicts,
@@ -26,6 +26,7 @@ from mtl_optax.core.weighting import (
     task_weights,
 )
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
+from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_gradients.graddrop import graddrop
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
@@ -57,6 +58,7 @@ __all__ = [
     "feature_task_grads",
     "from_weighting",
     "gramian",
+    "group_grads_at",
     "lazy_task_grads",
     "subsample_tasks",
     "task_grads",
@@ -79,6 +81,7 @@ __all__ = [
     "graddrop",
     # from_grad_fn: 2T backward passes or more.
     "flat_mtl",
+    "selective_groups",
     # Wrappers.
     "accumulate_tasks",
     "drop_extra_args",
