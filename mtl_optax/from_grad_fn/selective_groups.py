@@ -99,8 +99,8 @@ def selective_groups(
         are not stacked.
 
     Cost: one forward and one backward pass for each group, T in the warm-up; one more
-    forward pass with "causal"; up to 200 rounds of messages on `[T, T]` numbers. Under
-    `jax.vmap` empty groups are computed too, and dropped.
+    forward pass with "causal"; state of `inner` and T x T numbers; up to 200 rounds of
+    messages between tasks. Under `jax.vmap` empty groups are computed too, and dropped.
 
     Guarantee: none; with plain SGD and one group it is the step on the sum, with T
     groups T steps of incremental gradient descent.
