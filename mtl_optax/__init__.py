@@ -19,7 +19,10 @@ from mtl_optax.core.task_gradients import (
     lazy_task_grads,
     task_grads,
 )
+from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
 from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
+from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_gradients.db_mtl import db_mtl
 from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
@@ -75,9 +78,11 @@ __all__ = [
     "feature_task_grads",
     "from_weighting",
     "gramian",
+    "group_grads_at",
     "lazy_task_grads",
     "subsample_tasks",
     "task_grads",
+    "task_grads_at",
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
     "constant",
@@ -117,6 +122,9 @@ __all__ = [
     "graddrop",
     "moco",
     "trimmed_mean",
+    # from_grad_fn: 2T backward passes or more.
+    "flat_mtl",
+    "selective_groups",
     # Wrappers.
     "accumulate_tasks",
     "cr_mogm",

@@ -17,8 +17,10 @@ OWN = {
     "conflicts",
     "from_weighting",
     "gramian",
+    "group_grads_at",
     "lazy_task_grads",
     "task_grads",
+    "task_grads_at",
     "task_weights",
 }
 

@@ -130,7 +130,7 @@ def lazy_task_grads(
         static_int("chunk_size", chunk_size)
 
     def value_and_lazy_grads(params: optax.Params, *args: Any) -> Any:
-        params = _local(params, axis_name)
+        params = local(params, axis_name)
 
         def checked(params: optax.Params) -> Any:
             out = losses_fn(params, *args)
@@ -205,7 +205,7 @@ def feature_task_grads(
     """
 
     def value_and_lazy_grads(params: optax.Params, *args: Any) -> Any:
-        params = _local(params, axis_name)
+        params = local(params, axis_name)
 
         def trunk(params: optax.Params) -> Any:
             out = features_fn(params, *args)
@@ -259,7 +259,7 @@ def _feature_gramian(at_features: LazyTaskGrads, axis_name: Any) -> jax.Array:
     return lax.psum(local, axis_name) / lax.axis_size(axis_name) ** 2
 
 
-def _local(params: optax.Params, axis_name: Any) -> optax.Params:
+def local(params: optax.Params, axis_name: Any) -> optax.Params:
     """Parameters marked as different on each device of the axis.
 
     `jax.shard_map` sums gradients of replicated parameters over the mesh by itself;

@@ -79,7 +79,7 @@ def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
 
     def init(num_tasks: int) -> PCDState:
         zeros = jnp.zeros(num_tasks, jnp.result_type(float))
-        return PCDState(zeros, zeros)
+        return PCDState(zeros, jnp.copy(zeros))
 
     def update(
         gramian: jax.Array, state: PCDState, *, active: jax.Array, **extra: object

@@ -62,6 +62,8 @@ TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 KNOWN = (*TABLE, SINGLE_TASK)
 # Public methods that the table leaves out, each with the reason.
 LEFT_OUT = {
+    "flat_mtl": "needs the gradient function again, at other parameters",
+    "selective_groups": "contains its optimiser, and needs the gradient function",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 

@@ -9,9 +9,9 @@ import optax
 
 from mtl_optax.core import checks, products
 from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.leaf_groups import groups_of_labels
 from mtl_optax.core.leaves import chosen, only
 from mtl_optax.core.readings import task_weights
-from mtl_optax.wrappers.leaf_groups import groups_of_labels
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 

@@ -1,0 +1,123 @@
+"""Gradients at other parameters, for methods that look around or step twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core.lazy import mean_over
+from mtl_optax.core.losses import loss_of, stack_losses
+from mtl_optax.core.task_gradients import local
+
+
+def task_grads_at(
+    losses_fn: Callable[..., Any],
+    *args: Any,
+    has_aux: bool = False,
+    axis_name: Any = None,
+) -> Callable[[optax.Params], optax.Updates]:
+    r"""The gradient function that methods of `from_grad_fn` ask again.
+
+    .. math:: (\theta_1 \ldots \theta_T) \mapsto
+      (\nabla L_1(\theta_1) \ldots \nabla L_T(\theta_T))
+
+    Args:
+      losses_fn: the same that :func:`mtl_optax.task_grads` takes: `losses_fn(params,
+        *args) -> losses`, a dict (tasks in order of sorted names) or tuple of scalars,
+        or an array `[T]`.
+      *args: its other arguments, for example the batch of this step.
+      has_aux: whether `losses_fn` returns `(losses, aux)`. The auxiliary output, such
+        as batch statistics, is dropped: it belongs to the unperturbed pass.
+      axis_name: as in :func:`mtl_optax.task_grads`.
+
+    Returns:
+      `task_grad_fn(stacked_params) -> stacked_grads`, leaves `[T, *param]` both, to be
+      passed as `task_grad_fn=` to `update`; made inside the jitted step, since a
+      function is no argument of `jax.jit`.
+
+    Raises:
+      ValueError: when called, if a task's loss is not a scalar.
+
+    Cost: T forward and T backward passes, for each task without the heads of the others
+    (with a dict or tuple of losses); T copies of the gradient.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> losses_fn = lambda params: {"a": params**2, "b": params**3}
+      >>> mtl.task_grads_at(losses_fn)(jnp.array([1.0, 2.0]))
+      Array([ 2., 12.], dtype=float32)
+    """
+
+    def task_grad_fn(stacked_params: optax.Params) -> optax.Updates:
+        def loss(params: optax.Params, task: int) -> jax.Array:
+            out = losses_fn(params, *args)
+            losses = out[0] if has_aux else out
+            stack_losses(losses)  # raises here, where the caller's names are known
+            return loss_of(losses, task)
+
+        num_tasks = jax.tree.leaves(stacked_params)[0].shape[0]
+        rows = []
+        for task in range(num_tasks):
+            params = jax.tree.map(lambda p, task=task: p[task], stacked_params)
+            rows.append(jax.grad(loss)(local(params, axis_name), task))
+        stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *rows)
+        return mean_over(stacked, axis_name)
+
+    return task_grad_fn
+
+
+def group_grads_at(
+    losses_fn: Callable[..., Any],
+    *args: Any,
+    has_aux: bool = False,
+    axis_name: Any = None,
+) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, optax.Updates]]:
+    r"""The function of moved parameters that `selective_groups` asks for each group.
+
+    .. math:: (\theta, w) \mapsto
+      \Big( (L_1(\theta) \ldots L_T(\theta)), \; \nabla \sum_t w_t L_t(\theta) \Big)
+
+    Args:
+      losses_fn: as in :func:`task_grads_at`.
+      *args: as in :func:`task_grads_at`.
+      has_aux: as in :func:`task_grads_at`.
+      axis_name: as in :func:`mtl_optax.task_grads`.
+
+    Returns:
+      `group_grad_fn(params, weights) -> (losses, gradient)`, where `weights` and
+      `losses` are `[T]`, and `gradient` is like `params`; to be passed as
+      `group_grad_fn=` to `update`; made inside the jitted step, since a function is no
+      argument of `jax.jit`.
+
+    Raises:
+      ValueError: when called, if a task's loss is not a scalar.
+
+    Cost: one forward and one backward pass through everything; only the forward pass,
+    under `jit`, where the gradient is not used. A loss of weight 0 may be NaN, its
+    gradient may not: 0 times NaN is NaN.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> losses_fn = lambda params: {"a": jnp.sum(params**2), "b": jnp.sum(params**3)}
+      >>> mtl.group_grads_at(losses_fn)(jnp.array([2.0]), jnp.array([0.0, 1.0]))
+      (Array([4., 8.], dtype=float32), Array([12.], dtype=float32))
+    """
+
+    def group_grad_fn(
+        params: optax.Params, weights: jax.Array
+    ) -> tuple[jax.Array, optax.Updates]:
+        def total(params: optax.Params) -> tuple[jax.Array, jax.Array]:
+            out = losses_fn(params, *args)
+            losses = stack_losses(out[0] if has_aux else out)
+            # A float64 weight would promote the whole backward pass.
+            chosen = losses * weights.astype(losses.dtype)
+            return jnp.sum(jnp.where(weights != 0, chosen, 0)), losses
+
+        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(
+            local(params, axis_name)
+        )
+        return mean_over((losses, gradient), axis_name)
+
+    return group_grad_fn

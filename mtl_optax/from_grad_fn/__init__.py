@@ -1,0 +1,1 @@
+"""Methods that ask the gradient function at other parameters: 2T passes or more."""
