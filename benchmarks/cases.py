@@ -19,6 +19,11 @@ _LAYERS = 15
 ARGUMENTS = {
     "key": lambda num_tasks: 0,
     "weights": lambda num_tasks: jnp.linspace(1.0, 2.0, num_tasks),
+    "num_byzantine": lambda num_tasks: max(0, (num_tasks - 3) // 2),
+}
+# Defaults that two tasks are too few for.
+OPTIONS = {
+    "trimmed_mean": lambda num_tasks: {"trim_number": (num_tasks - 1) // 2},
 }
 
 
@@ -31,7 +36,7 @@ def methods() -> dict[str, str]:
 
 
 def build(name: str, num_tasks: int) -> optax.GradientTransformationExtraArgs:
-    """The method with its defaults."""
+    """The method with its defaults, where they fit."""
     factory = getattr(mtl, name)
     required = [
         parameter.name
@@ -46,7 +51,9 @@ def build(name: str, num_tasks: int) -> optax.GradientTransformationExtraArgs:
             f"{name} requires {missing}: add a value to ARGUMENTS in "
             "benchmarks/cases.py."
         )
-    return factory(num_tasks, **{a: ARGUMENTS[a](num_tasks) for a in required})
+    arguments = {a: ARGUMENTS[a](num_tasks) for a in required}
+    options = OPTIONS[name](num_tasks) if name in OPTIONS else {}
+    return factory(num_tasks, **arguments, **options)
 
 
 def parameters(size: int) -> dict[str, dict[str, jax.Array]]:

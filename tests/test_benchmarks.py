@@ -164,7 +164,8 @@ def test_aggregate_says_that_torchjd_is_missing(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_aggregate_quick_runs_every_method():
+def test_aggregate_quick_runs_every_method(monkeypatch):
+    monkeypatch.setattr(aggregate, "QUICK_SIZES", ((3, 2_000),))
     assert aggregate.main(["--quick", "--rounds=1"]) == 0
 
 
