@@ -593,7 +593,9 @@ def test_quick_study_end_to_end(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_method_without_task_weights(tmp_path):
-    out = study(tmp_path, "--methods", "graddrop", "--seeds", "1", "--steps", "3")
-    check_folder(tmp_path, ["graddrop"], seeds=1)
+def test_methods_whose_weights_tell_no_shares(tmp_path):
+    names = ["graddrop", "db_mtl"]
+    methods = ",".join(names)
+    out = study(tmp_path, "--methods", methods, "--seeds", "1", "--steps", "3")
+    check_folder(tmp_path, names, seeds=1)
     assert "no statement is possible" in " ".join(out.split())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtl_optax.study import runner
 from mtl_optax.study.checkpoints import Checkpoints
-from mtl_optax.study.methods import BASELINE, OPTIMIZERS, SINGLE_TASK
+from mtl_optax.study.methods import BASELINE, NO_SHARES, OPTIMIZERS, SINGLE_TASK
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Lanes, Recipe
 from mtl_optax.study.verdicts import shares
@@ -199,7 +199,7 @@ def _outcome(
 
     record = run.record
     losses = at_chosen(arrange(record.losses), 1)
-    if method == SINGLE_TASK:
+    if method in (SINGLE_TASK, *NO_SHARES):
         parts = np.full_like(losses, np.nan)
     else:
         factors = np.ones((len(study.scales), 1, num_tasks), np.float32)

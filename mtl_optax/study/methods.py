@@ -67,6 +67,9 @@ LEFT_OUT = {
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 
+# Their task weights belong to something else than the gradients, and tell no shares.
+NO_SHARES = ("db_mtl",)  # gradients of log losses
+
 
 class Optimizer(NamedTuple):
     """What follows the aggregator."""
