@@ -267,7 +267,9 @@ def test_cagrad_reaches_the_minimum_and_the_mean_does_not():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "null"
-    settings = compare.Settings(("unitary",), 2, 2, (1e-4, 1e-2))
+    settings = compare.Settings(
+        ("unitary",), seeds=2, steps=2, learning_rates=(1e-4, 1e-2)
+    )
     results = compare.run(studies.NULL, settings)
     report.write(path, results, "mtl-optax study null", seconds=1.0)
     return path
