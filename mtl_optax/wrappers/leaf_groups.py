@@ -1,12 +1,15 @@
 """Which leaves belong together: labels of leaves, read from a tree, prefix or function.
 
-Used by `on_shared`; internal to the library.
+Used by `on_shared` and the methods of `from_grad_fn`; internal to the library.
 """
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+import optax
 
 
 def spread(prefix: Any, tree: Any, is_leaf: Any = None) -> list[tuple[str, Any]]:
@@ -63,3 +66,37 @@ def _subset(name: str, label: Any, num_tasks: int | None) -> tuple[int, ...]:
         return tuple(sorted(int(t) for t in label))
     leaf = name or "of the parameters"
     raise ValueError(f"on_shared: in labels= leaf {leaf} has {label!r}, which {wrong}.")
+
+
+def owners(owner: Any, params: Any, num_tasks: int) -> list[int | None]:
+    """For each leaf the one task that owns it, or None where all tasks share it.
+
+    `owner` is a tree of them like `params`, a prefix of one (None alone: every leaf is
+    shared), or a function of `params`.
+    """
+    found = spread(owner, params, lambda x: x is None)
+    return [_owner(name, label, num_tasks) for name, label in found]
+
+
+def only(tree: Any, kept: Sequence[bool]) -> Any:
+    """The tree with MaskedNode, which has no leaves, in place of those not kept."""
+    leaves, treedef = jax.tree.flatten(tree)
+    chosen = zip(leaves, kept, strict=True)
+    return jax.tree.unflatten(
+        treedef, [leaf if k else optax.MaskedNode() for leaf, k in chosen]
+    )
+
+
+def _owner(name: str, label: Any, num_tasks: int) -> int | None:
+    if label is None:
+        return None
+    if isinstance(label, (bool, np.bool_)):
+        wrong = "a mask; put None where all tasks share the leaf, the owner elsewhere"
+    elif not isinstance(label, (int, np.integer)):
+        wrong = "neither None (shared by all) nor the index of the task that owns it"
+    elif not 0 <= label < num_tasks:
+        wrong = f"a task that is not there: {num_tasks} tasks are numbered from 0"
+    else:
+        return int(label)
+    leaf = name or "of the parameters"
+    raise ValueError(f"In owner= leaf {leaf} has {label!r}, which is {wrong}.")

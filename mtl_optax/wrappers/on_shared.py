@@ -10,7 +10,7 @@ import optax
 from mtl_optax.core import checks, products
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.weighting import task_weights
-from mtl_optax.wrappers.leaf_groups import groups_of_labels, spread
+from mtl_optax.wrappers.leaf_groups import groups_of_labels, only, spread
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -111,7 +111,7 @@ def on_shared(
 
     def init(params: optax.Params) -> Any:
         groups = groups_of(params).items()
-        states = {name: inner.init(_only(params, kept)) for name, (_, kept) in groups}
+        states = {name: inner.init(only(params, kept)) for name, (_, kept) in groups}
         return states[_SHARED] if labels is None else states
 
     def update(
@@ -130,12 +130,12 @@ def on_shared(
         groups = groups_of(like if params is None else params, num_tasks)
 
         def part(kept: tuple[bool, ...]) -> Any:
-            return updates.select(kept) if lazy else _only(updates, kept)
+            return updates.select(kept) if lazy else only(updates, kept)
 
         states = {_SHARED: state} if labels is None else dict(state)
         leaves: list[Any] = [None] * len(jax.tree.leaves(like))
         for name, (tasks, kept) in groups.items():
-            own = None if params is None else _only(params, kept)
+            own = None if params is None else only(params, kept)
             those = _among(tasks, num_tasks, present)
             new, states[name] = inner.update(
                 part(kept), states[name], own, active=those, **extra_args
@@ -155,15 +155,6 @@ def on_shared(
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _only(tree: Any, kept: tuple[bool, ...]) -> Any:
-    """The tree with MaskedNode, which has no leaves, in place of those not kept."""
-    leaves, treedef = jax.tree.flatten(tree)
-    chosen = zip(leaves, kept, strict=True)
-    return jax.tree.unflatten(
-        treedef, [leaf if k else optax.MaskedNode() for leaf, k in chosen]
-    )
 
 
 def _place(leaves: list[Any], kept: tuple[bool, ...], part: Any) -> None:
