@@ -9,6 +9,11 @@ from mtl_optax.analysis.conflict import (
     cosine_similarity,
     magnitude_similarity,
 )
+from mtl_optax.analysis.task_groups import (
+    select_task_groups,
+    served_by,
+    train_groups,
+)
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
@@ -93,4 +98,7 @@ __all__ = [
     "delta_m",
     "delta_p",
     "magnitude_similarity",
+    "select_task_groups",
+    "served_by",
+    "train_groups",
 ]
