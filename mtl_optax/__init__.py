@@ -17,33 +17,54 @@ from mtl_optax.analysis.task_groups import (
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
+from mtl_optax.core.readings import conflicts, task_weights
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_gradients import (
     feature_task_grads,
     lazy_task_grads,
     task_grads,
 )
-from mtl_optax.core.task_gradients_at import task_grads_at
-from mtl_optax.core.weighting import (
-    Weighting,
-    conflicts,
-    from_weighting,
-    task_weights,
-)
+from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
+from mtl_optax.core.weighting import Weighting, from_weighting
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
+from mtl_optax.from_grad_fn.selective_groups import selective_groups
+from mtl_optax.from_gradients.db_mtl import db_mtl
+from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
+from mtl_optax.from_gradients.moco import moco
+from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.conflictfree import conflictfree
+from mtl_optax.from_gramian.dualproj import dualproj
+from mtl_optax.from_gramian.fairgrad import fairgrad
+from mtl_optax.from_gramian.gradnorm import gradnorm
+from mtl_optax.from_gramian.gradvac import gradvac
 from mtl_optax.from_gramian.imtl_g import imtl_g
+from mtl_optax.from_gramian.krum import krum
 from mtl_optax.from_gramian.mgda import mgda
+from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
+from mtl_optax.from_gramian.pcd import pcd
 from mtl_optax.from_gramian.pcgrad import pcgrad
+from mtl_optax.from_gramian.sdmgrad import sdmgrad
 from mtl_optax.from_gramian.upgrad import upgrad
 from mtl_optax.from_losses.constant import constant
+from mtl_optax.from_losses.cosmos import cosmos
+from mtl_optax.from_losses.dwa import dwa
+from mtl_optax.from_losses.famo import famo
+from mtl_optax.from_losses.gls import gls
+from mtl_optax.from_losses.imtl_l import imtl_l
 from mtl_optax.from_losses.mean import mean
+from mtl_optax.from_losses.pbi import pbi
+from mtl_optax.from_losses.rlw import rlw
+from mtl_optax.from_losses.scale_invariant import scale_invariant
+from mtl_optax.from_losses.stch import stch
+from mtl_optax.from_losses.tchebycheff import tchebycheff
 from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
+from mtl_optax.wrappers.cr_mogm import cr_mogm
 from mtl_optax.wrappers.every_k import every_k
 from mtl_optax.wrappers.on_shared import on_shared
 from mtl_optax.wrappers.per_task import per_task
@@ -62,6 +83,7 @@ __all__ = [
     "feature_task_grads",
     "from_weighting",
     "gramian",
+    "group_grads_at",
     "lazy_task_grads",
     "subsample_tasks",
     "task_grads",
@@ -69,23 +91,48 @@ __all__ = [
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
     "constant",
+    "cosmos",
+    "dwa",
+    "famo",
+    "gls",
+    "imtl_l",
     "mean",
+    "pbi",
+    "rlw",
+    "scale_invariant",
+    "stch",
+    "tchebycheff",
     "unitary",
     "uw",
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "conflictfree",
+    "dualproj",
+    "fairgrad",
+    "gradnorm",
+    "gradvac",
     "imtl_g",
+    "krum",
     "mgda",
+    "modo",
     "nash_mtl",
+    "pcd",
     "pcgrad",
+    "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
+    "db_mtl",
+    "excess_mtl",
     "graddrop",
+    "moco",
+    "trimmed_mean",
     # from_grad_fn: 2T backward passes or more.
     "flat_mtl",
+    "selective_groups",
     # Wrappers.
     "accumulate_tasks",
+    "cr_mogm",
     "drop_extra_args",
     "every_k",
     "on_shared",

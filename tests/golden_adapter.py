@@ -5,26 +5,3 @@ from golden_from_gramian import ADAPTERS as FROM_GRAMIAN
 from golden_from_losses import ADAPTERS as FROM_LOSSES
 
 ADAPTERS = {**FROM_LOSSES, **FROM_GRAMIAN, **FROM_GRADIENTS}
-# Reference methods that are still to come.
-NOT_YET = {
-    "config",
-    "cr_mogm",
-    "db_mtl",
-    "dualproj",
-    "dwa",
-    "excess_mtl",
-    "fairgrad",
-    "famo",
-    "gls",
-    "gradnorm",
-    "gradvac",
-    "imtl_l",
-    "krum",
-    "moco",
-    "modo",
-    "pcd",
-    "rlw",
-    "sdmgrad",
-    "stch",
-    "trimmed_mean",
-}

@@ -27,6 +27,7 @@ class Method:
         `DRAWS`; None for a deterministic method.
       claims: names of the properties that test_properties checks.
       degree: d(s G) = s^degree d(G).
+      homogeneous: whether it has such a degree.
       hyper: numeric hyper-parameters that may be tracers, with two values each.
       static: arguments that `inject_hyperparams` must leave alone.
       min_tasks: the least T.
@@ -41,7 +42,8 @@ class Method:
     losses: bool = False
     draw: str | None = None
     claims: frozenset[str] = frozenset()
-    degree: int = 1
+    degree: float = 1
+    homogeneous: bool = True
     hyper: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     static: Mapping[str, Any] = field(default_factory=dict)
     min_tasks: int = 1

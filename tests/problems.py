@@ -62,6 +62,15 @@ def pair(cosine, ratio, width=12, seed=0):
     return np.stack([first, ratio * second])
 
 
+def stationary(num_tasks, width=12, seed=0):
+    """Rows with a positive combination that is zero, lengths within a factor 4."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((num_tasks, width))
+    positive = rng.uniform(0.5, 2.0, num_tasks)
+    matrix[-1] = -(positive[:-1] @ matrix[:-1]) / positive[-1]
+    return matrix
+
+
 def hostile(num_tasks, width=12):
     """Named matrices that have broken published implementations."""
     rng = np.random.default_rng(num_tasks)

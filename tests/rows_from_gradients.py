@@ -7,6 +7,36 @@ import mtl_optax as mtl
 
 FROM_GRADIENTS = [
     Method(
+        name="db_mtl",
+        family="gradients",
+        # Without the authors' eps it does not know how long gradients are.
+        make=lambda num_tasks, eps=0.0, **hyper: mtl.db_mtl(
+            num_tasks, eps=eps, **hyper
+        ),
+        # Of the losses 1/2 ... 2 the smallest makes the longest gradient of its log;
+        # a tenth of it goes into the average.
+        common=lambda num_tasks, norm: 0.1 / 0.5 * num_tasks,
+        hand={
+            "ORTH": (0.2, 0.2),
+            "CONF": (0.0585786, 0.1414214),
+            "JD": (0.0258967, 0.3376494, 0.3376494),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        hyper={"beta": (0.0, 0.9), "beta_sigma": (0.5, 0.0), "eps": (1e-8, 0.0)},
+    ),
+    Method(
+        name="excess_mtl",
+        family="gradients",
+        make=mtl.excess_mtl,
+        common=lambda num_tasks, norm: num_tasks,
+        # The first step takes the baseline: the plain sum.
+        hand={"ORTH": (1, 2), "CONF": (0, 1), "JD": (2, 2, 2)},
+        claims=claims("permutation_equivariant"),
+        hyper={"step_size": (0.0, 0.5)},
+        static={"warmup": 0, "normalize": "sum"},
+    ),
+    Method(
         name="graddrop",
         family="gradients",
         make=lambda num_tasks, key=0, **hyper: mtl.graddrop(
@@ -18,6 +48,39 @@ FROM_GRADIENTS = [
         draw="uniforms",
         claims=claims("permutation_equivariant"),
         hyper={"leak": (jnp.zeros(3), jnp.array([0.0, 0.5, 1.0]))},
-        static={"key": 0},
+        static={"key": 0, "at": "gradients"},
+    ),
+    Method(
+        name="moco",
+        family="gradients",
+        make=mtl.moco,
+        common=lambda num_tasks, norm: 0.1,
+        hand={
+            "ORTH": (0.050075, 0.09985),
+            "CONF": (0.00005, 0.049975),
+            "JD": (0.095, 0.1, 0.1),
+        },
+        claims=claims("permutation_equivariant"),
+        homogeneous=False,
+        hyper={
+            "beta": (0.5, 0.1),
+            "beta_sigma": (0.5, 0.0),
+            "gamma": (0.0, 0.1),
+            "gamma_sigma": (0.5, 0.0),
+            "rho": (0.0, 0.1),
+        },
+        static={"projection": "simplex"},
+    ),
+    Method(
+        name="trimmed_mean",
+        family="gradients",
+        # One task at either end where that leaves one, which is what `active` does.
+        make=lambda num_tasks: mtl.trimmed_mean(
+            num_tasks, trim_number=min(1, (num_tasks - 1) // 2)
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (1, 1, 1)},
+        claims=claims("permutation_equivariant"),
+        static={"trim_number": 1},
     ),
 ]

@@ -30,6 +30,28 @@ FROM_GRAMIAN = [
         static={"rescale": 1},
     ),
     Method(
+        name="modo",
+        family="gramian",
+        make=mtl.modo,
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.50075, 0.9985), "CONF": (0.0005, 0.49975), "JD": (0.95, 1, 1)},
+        claims=claims("permutation_equivariant", "simplex"),
+        homogeneous=False,
+        hyper={"gamma": (1e-3, 1e-2), "rho": (0.1, 0.0)},
+    ),
+    Method(
+        name="pcd",
+        family="gramian",
+        make=mtl.pcd,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.999800, 0.019996),
+            "CONF": (0.686832, 0.726816),
+            "JD": (-0.820033, 2.943429, 2.943429),
+        },
+        hyper={"tau": (0.02, 0.1), "beta": (0.999, 0.5)},
+    ),
+    Method(
         name="pcgrad",
         family="gramian",
         make=lambda num_tasks, key=0, **options: mtl.pcgrad(
@@ -49,6 +71,20 @@ FROM_GRAMIAN = [
             "reduction": "sum",
             "granularity": "tree",
         },
+    ),
+    Method(
+        name="gradnorm",
+        family="gramian",
+        make=mtl.gradnorm,
+        common=lambda num_tasks, norm: num_tasks,
+        hand={"ORTH": (1, 2), "CONF": (0, 1), "JD": (2, 2, 2)},
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        hyper={
+            "alpha": (1.5, 0.12),
+            "initial_losses": (jnp.array([1.0, 2.0, 1.5]), jnp.array([0.3, 1.0, 4.0])),
+        },
+        static={"optimizer": None, "variant": "paper", "leaves": None},
     ),
     Method(
         name="imtl_g",
@@ -85,6 +121,28 @@ FROM_GRAMIAN = [
         hyper={"max_norm": (1.0, jnp.inf)},
     ),
     Method(
+        name="sdmgrad",
+        family="gramian",
+        # At the published 5 the weights jump, and rounding decides where to.
+        make=lambda num_tasks, learning_rate=0.2, **hyper: mtl.sdmgrad(
+            num_tasks, learning_rate=learning_rate, **hyper
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.800175, 0.399650),
+            "CONF": (0.199825, 0.400087),
+            "JD": (0.000974, 1, 1),
+        },
+        claims=claims("permutation_equivariant", "simplex"),
+        hyper={
+            "lam": (0.3, 0.6),
+            "learning_rate": (0.2, 0.1),
+            "momentum": (0.5, 0.0),
+            "preference": uniform_and_not(),
+        },
+        static={"num_iters": 20},
+    ),
+    Method(
         name="upgrad",
         family="gramian",
         make=mtl.upgrad,
@@ -112,5 +170,77 @@ FROM_GRAMIAN = [
         claims=claims("permutation_equivariant"),
         hyper={"preference": uniform_and_not()},
         static={"scale_mode": "min"},
+    ),
+    Method(
+        name="fairgrad",
+        family="gramian",
+        make=lambda num_tasks, alpha=2.0: mtl.fairgrad(num_tasks, alpha=alpha),
+        common=lambda num_tasks, norm: num_tasks ** (1 / 3) / norm ** (4 / 3),
+        hand={
+            "ORTH": (1, 0.793701),
+            "CONF": (0.678211, 1.495842),
+            "JD": (0.031274, 0.790817, 0.790817),
+        },
+        claims=claims("permutation_equivariant", "zero_at_stationary"),
+        degree=-1 / 3,
+        hyper={"alpha": (0.5, 2.0)},
+    ),
+    Method(
+        name="dualproj",
+        family="gramian",
+        make=mtl.dualproj,
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (5 / 9, 10 / 9, 10 / 9)},
+        claims=claims(
+            "permutation_equivariant", "non_conflicting", "zero_at_stationary"
+        ),
+        hyper={"reg_eps": (0.0, 1e-4), "preference": uniform_and_not()},
+    ),
+    Method(
+        name="conflictfree",
+        family="gramian",
+        make=mtl.conflictfree,
+        common=lambda num_tasks, norm: num_tasks,
+        hand={
+            "ORTH": (1.5, 1.5),
+            "CONF": (0.353553, 0.853553),
+            "JD": (0.158809, 2.070607, 2.070607),
+        },
+        claims=claims(
+            "permutation_equivariant",
+            "row_scale_invariant_direction",
+            "zero_at_stationary",
+        ),
+        hyper={"preference": uniform_and_not()},
+    ),
+    Method(
+        # From fresh targets, where it is PCGrad.
+        name="gradvac",
+        family="gramian",
+        make=lambda num_tasks, key=0, eps=0.0, **options: mtl.gradvac(
+            num_tasks, key=key, eps=eps, **options
+        ),
+        common=lambda num_tasks, norm: num_tasks,
+        hand={
+            "ORTH": (1, 2),
+            "CONF": (0.5, 1.5),
+            "JD": (0.584795, 3.801170, 3.801170),
+        },
+        draw="order",
+        claims=claims("permutation_equivariant", "zero_at_opposite"),
+        hyper={"beta": (0.0, 0.9), "eps": (0.0, 1e-8)},
+        static={"key": 0, "granularity": "tree"},
+    ),
+    Method(
+        # Two selected: with one, the nearest two of three tasks always tie.
+        name="krum",
+        family="gramian",
+        make=lambda num_tasks: mtl.krum(
+            num_tasks, num_byzantine=0, num_selected=min(2, num_tasks)
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (1, 1, 1)},
+        claims=claims("permutation_equivariant", "simplex"),
+        static={"num_byzantine": 0, "num_selected": 2},
     ),
 ]

@@ -11,7 +11,14 @@ import scipy.stats
 import sklearn.metrics
 
 import mtl_optax as mtl
-from mtl_optax.analysis import calibration, comparison, conflict, metrics, normals
+from mtl_optax.analysis import (
+    calibration,
+    comparison,
+    conflict,
+    metrics,
+    normals,
+    student,
+)
 from mtl_optax.core.lazy import TaskRows
 
 RNG = np.random.default_rng(0)
@@ -531,10 +538,59 @@ def test_paired_bootstrap_of_several_tasks_at_once():
     assert (got.mean < got.high).all()
 
 
-def test_errors_of_paired_bootstrap():
+@pytest.mark.parametrize("interval", [comparison.paired_bootstrap, comparison.paired_t])
+def test_errors_of_paired_intervals(interval):
     with pytest.raises(ValueError, match="from the same seed"):
-        comparison.paired_bootstrap([1.0, 2.0], [1.0, 2.0, 3.0])
+        interval([1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="confidence must be between"):
-        comparison.paired_bootstrap([1.0, 2.0], [1.0, 2.0], confidence=95)
+        interval([1.0, 2.0], [1.0, 2.0], confidence=95)
+    with pytest.raises(ValueError, match="give no spread"):
+        interval([1.0], [2.0])
+
+
+def test_errors_of_paired_bootstrap():
     with pytest.raises(ValueError, match="num_resamples"):
         comparison.paired_bootstrap([1.0, 2.0], [1.0, 2.0], num_resamples=0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 12])
+def test_paired_t_agrees_with_scipy(seeds):
+    a, b = RNG.normal(size=(2, seeds, 3))
+    got = comparison.paired_t(a, b, confidence=0.9)
+    expected = scipy.stats.ttest_rel(a, b).confidence_interval(0.9)
+    np.testing.assert_allclose([got.low, got.high], expected)
+    np.testing.assert_allclose(got.mean, (a - b).mean(axis=0))
+    assert got.num_seeds == seeds
+
+
+def test_student_agrees_with_scipy():
+    for freedom in range(1, 40):
+        for confidence in (0.5, 0.95, 0.9999):
+            t = scipy.stats.t.ppf((1 + confidence) / 2, freedom)
+            within = student.probability_within(t, freedom)
+            assert within == pytest.approx(confidence, abs=1e-12)
+            assert student.quantile(confidence, freedom) == pytest.approx(t, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected_t", "expected_bootstrap"),
+    [("normal", 0.95, 0.83), ("t3", 0.96, 0.83), ("exponential", 0.88, 0.79)],
+)
+def test_coverage_with_five_seeds(name, expected_t, expected_bootstrap):
+    """What the docstrings say of nominal 95 % intervals; 4,000 studies at once."""
+    rng = np.random.default_rng(0)
+    draw, center = {
+        "normal": (rng.standard_normal, 0.0),
+        "t3": (lambda size: rng.standard_t(3, size), 0.0),
+        "exponential": (lambda size: rng.exponential(size=size), 1.0),
+    }[name]
+    differences = draw((5, 4000))
+    for interval, expected in [
+        (comparison.paired_t(differences, np.zeros((5, 4000))), expected_t),
+        (
+            comparison.paired_bootstrap(differences, np.zeros((5, 4000)), 500),
+            expected_bootstrap,
+        ),
+    ]:
+        covered = (interval.low <= center) & (center <= interval.high)
+        assert covered.mean() == pytest.approx(expected, abs=0.02)

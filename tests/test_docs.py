@@ -17,8 +17,10 @@ OWN = {
     "conflicts",
     "from_weighting",
     "gramian",
+    "group_grads_at",
     "lazy_task_grads",
     "task_grads",
+    "task_grads_at",
     "task_weights",
 }
 
@@ -40,7 +42,8 @@ def test_docstring_has_its_parts(function):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda f: f.__name__)
-def test_a_method_states_its_scale_and_its_guarantee(method):
+def test_a_method_states_scale_invariances_and_guarantee(method):
     text = inspect.getdoc(method)
     assert "Output scale:" in " ".join(text.split())
     assert "Guarantee:" in text
+    assert "Invariances:" in text

@@ -101,6 +101,12 @@ def test_losses_of_wrong_length(losses):
         update(mtl.uw(2), stacked(2), losses=losses)
 
 
+def test_previous_losses_of_wrong_length():
+    losses = {"losses": jnp.ones(2), "previous_losses": (1.0, 2.0, 3.0)}
+    with pytest.raises(ValueError, match=r"previous_losses must .*\(2,\)"):
+        update(mtl.famo(2), stacked(2), **losses)
+
+
 @pytest.mark.parametrize("active", [[True], [True] * 3, [1.0, 0.0], [[True, False]]])
 def test_active_of_wrong_length_or_dtype(active):
     with pytest.raises(ValueError, match=r"active= must be a boolean .*\(2,\)"):
@@ -139,6 +145,22 @@ def test_no_losses_at_all():
         (lambda: mtl.cagrad(2, preference=[1.0]), r"preference must .*\(2,\)"),
         (lambda: mtl.upgrad(2, reg_eps=-1.0), "reg_eps must be at least 0"),
         (lambda: mtl.upgrad(2, preference=[1.0] * 3), r"preference must .*\(2,\)"),
+        (lambda: mtl.conflictfree(2, preference=[1.0]), r"preference must .*\(2,\)"),
+        (lambda: mtl.dualproj(2, reg_eps=-1.0), "reg_eps must be at least 0"),
+        (lambda: mtl.dualproj(2, preference=[1.0] * 3), r"preference must .*\(2,\)"),
+        (lambda: mtl.fairgrad(2, alpha=0), "alpha must be positive and finite; got 0"),
+        (lambda: mtl.fairgrad(2, alpha=np.inf), "alpha must be positive and finite"),
+        (lambda: mtl.gradvac(2, key=0, beta=-0.1), "beta must be at least 0"),
+        (lambda: mtl.gradvac(2, key=0, beta=1.5), "beta must be at most 1; got 1.5"),
+        (lambda: mtl.gradvac(2, key=0, eps=-1.0), "eps must be at least 0"),
+        (lambda: mtl.gradvac(2, key=0, granularity="row"), "granularity must be one"),
+        (lambda: mtl.krum(4, num_byzantine=2), "at least 5 tasks.*num_tasks=4. Lower"),
+        (lambda: mtl.krum(4, num_byzantine=-1), "num_byzantine must be at least 0"),
+        (lambda: mtl.krum(4, num_byzantine=1.0), "num_byzantine must be a Python int"),
+        (
+            lambda: mtl.krum(2, num_byzantine=0, num_selected=3),
+            "num_selected=3 exceeds num_tasks=2",
+        ),
         (lambda: mtl.nash_mtl(2, max_norm=-1), "max_norm must be at least 0"),
         (lambda: mtl.mgda(2, normalization="l1"), "normalization must be one of"),
         (lambda: mtl.mgda(2, apply_to="both"), "apply_to must be one of"),
@@ -147,8 +169,32 @@ def test_no_losses_at_all():
         (lambda: mtl.pcgrad(2, key=0, granularity="row"), "granularity must be one"),
         (lambda: mtl.pcgrad(2, key=0.5), "key must be an int, a key"),
         (lambda: mtl.graddrop(2, key=0, leak=[0.5]), r"leak must .*\(2,\)"),
+        (lambda: mtl.graddrop(2, key=0, at="logits"), "at must be one of"),
+        (lambda: mtl.trimmed_mean(4, trim_number=2), "must be at most 1"),
+        (lambda: mtl.trimmed_mean(3, trim_number=1.0), "trim_number must be a Python"),
+        (lambda: mtl.excess_mtl(2, warmup=-1), "warmup must be at least 0"),
+        (lambda: mtl.excess_mtl(2, normalize="mean"), "normalize must be one of"),
+        (lambda: mtl.db_mtl(2, beta=-0.1), "beta must be at least 0"),
+        (lambda: mtl.moco(2, rho=-0.1), "rho must be at least 0"),
+        (lambda: mtl.moco(2, projection="none"), "projection must be one of"),
         (lambda: mtl.aligned_mtl(2, scale_mode="max"), "scale_mode must be one of"),
         (lambda: mtl.constant(2, weights=[1.0]), r"weights must .*\(2,\)"),
+        (lambda: mtl.rlw(2, key=0, distribution="beta"), "distribution must be one of"),
+        (lambda: mtl.dwa(2, temperature=-1), "temperature must be at least 0"),
+        (lambda: mtl.dwa(2, window=2.0), "window must be a Python int"),
+        (lambda: mtl.dwa(2, average="running"), "average must be one of"),
+        (lambda: mtl.famo(2, weight_decay=-1), "weight_decay must be at least 0"),
+        (lambda: mtl.famo(2, min_losses=[0.0]), r"min_losses must .*\(2,\)"),
+        (lambda: mtl.stch(2, mu=-1), "mu must be at least 0"),
+        (lambda: mtl.stch(2, nadir=[1.0]), r"nadir must .*\(2,\)"),
+        (
+            lambda: mtl.stch(2, nadir=[1.0] * 2, reference=[0.0] * 2),
+            "neither preference= nor reference=",
+        ),
+        (lambda: mtl.tchebycheff(2, reference=[1.0]), r"reference must .*\(2,\)"),
+        (lambda: mtl.pbi(2, theta=-1), "theta must be at least 0"),
+        (lambda: mtl.cosmos(2, mu=-1), "mu must be at least 0"),
+        (lambda: mtl.cosmos(2, preference=[1.0]), r"preference must .*\(2,\)"),
         (lambda: mtl.on_shared(mtl.mgda(2), {}, rest="mean"), "rest must be one of"),
         (lambda: mtl.lazy_task_grads(sum, chunk_size=0), "chunk_size must be at least"),
     ],

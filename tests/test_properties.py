@@ -1,98 +1,45 @@
-"""What the papers prove, and what rounding must not take away.
+"""What the papers prove, and what rounding must not take away: over the rows.
 
-The first part runs over the rows of methods.py that claim a property; the second holds
+These run over the rows of methods.py that claim a property; test_equations_*.py hold
 each method to the equations that define it. Everything is measured in float64 from
 what a float32 user gets.
 """
 
-import functools
+import inspect
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quadprog
 from conftest import precision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from method_runs import (
+    EACH,
+    EPS,
+    TASKS,
+    WIDTH,
+    assert_same,
+    claiming,
+    columns,
+    compiled,
+    cosines_with,
+    direction,
+    lengths,
+    run,
+    seen,
+)
 from methods import BY_NAME, METHODS
-from problems import HAND, flat, hostile, pair, params_of, random_matrix, tree_of
-
-WIDTH = 12
-EPS = float(np.finfo(np.float32).eps)
-# Many tasks repeat what few show; their compilation is what takes the time.
-TASKS = [1, 2, 3, pytest.param(10, marks=pytest.mark.slow)]
-TASKS.append(pytest.param(50, marks=pytest.mark.slow))
-EACH = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-
-
-def claiming(name):
-    rows = [method for method in METHODS if name in method.claims]
-    assert rows, name
-    return pytest.mark.parametrize("method", rows, ids=lambda method: method.name)
-
-
-def columns(num_tasks):
-    """One width for each task count, so that a method compiles once for it."""
-    return max(WIDTH, 2 * num_tasks)
-
-
-@functools.cache
-def compiled(method, num_tasks, names=()):
-    """One update of a fresh state; hyper-parameters called `names` are traced."""
-
-    def step(stacked, hyper, extras):
-        tx = method.make(num_tasks, **dict(zip(names, hyper, strict=True)))
-        params = params_of(stacked)
-        return tx.update(stacked, tx.init(params), params, **extras)
-
-    return jax.jit(step)
-
-
-def run(method, matrix, extras=None, dtype="float32", **hyper):
-    """Direction [P] in float64, and the new state."""
-    num_tasks, width = matrix.shape
-    stacked = tree_of(matrix, dtype, columns(num_tasks))
-    if extras is None:
-        extras = method.extras(num_tasks, params_of(stacked))
-    step = compiled(method, num_tasks, tuple(hyper))
-    update, state = step(stacked, tuple(map(jnp.asarray, hyper.values())), extras)
-    return flat(update, width), state
-
-
-def seen(matrix, dtype="float32"):
-    """The matrix as the method sees it, in float64."""
-    return np.asarray(matrix, dtype).astype(np.float64)
-
-
-def direction(name, matrix, dtype="float32", **hyper):
-    return run(BY_NAME[name], matrix, dtype=dtype, **hyper)[0]
-
-
-def weights(name, matrix, dtype="float32", **hyper):
-    state = run(BY_NAME[name], matrix, dtype=dtype, **hyper)[1]
-    return np.asarray(state.task_weights, np.float64)
-
-
-def lengths(matrix):
-    return np.linalg.norm(matrix, axis=-1)
-
-
-def cosines_with(matrix, update):
-    """Cosine of the update with each task that has a gradient; 1 for a zero update."""
-    matrix = matrix[lengths(matrix) > 0]
-    if not update.any():
-        return np.ones(1)
-    # Scaled before squaring, which could leave the range of float64.
-    update = update / np.abs(update).max()
-    return (matrix / lengths(matrix)[:, None]) @ update / np.linalg.norm(update)
-
-
-def assert_same(got, wanted, bound):
-    """Equal up to `bound` relative to the larger of both."""
-    size = max(np.max(np.abs(got)), np.max(np.abs(wanted)))
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=bound * size)
-
+from problems import (
+    HAND,
+    flat,
+    hostile,
+    params_of,
+    random_matrix,
+    stationary,
+    tree_of,
+)
 
 # --- Over the rows --------------------------------------------------------------------
 
@@ -156,7 +103,9 @@ def test_order_of_tasks_does_not_matter(method, num_tasks):
     np.testing.assert_allclose(again, update, rtol=0, atol=5 * method.tolerance * size)
 
 
-@EACH
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if m.homogeneous], ids=lambda method: method.name
+)
 @pytest.mark.parametrize("scale", [2.0**-33, 2.0**33])
 def test_global_scale(method, scale):
     """Powers of two, so that rounding is the same on both sides."""
@@ -187,6 +136,45 @@ def test_update_harms_no_task(method, num_tasks):
         assert update.any() or not solvable, name
 
 
+LOSS_SCALES = np.array([4.0, 32.0, 0.125])
+
+
+def promised(method):
+    """What the docstring says not to depend on the scale of any loss, or "none"."""
+    text = inspect.getdoc(method.factory).split("Invariances: ")[1].split("\n\n")[0]
+    text = " ".join(text.split())
+    said = re.match(r"the (\w+) do(?:es)? not depend on the scale of any loss", text)
+    assert said or text.startswith("none"), text
+    return said[1] if said else "none"
+
+
+def after_some_steps(method, scales):
+    """The third update, and its weights, with every loss multiplied."""
+    tx = method.make(3)
+    params = params_of(tree_of(random_matrix(3), width=WIDTH))
+    state = tx.init(params)
+    for seed in range(3):
+        stacked = tree_of(scales[:, None] * random_matrix(3, seed=seed), width=WIDTH)
+        extras = method.extras(3, params, seed)
+        if method.losses:
+            extras["losses"] = scales * extras["losses"]
+        update, state = tx.update(stacked, state, params, **extras)
+    return flat(update), getattr(state, "task_weights", None)
+
+
+@EACH
+def test_loss_scales_matter_as_the_docstring_says(method):
+    with precision("float64"):
+        plain, weights = after_some_steps(method, np.ones(3))
+        update, scaled = after_some_steps(method, LOSS_SCALES)
+    said = promised(method)
+    cosine = update @ plain / np.linalg.norm(update) / np.linalg.norm(plain)
+    assert (cosine > 1 - 1e-7) == (said in ("update", "direction"))
+    assert np.allclose(update, plain, rtol=1e-5) == (said == "update")
+    if said == "weights":
+        np.testing.assert_allclose(scaled, weights, rtol=1e-5)
+
+
 @claiming("row_scale_invariant_direction")
 @pytest.mark.parametrize("num_tasks", TASKS)
 def test_direction_does_not_depend_on_row_scales(method, num_tasks):
@@ -198,15 +186,6 @@ def test_direction_does_not_depend_on_row_scales(method, num_tasks):
     assert cosine >= 1 - 1e-5
 
 
-def stationary(num_tasks, width=WIDTH, seed=0):
-    """Rows with a positive combination that is zero, lengths within a factor 4."""
-    rng = np.random.default_rng(seed)
-    matrix = rng.standard_normal((num_tasks, width))
-    positive = rng.uniform(0.5, 2.0, num_tasks)
-    matrix[-1] = -(positive[:-1] @ matrix[:-1]) / positive[-1]
-    return matrix
-
-
 @claiming("zero_at_stationary")
 @pytest.mark.parametrize("num_tasks", TASKS[1:])
 def test_exactly_zero_at_stationary_points(method, num_tasks):
@@ -215,179 +194,16 @@ def test_exactly_zero_at_stationary_points(method, num_tasks):
         np.testing.assert_array_equal(update, 0)
 
 
-@pytest.mark.parametrize("name", ["mgda", "pcgrad", "imtl_g", "nash_mtl", "upgrad"])
+CANCELLING = ["mgda", "pcgrad", "imtl_g", "nash_mtl", "upgrad", "db_mtl"]
+CANCELLING += ["fairgrad", "dualproj", "conflictfree", "gradvac"]
+
+
+@pytest.mark.parametrize("name", CANCELLING)
 @pytest.mark.parametrize("ratio", [1.0, 3.0, 1e6])
 def test_exactly_zero_for_two_opposite_gradients(name, ratio):
     row = random_matrix(1)[0]
     update = direction(name, np.stack([row, -ratio * row]))
     np.testing.assert_array_equal(update, 0)
-
-
-# --- The promise on norm ratios -------------------------------------------------------
-
-RATIOS = [1, 10, 30, 100, 1e3, 1e6]
-
-
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_upgrad_harms_neither_of_two_tasks_at_any_ratio(ratio):
-    for seed in range(20):
-        matrix = pair(-0.8, ratio, seed=seed)
-        update = direction("upgrad", matrix)
-        assert update.any()
-        assert np.min(cosines_with(seen(matrix), update)) >= -1e-5
-
-
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_pcgrad_is_twice_upgrad_for_two_tasks(ratio):
-    for seed in range(5):
-        matrix = pair(-0.8, ratio, seed=seed)
-        wanted = 2 * direction("upgrad", matrix)
-        assert_same(direction("pcgrad", matrix), wanted, 2e-6)
-
-
-# --- The equations that define each method --------------------------------------------
-
-SIZES = [2, 3, pytest.param(10, marks=pytest.mark.slow)]
-SIZES.append(pytest.param(50, marks=pytest.mark.slow))
-
-
-def smallest_norm(matrix):
-    """Squared norm of the shortest vector in the hull, by quadprog in float64."""
-    num_tasks = len(matrix)
-    size = lengths(matrix).max()
-    gram = (matrix / size) @ (matrix / size).T + 1e-13 * np.eye(num_tasks)
-    constraints = np.concatenate([np.ones((num_tasks, 1)), np.eye(num_tasks)], axis=1)
-    bounds = np.concatenate([[1.0], np.zeros(num_tasks)])
-    best = quadprog.solve_qp(gram, np.zeros(num_tasks), constraints, bounds, meq=1)[0]
-    return float(np.sum((best @ matrix) ** 2))
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-@pytest.mark.parametrize("spread", [0, 2])
-def test_mgda_reaches_the_smallest_norm(num_tasks, spread):
-    for seed in range(5):
-        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
-        matrix *= np.logspace(-spread, spread, num_tasks)[:, None]
-        update = direction("mgda", matrix)
-        wanted = smallest_norm(seen(matrix))
-        assert abs(update @ update - wanted) <= 1e-5 * wanted
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-def test_mgda_gains_at_least_its_squared_norm_for_every_task(num_tasks):
-    for seed in range(5):
-        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
-        update = direction("mgda", matrix)
-        task_weights = weights("mgda", matrix)
-        gains, square = seen(matrix) @ update, update @ update
-        assert np.all(gains >= (1 - 1e-5) * square)
-        np.testing.assert_allclose(gains[task_weights > 0], square, rtol=1e-4)
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-def test_nash_mtl_solves_its_equation(num_tasks):
-    for seed in range(5):
-        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
-        update, a = direction("nash_mtl", matrix), weights("nash_mtl", matrix)
-        assert np.all(a > 0)
-        np.testing.assert_allclose(a * (seen(matrix) @ update), 1, rtol=1e-4)
-        np.testing.assert_allclose(update @ update, num_tasks, rtol=1e-5)
-        unclipped = direction("nash_mtl", matrix, max_norm=np.inf)
-        assert_same(unclipped, update, 1e-5)
-        clipped = direction("nash_mtl", matrix, max_norm=1.0)
-        assert_same(clipped, update / num_tasks**0.5, 1e-5)
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-def test_imtl_g_projects_equally_on_every_task(num_tasks):
-    for seed in range(5):
-        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
-        matrix *= np.logspace(-3, 3, num_tasks)[:, None]
-        update = direction("imtl_g", matrix)
-        cosines = cosines_with(seen(matrix), update)
-        np.testing.assert_allclose(cosines, cosines.mean(), rtol=1e-4)
-        np.testing.assert_allclose(weights("imtl_g", matrix).sum(), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-def test_aligned_mtl_aligns(num_tasks):
-    """Rows of B J are orthogonal and equally long; preferences e_t read off B."""
-    matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=1)
-    rows = [
-        direction("aligned_mtl", matrix, preference=one)
-        for one in np.eye(num_tasks, dtype=np.float32)
-    ]
-    gram = np.stack(rows) @ np.stack(rows).T
-    smallest = np.linalg.svd(seen(matrix), compute_uv=False)[-1] ** 2
-    wanted = smallest * np.eye(num_tasks)
-    np.testing.assert_allclose(gram, wanted, rtol=0, atol=1e-4 * smallest)
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-@pytest.mark.parametrize("c", [0.2, 0.5, 0.9])
-def test_cagrad_reaches_the_dual_value_within_its_ball(num_tasks, c):
-    for seed in range(5):
-        matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
-        update = direction("cagrad", matrix, c=c, rescale=0)
-        task_weights = weights("cagrad", matrix, c=c, rescale=0)
-        given = seen(matrix)
-        mean = given.mean(axis=0)
-        radius = c * np.linalg.norm(mean)
-        assert np.linalg.norm(update - mean) <= (1 + 1e-5) * radius
-        # The weights are 1/T + lambda w*: any w of the simplex bounds the value.
-        simplex = np.maximum(task_weights - 1 / num_tasks, 0)
-        mixed = simplex / simplex.sum() @ given
-        dual = mixed @ mean + radius * np.linalg.norm(mixed)
-        assert abs(np.min(given @ update) - dual) <= 1e-4 * abs(dual)
-
-
-def test_cagrad_without_radius_is_the_mean():
-    for num_tasks in (2, 3):
-        for name, matrix in hostile(num_tasks).items():
-            mean = direction("mean", matrix)
-            update = direction("cagrad", matrix, c=0.0, rescale=1)
-            np.testing.assert_array_equal(update, mean, err_msg=name)
-
-
-@pytest.mark.parametrize("num_tasks", [2, 3])
-def test_cagrad_with_a_large_radius_goes_the_way_of_mgda(num_tasks):
-    matrix = random_matrix(num_tasks, seed=2)
-    update = direction("cagrad", matrix, c=1e4, rescale=2)
-    shortest = direction("mgda", matrix)
-    size = np.linalg.norm(seen(matrix).mean(axis=0)) / np.linalg.norm(shortest)
-    assert_same(update, size * shortest, 1e-3)
-
-
-@pytest.mark.parametrize("num_tasks", SIZES)
-def test_upgrad_projects_on_the_dual_cone(num_tasks):
-    """Each task's projection by quadprog in float64, on a well-conditioned problem."""
-    matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=4)
-    given = seen(matrix)
-    total, zeros = np.zeros(given.shape[1]), np.zeros(num_tasks)
-    identity = np.eye(given.shape[1])
-    for row in given / num_tasks:
-        total += quadprog.solve_qp(identity, row, given.T, zeros)[0]
-    assert_same(direction("upgrad", matrix), total, 1e-4)
-
-
-def test_pcgrad_depends_on_the_order_it_is_given():
-    matrix = np.array([[1.0, 0], [-1, 1], [-1, -2]])
-    wanted = {
-        ((1, 2), (0, 2), (0, 1)): (-1.2, -0.9),
-        ((2, 1), (2, 0), (1, 0)): (0.2, -0.7),
-    }
-    for order, update in wanted.items():
-        got, _ = run(BY_NAME["pcgrad"], matrix, {"order": jnp.asarray(order)})
-        np.testing.assert_allclose(got, update, rtol=1e-5)
-
-
-@pytest.mark.parametrize("uniform", [0.2, 0.3])
-def test_graddrop_keeps_one_sign(uniform):
-    """Column (1, -3) has purity 1/4."""
-    matrix = np.array([[1.0, 2.0], [-3.0, 1.0]])
-    uniforms = tree_of(np.full(2, uniform), width=WIDTH)
-    update, _ = run(BY_NAME["graddrop"], matrix, {"uniforms": uniforms})
-    np.testing.assert_allclose(update, [1.0 if uniform < 0.25 else -3.0, 3.0])
 
 
 # --- Random trees ---------------------------------------------------------------------

@@ -1,12 +1,13 @@
-"""A study that is stopped and resumed gives the numbers of one that was not."""
+"""The runner: what it records, and a stopped study that gives the same numbers."""
 
 import json
 
 import numpy as np
 import pytest
 
-from mtl_optax.study import cli, compare, report, runner, studies
+from mtl_optax.study import cli, compare, report, runner, studies, toy
 from mtl_optax.study.checkpoints import Checkpoints, Refused, Saved
+from mtl_optax.study.programs import Recipe
 
 SETTINGS = compare.Settings(("pcgrad", "graddrop"), seeds=2, steps=6)
 
@@ -15,7 +16,10 @@ class Stopped(Exception):
     pass
 
 
-def run(folder, *, resume, stop_at=None):
+TOY = toy.STUDY.settings._replace(methods=("mean", "pcgrad"), steps=600)
+
+
+def run(folder, *, resume, stop_at=None, study=studies.STRESS, settings=SETTINGS):
     seen = []
 
     def tick(method, stage, done):
@@ -24,8 +28,8 @@ def run(folder, *, resume, stop_at=None):
         if stop_at is not None and done == stop_at:
             raise Stopped
 
-    store = Checkpoints(folder, SETTINGS._asdict(), resume=resume, seconds=0)
-    return compare.run(studies.STRESS, SETTINGS, tick, store), seen
+    store = Checkpoints(folder, settings._asdict(), resume=resume, seconds=0)
+    return compare.run(study, settings, tick, store), seen
 
 
 def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
@@ -51,6 +55,56 @@ def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
     assert sorted(seen) == [("graddrop", 6), ("pcgrad", 6)]
 
 
+def test_resumed_toy_keeps_its_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "CHUNK", 100)
+    of_toy = {"study": toy.STUDY, "settings": TOY}
+    whole, _ = run(tmp_path / "whole", resume=False, **of_toy)
+    with pytest.raises(Stopped):
+        run(tmp_path / "checkpoints", resume=False, stop_at=300, **of_toy)
+    resumed, seen = run(tmp_path / "checkpoints", resume=True, **of_toy)
+    assert max(done for _, done in seen[:2]) >= 300
+    for method, outcome in whole.outcomes.items():
+        assert outcome.path.shape == (200, 1, 8, 2)
+        assert outcome.path.dtype == np.float64
+        np.testing.assert_array_equal(resumed.outcomes[method].path, outcome.path)
+        np.testing.assert_array_equal(resumed.outcomes[method].score, outcome.score)
+
+
+@pytest.mark.parametrize(
+    ("steps", "points", "every", "chunk"),
+    [
+        (1000, None, 1, 50),
+        (7, None, 1, 7),
+        (53, None, 1, 1),  # a prime
+        (100_000, 200, 500, 25_000),
+        (450, 200, 2, 90),
+        (150, 200, 1, 50),
+    ],
+)
+def test_records_are_thinned_to_about_so_many(steps, points, every, chunk):
+    recipe = SETTINGS._replace(steps=steps, points=points).recipe()
+    assert recipe.record_every == every
+    assert runner.chunk_length(recipe) == chunk
+    assert steps % chunk == chunk % every == 0
+
+
+def test_thinned_records_are_those_of_their_steps():
+    lanes = compare.lanes(2, (1, 10), TOY._replace(seeds=2), "mean")
+
+    def record(every):
+        recipe = Recipe(12, schedule="constant", record_every=every)
+        work = {"mean": lanes}
+        done = runner.train_all(toy.problem(), work, recipe, lambda *event: None)
+        return done["mean"].record
+
+    thick, thin = record(1), record(3)
+    for full, part in zip(thick, thin, strict=True):
+        assert full.shape[:2] == (12, 4)
+        np.testing.assert_array_equal(part, full[2::3])
+    # Before the step, and before scaling: lanes of one seed start alike.
+    np.testing.assert_allclose(thick.losses[0, 0], thick.losses[0, 2])
+
+
 def test_checkpoints_keep_the_last_one_only(tmp_path):
     store = Checkpoints(tmp_path / "checkpoints", {"steps": 6}, resume=False)
     assert store.load("mean") is None
@@ -58,7 +112,10 @@ def test_checkpoints_keep_the_last_one_only(tmp_path):
     for done in (2, 4):
         records = (np.ones((done, 1), np.float32), np.full((done, 1), np.nan))
         store.save("mean", Saved(done, leaves, records, 0.5))
+    half = tmp_path / "checkpoints" / "mean" / "6.orbax-checkpoint-tmp"
+    half.mkdir()  # what a kill leaves
     again = Checkpoints(tmp_path / "checkpoints", {"steps": 6}, resume=True)
+    assert not half.exists()
     saved = again.load("mean")
     assert saved.done == 4
     assert saved.seconds == 0.5

@@ -17,15 +17,18 @@ import pytest
 from sklearn.datasets import load_digits
 
 import mtl_optax
+from mtl_optax.analysis import comparison
 from mtl_optax.study import (
     cli,
     compare,
     data,
+    intervals,
     methods,
     plots,
     report,
     runner,
     studies,
+    styles,
     verdicts,
 )
 from mtl_optax.study.model import digits_problem
@@ -99,8 +102,21 @@ def test_only_the_trunk_is_shared():
     assert not any("trunk" in jax.tree_util.keystr(p) for p, yes in mask if not yes)
 
 
+def test_the_table_has_every_public_method_or_the_reason_why_not():
+    public = {
+        name
+        for name in mtl_optax.__all__
+        if ".from_" in getattr(getattr(mtl_optax, name), "__module__", "")
+    }
+    assert not set(methods.TABLE) & set(methods.LEFT_OUT)
+    assert public <= set(methods.TABLE) | set(methods.LEFT_OUT)
+    assert set(methods.LEFT_OUT) <= public
+    assert all(methods.LEFT_OUT.values())
+    assert methods.ALL not in methods.KNOWN
+
+
 @pytest.mark.parametrize("name", methods.KNOWN)
-def test_every_known_method_can_be_built_and_has_a_colour(name):
+def test_every_known_method_can_be_built(name):
     params = {"trunk": jnp.zeros(3), "head": jnp.zeros(2)}
     mask = {"trunk": True, "head": False}
 
@@ -112,12 +128,52 @@ def test_every_known_method_can_be_built_and_has_a_colour(name):
     grads = jax.tree.map(lambda x: jnp.ones((2, *x.shape)), params)
     new = jax.eval_shape(update, jnp.int32(0), jnp.array([1.0, 0.0]), grads)
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, params)
-    assert name in plots.COLOURS
 
 
-def test_colours_differ():
-    assert set(plots.COLOURS) == set(methods.KNOWN)
-    assert len(set(plots.COLOURS.values())) == len(methods.KNOWN)
+# --- Looks ----------------------------------------------------------------------------
+
+
+def test_methods_can_be_told_apart():
+    listed = [*styles.FIRST, *styles.ORDER]
+    assert len(set(listed)) == len(listed)
+    assert set(methods.KNOWN) <= set(listed)
+    looks = [(x.colour, x.marker, str(x.line)) for x in map(styles.style, listed)]
+    assert len(set(looks)) == len(looks)
+    assert len({look[0] for look in looks[: len(styles.FIRST)]}) == len(styles.FIRST)
+    for name in listed[1:]:
+        if name != methods.SINGLE_TASK:
+            assert styles.style(name).colour not in ("#000000", "#7F7F7F")
+
+
+def test_a_method_keeps_its_looks():
+    assert styles.style("unitary").colour == "#000000"
+    assert styles.style("cagrad") == ("#0072B2", "o", "solid")
+    assert styles.style("famo") == ("#E69F00", "s", styles.DASHES[0])
+    mine = styles.style("a_method_of_mine")
+    assert mine == styles.style("a_method_of_mine")
+    assert mine.marker in styles.GLYPHS
+
+
+@pytest.mark.slow
+def test_figures_of_many_methods(results, tmp_path):
+    names = [*styles.FIRST, *styles.ORDER[:23]]
+    outcome = results.outcomes["unitary"]
+    many = results._replace(
+        outcomes=dict.fromkeys(names, outcome),
+        settings=TINY._replace(methods=tuple(names)),
+    )
+    captions = plots.write(tmp_path, many)
+    assert list(captions) == [f"{name}.png" for name in studies.STRESS.figures]
+    assert "A panel a method" in captions["losses.png"]
+    for name in captions:
+        width, height = png_size(tmp_path / name)
+        assert width == 1350
+        assert 1000 < height < 2000
+
+
+def png_size(path):
+    header = path.read_bytes()[16:24]
+    return int.from_bytes(header[:4]), int.from_bytes(header[4:])
 
 
 def test_single_task_leaves_the_other_head_alone():
@@ -140,12 +196,12 @@ def test_single_task_leaves_the_other_head_alone():
 
 
 def test_batches_depend_on_the_seed_alone():
-    first = runner.batch_indices(3, 4000, 7)
-    assert first.shape == (7, runner.BATCH_SIZE)
+    first = runner.batch_indices(3, 4000, 7, 64)
+    assert first.shape == (7, 64)
     assert first.min() >= 0
     assert first.max() < 4000
-    np.testing.assert_array_equal(first, runner.batch_indices(3, 4000, 7))
-    assert (first != runner.batch_indices(4, 4000, 7)).any()
+    np.testing.assert_array_equal(first, runner.batch_indices(3, 4000, 7, 64))
+    assert (first != runner.batch_indices(4, 4000, 7, 64)).any()
 
 
 def test_runs_of_a_seed_are_paired(results):
@@ -163,7 +219,7 @@ def test_runner_is_deterministic(results):
     again = compare.run(studies.STRESS, alone).outcomes["unitary"]
     once = results.outcomes["unitary"]
     np.testing.assert_array_equal(again.losses, once.losses)
-    np.testing.assert_array_equal(again.accuracy["test"], once.accuracy["test"])
+    np.testing.assert_array_equal(again.score, once.score)
 
 
 def test_shares_start_as_the_methods_promise(results):
@@ -179,7 +235,7 @@ def test_a_failing_method_stops_the_others():
 
     problem = digits_problem(2)
     names = ("unitary", "mean", "mgda")
-    work = {name: compare.lanes(studies.STRESS, TINY, name) for name in names}
+    work = {name: compare.lanes(2, studies.SCALES, TINY, name) for name in names}
     with pytest.raises(RuntimeError, match="unitary broke"):
         runner.train_all(problem, work, Recipe(2), tick)
 
@@ -240,11 +296,13 @@ def test_null_statement():
     same = verdicts.null_statement({"unitary": base, "a": noisy}, tasks)
     assert same == (
         "At equal scales no method differs from unitary by more than 2 sd; the largest "
-        "mean difference is 0.03 points."
+        "mean difference is 0.03 points. Intervals of 95 %, paired over 3 seeds, "
+        "exclude 0 in 0 of 2 comparisons; by chance in about 0.1."
     )
     named = verdicts.null_statement({"a": noisy, "b": better, "unitary": base}, tasks)
     assert "b on right (+0.50 ± 0.10 points); no other does." in named
     assert "0.3 of 4" in named
+    assert "exclude 0 in 1 of 4 comparisons; by chance in about 0.2" in named
     for unable in [{"unitary": base}, {"a": base, "b": base}]:
         assert "no statement is possible" in verdicts.null_statement(unable, tasks)
     one_seed = {"unitary": base[:1], "a": noisy[:1]}
@@ -266,10 +324,11 @@ def test_transfer_names_what_is_lost_and_who_repairs_it():
     assert verdicts.transfer_verdict(LOST - ALONE) == "negative transfer"
     assert verdicts.transfer_verdict(ALONE - ALONE) == "no loss"
     text = verdicts.transfer_sentence("a", "negative transfer", LOST, ALONE, tasks)
-    assert "left +0.0 ± 0.0, parity -9.0 ± 1.0 points" in text
-    assert "Δp -5.1 % (higher is better)" in text  # half of -9 / 89
+    # t of 2 degrees of freedom is 4.303; 4.303 / sqrt(3) = 2.48
+    assert "left +0.00 [+0.00, +0.00], parity -9.00 [-11.5, -6.5] points" in text
+    assert "Δp -5.05 [-6.31, -3.80] % (higher is better)" in text  # half of -9 / 89
     nobody = verdicts.transfer_statement({"unitary": LOST, "a": LOST}, ALONE, tasks)
-    assert "parity -9.0 ± 1.0 points" in nobody
+    assert "parity -9.00 [-11.5, -6.5] points" in nobody
     assert nobody.endswith("None of a removes it.")
     cured = verdicts.transfer_statement({"unitary": LOST, "a": ALONE}, ALONE, tasks)
     assert cured.endswith("No task loses with a.")
@@ -302,6 +361,51 @@ def test_diverged_runs_are_named(results):
     assert text == " 1 of its 4 runs diverged."
 
 
+def test_the_rate_can_be_chosen_on_seeds_that_are_not_reported():
+    """The runs reported are those without further seeds; these decide on the rate."""
+    rates = (1e-4, 1e-2)
+    settings = TINY._replace(steps=4, learning_rates=rates)
+    plain = compare.run(studies.NULL, settings).outcomes
+    tuned = compare.run(studies.NULL, settings._replace(tuning_seeds=2)).outcomes
+    both = compare.run(studies.NULL, settings._replace(seeds=4)).outcomes
+    for name, outcome in tuned.items():
+        every, ours = both[name].metrics["val"]["accuracy"], plain[name].metrics
+        np.testing.assert_array_equal(outcome.chosen, compare.choose(every[:, :, 2:]))
+        for split, named in outcome.metrics.items():
+            np.testing.assert_array_equal(named["accuracy"], ours[split]["accuracy"])
+        wanted = named["accuracy"][outcome.chosen[0], 0]
+        np.testing.assert_array_equal(outcome.score[0], wanted)
+        assert outcome.losses.shape == plain[name].losses.shape
+
+
+def test_a_diverged_rate_is_not_chosen_and_losses_are_better_when_low():
+    validation = np.array([np.nan, 3.0, 1.0, 2.0]).reshape(4, 1, 1, 1)
+    np.testing.assert_array_equal(compare.choose(validation), [1])
+    np.testing.assert_array_equal(compare.choose(validation, False), [2])
+
+
+def test_intervals_pair_the_runs_of_a_seed(results):
+    intervals_of = intervals.against_baseline(results)
+    assert list(intervals_of) == [methods.SINGLE_TASK]
+    interval = intervals_of[methods.SINGLE_TASK]
+    difference = (
+        results.outcomes[methods.SINGLE_TASK].score - results.outcomes["unitary"].score
+    )
+    expected = comparison.paired_t(np.moveaxis(difference, 1, 0), np.zeros((2, 2, 2)))
+    np.testing.assert_allclose(interval.low, expected.low)
+    assert interval.mean.shape == (2, 2)  # scales, tasks
+    assert verdicts.bracket(-0.123, 9.99) == "[-0.12, +9.99]"
+    assert verdicts.bracket(-0.123, 10) == "[-0.1, +10.0]"
+    rows = [
+        dict(zip(intervals.COLUMNS, row, strict=True))
+        for row in intervals.summary(results)
+    ]
+    assert [row["method"] for row in rows] == ["unitary"] * 4 + ["single_task"] * 4
+    assert rows[0]["difference"] == rows[0]["baseline"] == ""
+    assert float(rows[4]["t_low"]) == pytest.approx(interval.low[0, 0], abs=1e-4)
+    assert float(rows[4]["bootstrap_low"]) >= float(rows[4]["t_low"])
+
+
 # --- Report and command line ----------------------------------------------------------
 
 
@@ -321,8 +425,8 @@ class References(HTMLParser):
 def check_folder(folder, names, seeds):
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == report.COLUMNS
-    keys = {tuple(row[c] for c in report.COLUMNS[:-1]) for row in rows}
+    assert tuple(rows[0]) == (*report.COLUMNS, "accuracy")
+    keys = {tuple(row[c] for c in report.COLUMNS) for row in rows}
     assert len(keys) == len(rows) == len(names) * 2 * seeds * 2 * 2
     assert {row["method"] for row in rows} == set(names)
     assert {row["scale"] for row in rows} == {"1", "1000"}
@@ -336,11 +440,19 @@ def check_folder(folder, names, seeds):
     for key in ("device", "steps", "learning_rates", "command"):
         assert config[key]
 
-    for name in ("accuracy.png", "shares.png", "losses.png"):
-        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    compared = seeds > 1 and "unitary" in names and len(names) > 1
+    # The share of a method without task weights is not known.
+    figures = {"accuracy", "losses"} | ({"differences"} if compared else set())
+    figures |= {"shares"} if set(names) - {"graddrop", "single_task"} else set()
+    assert {path.stem for path in folder.glob("*.png")} == figures
+    with open(folder / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(names) * 2 * 2
+    assert {row["seeds"] for row in rows} == {str(seeds)}
+    assert any(row["t_low"] for row in rows) == compared
     page = (folder / "report.html").read_text(encoding="utf-8")
     loaded = References(page)
-    assert len(loaded.found) == 3
+    assert len(loaded.found) == len(figures)
     assert all(value.startswith("data:image/png;base64,") for value in loaded.found)
     assert not loaded.tags & {"script", "link", "iframe"}
     assert not re.search(r"url\(|@import", page)
@@ -353,10 +465,8 @@ def test_report(results, tmp_path, seeds):
     if seeds == 1:
         outcomes = {
             name: outcome._replace(
-                every_accuracy={
-                    k: v[:, :, :1] for k, v in outcome.every_accuracy.items()
-                },
-                accuracy={k: v[:, :1] for k, v in outcome.accuracy.items()},
+                metrics=jax.tree.map(lambda v: v[:, :, :1], outcome.metrics),
+                score=outcome.score[:, :1],
                 losses=outcome.losses[:, :, :1],
                 shares=outcome.shares[:, :, :1],
             )
@@ -372,24 +482,25 @@ def test_report(results, tmp_path, seeds):
 def test_other_studies_report_every_rate(name, tmp_path):
     study = studies.STUDIES[name]
     rates = (1e-9, 1e-2)
-    settings = compare.Settings(TINY.methods, 2, 4, rates, "sgd", quick=True)
+    settings = TINY._replace(steps=4, learning_rates=rates, optimizer="sgd", quick=True)
     results = compare.run(study, settings)
     for outcome in results.outcomes.values():
         at = outcome.chosen[0]
-        scores = outcome.every_accuracy["val"][:, 0].mean(axis=(1, 2))
+        scores = outcome.metrics["val"]["accuracy"][:, 0].mean(axis=(1, 2))
         assert scores[at] == scores.max()
         np.testing.assert_array_equal(
-            outcome.accuracy["test"][0], outcome.every_accuracy["test"][at, 0]
+            outcome.score[0], outcome.metrics["test"]["accuracy"][at, 0]
         )
     report.write(tmp_path, results, "mtl-optax study", seconds=1.0)
     with open(tmp_path / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * 2 * 2 * study.num_tasks
+    num_tasks = len(results.tasks)
+    assert len(rows) == 2 * 2 * 2 * 2 * num_tasks
     assert {row["learning_rate"] for row in rows} == {"1e-09", "0.01"}
     for method in TINY.methods:
         chosen = [r for r in rows if r["method"] == method and r["chosen"] == "1"]
         assert len({row["learning_rate"] for row in chosen}) == 1
-        assert len(chosen) == 2 * 2 * study.num_tasks
+        assert len(chosen) == 2 * 2 * num_tasks
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(References(page).found) == len(study.figures)
     assert "best validation accuracy" in page
@@ -400,7 +511,7 @@ def test_other_studies_report_every_rate(name, tmp_path):
 
 
 def test_studies_are_listed(capsys):
-    assert {*cli.STUDIES} == {*studies.STUDIES, "toy"}
+    assert {*cli.STUDIES} == {*studies.STUDIES}
     assert cli.main(["study", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(cli.STUDIES)
@@ -472,7 +583,7 @@ def study(folder, *options):
 @pytest.mark.slow
 def test_quick_study_end_to_end(tmp_path):
     out = " ".join(study(tmp_path, "--quick").split())
-    check_folder(tmp_path, studies.STRESS.quick_methods, seeds=2)
+    check_folder(tmp_path, studies.STRESS.quick.methods, seeds=2)
     assert "smoke run" in out
     assert "unitary is dominated" in out
     assert "mgda over-corrects" in out

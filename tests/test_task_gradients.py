@@ -330,11 +330,16 @@ def test_feature_task_grads_are_mgda_ub():
     np.testing.assert_allclose(jnp.sum(mtl.task_weights(state)), 1, rtol=1e-6)
 
 
-def test_feature_task_grads_cost_one_pass_through_the_trunk():
+@pytest.mark.parametrize(
+    "method",
+    [mtl.mgda(T), mtl.graddrop(T, key=0, at="features")],
+    ids=["mgda", "graddrop"],
+)
+def test_feature_task_grads_cost_one_pass_through_the_trunk(method):
     params, data = wide()
 
     def run(params, x, ys):
-        tx = mtl.on_shared(mtl.mgda(T), SHARED)
+        tx = mtl.on_shared(method, SHARED)
         _, lazy = feature_grads()(params, x, ys)
         return tx.update(lazy, tx.init(params), params)[0]
 
@@ -363,3 +368,114 @@ def test_feature_aux():
     assert aux == "aux"
     np.testing.assert_array_equal(losses, [4, 2])
     np.testing.assert_array_equal(lazy.stack(), [[2, 2], [1, 1]])
+
+
+# --- GradDrop at the features ---------------------------------------------------------
+
+
+def dropped_by_hand(params, x, ys, uniform, tasks=range(T), leak=(0.0,) * T):
+    """Chen et al., Algorithm 1, with jax.grad and jax.vjp alone."""
+    z, pull = jax.vjp(lambda params: trunk(params, x), params)
+    heads = [
+        jax.grad(lambda p, z, t=t: head_loss(p, z, ys[t], t), argnums=(0, 1))(params, z)
+        for t in tasks
+    ]
+    cotangents = jnp.stack([by_z for _, by_z in heads])
+    signed = jnp.sum(jnp.sign(z)[None] * cotangents, axis=1)
+    purity = (1 + signed.sum(0) / jnp.abs(signed).sum(0)) / 2
+    positive, negative = purity > uniform, purity < uniform
+    mask = positive[None] * (signed > 0) + negative[None] * (signed < 0)
+    part = jnp.array([leak[t] for t in tasks])[:, None]
+    share = part + (1 - part) * mask
+    (update,) = pull(jnp.sum(share[:, None] * cotangents, axis=0))
+    for by_params, _ in heads:
+        update = jax.tree.map(jnp.add, update, by_params)
+    return update
+
+
+@pytest.mark.parametrize("leak", [None, (0.0, 0.5, 1.0)])
+@pytest.mark.parametrize("shared", [None, SHARED], ids=["alone", "on_shared"])
+def test_graddrop_at_features(leak, shared):
+    params, data = make_params(), make_data()
+    tx = mtl.graddrop(T, key=0, leak=leak, at="features")
+    tx = tx if shared is None else mtl.on_shared(tx, shared)
+
+    @jax.jit
+    def step(params, x, ys, uniform):
+        _, lazy = feature_grads()(params, x, ys)
+        return tx.update(lazy, tx.init(params), params, uniforms=uniform)[0]
+
+    updates = []
+    for seed in range(3):
+        uniform = jax.random.uniform(jax.random.key(seed), (6,))
+        wanted = dropped_by_hand(params, *data, uniform, leak=leak or (0.0,) * T)
+        updates.append(step(params, *data, uniform))
+        chex.assert_trees_all_close(updates[-1], wanted, rtol=1e-5, atol=1e-6)
+    assert np.any(updates[0]["w1"] != updates[1]["w1"])
+
+
+@pytest.mark.parametrize("shared", [None, SHARED], ids=["alone", "on_shared"])
+def test_graddrop_at_features_without_a_task(shared):
+    """The others get what they would get alone, and a NaN stays in its task."""
+    params, (x, ys) = make_params(), make_data()
+    tx = mtl.graddrop(T, key=0, at="features")
+    tx = tx if shared is None else mtl.on_shared(tx, shared)
+    uniform = jnp.linspace(0.2, 0.8, 6)
+    broken = ys.at[1].set(jnp.nan)
+    _, lazy = feature_grads()(params, x, broken)
+
+    def step(active):
+        active = jnp.asarray(active)
+        return tx.update(
+            lazy, tx.init(params), params, active=active, uniforms=uniform
+        )[0]
+
+    wanted = dropped_by_hand(params, x, ys, uniform, tasks=(0, 2))
+    got = step([True, False, True])
+    chex.assert_trees_all_close(got, wanted, rtol=1e-5, atol=1e-6)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    chex.assert_trees_all_equal(step([False] * T), zero)
+
+
+def test_graddrop_at_features_over_a_data_axis():
+    """Signs are summed over all devices, so that they drop the same entries."""
+    params, (x, ys) = make_params(), make_data(batch=32)
+    tx = mtl.graddrop(T, key=0, at="features")
+    uniform = jnp.linspace(0.2, 0.8, 6)
+
+    @functools.partial(jax.vmap, in_axes=(None, 0, 1), axis_name="data")
+    def parallel(params, x, ys):
+        _, lazy = feature_grads(axis_name="data")(params, x, ys)
+        return tx.update(lazy, tx.init(params), params, uniforms=uniform)[0]
+
+    got = parallel(params, x.reshape(4, 8, 4), ys.reshape(T, 4, 8, 2))
+    wanted = dropped_by_hand(params, x, ys, uniform)
+    first = jax.tree.map(lambda leaf: leaf[0], got)
+    chex.assert_trees_all_close(first, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_graddrop_at_features_across_jit_and_onto_another_tree():
+    params, data = make_params(), make_data()
+    tx = mtl.graddrop(T, key=0, at="features")
+    _, lazy = jax.jit(feature_grads())(params, *data)
+    update, state = tx.update(lazy, tx.init(params), params)
+    as_list = jax.tree.leaves(params)
+    again, _ = tx.update(lazy.onto(as_list), tx.init(as_list), as_list)
+    chex.assert_trees_all_close(again, jax.tree.leaves(update), rtol=1e-5, atol=1e-7)
+    drawn = {np.asarray(update["w1"]).tobytes()}
+    for _ in range(5):
+        update, state = tx.update(lazy, state, params)
+        drawn.add(np.asarray(update["w1"]).tobytes())
+    assert len(drawn) > 1
+
+
+def test_graddrop_at_features_says_what_it_needs():
+    params, data = make_params(), make_data()
+    tx = mtl.graddrop(T, key=0, at="features")
+    for make in (mtl.task_grads, mtl.lazy_task_grads):
+        _, grads = make(losses_dict)(params, *data)
+        with pytest.raises(ValueError, match=r"feature_task_grads\(features_fn"):
+            tx.update(grads, tx.init(params), params)
+    without_batch = mtl.feature_task_grads(jnp.sum, lambda p, z: (z, 2 * z, 3 * z))
+    with pytest.raises(ValueError, match="first axis of each must be the batch"):
+        tx.update(without_batch(jnp.ones(2))[1], tx.init(jnp.ones(2)))

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mtl_optax.analysis import student
+
 
 class MeanAndSd(NamedTuple):
     """Summary of repeated runs, with their number."""
@@ -146,7 +148,7 @@ def mean_and_sd(values: ArrayLike, axis: int = 0) -> MeanAndSd:
       ValueError: for a single seed, which has no sd.
 
     When not to use it: to compare two methods that share seeds. The spread between
-    seeds is common to both; see :func:`paired_bootstrap`.
+    seeds is common to both; see :func:`paired_t`.
 
     Example:
       >>> from mtl_optax.analysis.comparison import mean_and_sd
@@ -159,6 +161,50 @@ def mean_and_sd(values: ArrayLike, axis: int = 0) -> MeanAndSd:
         raise ValueError("mean_and_sd: takes an array over seeds; got one number.")
     num_seeds = _seeds("mean_and_sd", array.shape[axis])
     return MeanAndSd(array.mean(axis=axis), array.std(axis=axis, ddof=1), num_seeds)
+
+
+def paired_t(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
+    r"""Student's confidence interval of the mean difference a - b over paired runs.
+
+    .. math:: \bar x \pm t_{n-1} \, \mathrm{sd} / \sqrt n, \quad x_i = a_i - b_i
+
+    Args:
+      a: `[seeds, ...]`, a metric of one method.
+      b: `[seeds, ...]`, of the other; entry i from the same seed, that is the same
+        start and the same batches.
+      confidence: nominal coverage, between 0 and 1.
+
+    Returns:
+      :class:`Interval` of arrays `[...]`: mean of a - b, low, high, number of seeds.
+      One that excludes 0 speaks for a difference.
+
+    Raises:
+      ValueError: for a single seed, shapes that differ, or a confidence outside (0, 1).
+
+    Guarantee: exact coverage for normal differences, with any number of seeds from 2.
+    In simulations with 5 seeds a nominal 95 % interval covers 95 % for normal, 96 % for
+    heavy-tailed (t of 3 degrees) and 88 % for exponential differences; the percentile
+    bootstrap covers 83, 83 and 79 %.
+
+    When not to use it: with few seeds and differences as skewed as those exponential
+    ones, which no interval from 5 numbers serves. And for many methods at once without
+    a correction: one comparison in 20 excludes 0 by chance.
+
+    Example:
+      >>> from mtl_optax.analysis.comparison import paired_t
+      >>> ours, theirs = [91.0, 85.0, 88.0, 93.0, 90.0], [90.0, 83.0, 87.0, 91.0, 89.0]
+      >>> interval = paired_t(ours, theirs)
+      >>> f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+      '1.4 [0.7, 2.1]'
+
+    References:
+      Student, `The Probable Error of a Mean <https://doi.org/10.1093/biomet/6.1.1>`_,
+      1908.
+    """
+    difference = _paired("paired_t", a, b, confidence)
+    mean, sd, num_seeds = mean_and_sd(difference)
+    half = student.quantile(confidence, num_seeds - 1) * sd / np.sqrt(num_seeds)
+    return Interval(mean, mean - half, mean + half, num_seeds)
 
 
 def paired_bootstrap(
@@ -188,10 +234,10 @@ def paired_bootstrap(
     Raises:
       ValueError: for a single seed, shapes that differ, or a confidence outside (0, 1).
 
-    When not to use it: as a test with few seeds. It is too narrow there: for normal
-    differences a nominal 95 % interval covers 83 % with 5 seeds, 91 % with 10,
-    where Student's t is exact. And for many methods at once without a correction:
-    one comparison in 20 excludes 0 by chance even at the nominal rate.
+    When not to use it: with few seeds. It is too narrow there: for normal differences a
+    nominal 95 % interval covers 83 % with 5 seeds, 91 % with 10, 93 % with 20, where
+    :func:`paired_t` is exact. And for many methods at once without a correction: one
+    comparison in 20 excludes 0 by chance even at the nominal rate.
 
     Example:
       >>> from mtl_optax.analysis.comparison import paired_bootstrap
@@ -203,18 +249,10 @@ def paired_bootstrap(
     References:
       Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13.
     """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape or first.ndim == 0:
-        raise ValueError(
-            f"paired_bootstrap: a and b must be [seeds, ...] of one shape, run i of "
-            f"both from the same seed; got {first.shape} and {second.shape}."
-        )
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1; got {confidence}.")
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be at least 1; got {num_resamples}.")
-    num_seeds = _seeds("paired_bootstrap", len(first))
-    difference = first - second
+    difference = _paired("paired_bootstrap", a, b, confidence)
+    num_seeds = len(difference)
     draws = np.random.default_rng(seed).integers(
         num_seeds, size=(num_resamples, num_seeds)
     )
@@ -222,6 +260,20 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return Interval(difference.mean(axis=0), low, high, num_seeds)
+
+
+def _paired(name: str, a: ArrayLike, b: ArrayLike, confidence: float) -> NDArray:
+    """The differences a - b `[seeds, ...]`, checked."""
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.shape != second.shape or first.ndim == 0:
+        raise ValueError(
+            f"{name}: a and b must be [seeds, ...] of one shape, run i of "
+            f"both from the same seed; got {first.shape} and {second.shape}."
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1; got {confidence}.")
+    _seeds(name, len(first))
+    return first - second
 
 
 def _seeds(name: str, num_seeds: int) -> int:

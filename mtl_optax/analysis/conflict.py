@@ -83,8 +83,8 @@ def magnitude_similarity(task_gradients: Any) -> jax.Array:
 
     References:
       Elich et al., `Examining Common Paradigms in Multi-task Learning
-      <https://arxiv.org/abs/2311.04698>`_, 2024; first in Yu et al., `Gradient Surgery
-      for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_, 2020.
+      <https://arxiv.org/abs/2311.04698>`_, 2024; as in Yu et al., `Gradient Surgery
+      for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_, 2020, definition 2.
     """
     _, norms = solvers.cosine_matrix(products.gramian(task_gradients))
     one, other = norms[:, None], norms[None, :]

@@ -123,8 +123,9 @@ def normal_angles(counts: AngleCounts) -> NormalAngles:
       30.0 20.0 [0.33 0.67 0.67]
 
     References:
-      Metrics of Eigen and Fergus, `Predicting Depth, Surface Normals and Semantic
-      Labels <https://arxiv.org/abs/1411.4734>`_, 2015, as MTAN's code prints them.
+      Fouhey, `Evaluating Surface Normal Predictions
+      <https://web.eecs.umich.edu/~fouhey/2016/evalSN/evalSN.html>`_, 2016, whose
+      metrics, all but the root mean square, MTAN's code prints.
     """
     counted = counts.average.counted
     up_to = jnp.cumsum(counts.histogram, axis=-1)

@@ -35,7 +35,8 @@ def check_chain(
 
     Traces `tx.init` and one `tx.update` on stacked gradients of the parameters' shapes
     (`jax.eval_shape`: nothing is computed) and looks at what no aggregator can see from
-    inside: state whose shape changes, updates that come out stacked, wrappers around.
+    inside: state whose shape changes, updates that come out stacked, wrappers around, a
+    second optimiser after a method that contains its own.
 
     Args:
       tx: the whole transformation, as it will be given to the training loop.
@@ -53,7 +54,9 @@ def check_chain(
 
     When not to use it: it cannot see a *stateless* transformation before the
     aggregator, such as `optax.clip_by_global_norm`, which then clips one norm joint
-    over all tasks.
+    over all tasks; nor a stateless optimiser, such as `optax.sgd` without momentum,
+    after a method that contains its own: it looks like `optax.scale`, which may stand
+    there.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl
@@ -86,6 +89,7 @@ def check_chain(
         raise ValueError(f"check_chain: {_CANNOT_WRAP[wrapper]}") from error
     _check_updates(updates, params)
     _check_state(state, new_state)
+    _contains_optimizer(state)
 
 
 def _wrapper_of_everything(state: Any) -> str | None:
@@ -156,4 +160,37 @@ def _check_state(before: Any, after: Any) -> None:
                 f"one update, from {was.dtype} to {now.dtype}, so jax.lax.scan cannot "
                 "carry it. Under optax.inject_hyperparams pass "
                 "hyperparam_dtype=jnp.float32."
+            )
+
+
+def _contains_optimizer(state: Any) -> bool:
+    """Whether a method in it contains its optimiser; raises if another one follows."""
+    if getattr(type(state), "contains_optimizer", False):
+        return True
+    if isinstance(state, dict):
+        children: Any = state.values()
+    elif isinstance(state, (tuple, list)):
+        children = state
+    else:
+        return False
+    found = False
+    for child in children:
+        # A chain's state is a plain tuple, in order; fields of a state have no order.
+        if found and type(state) is tuple:
+            _check_keeps_no_moments(child)
+        found |= _contains_optimizer(child)
+    return found
+
+
+def _check_keeps_no_moments(state: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if leaf.ndim and jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"check_chain: the state {jax.tree_util.keystr(path)} of shape "
+                f"{leaf.shape} belongs to an optimiser (Adam, momentum, ...) after a "
+                "method that already contains its optimiser. That method's updates are "
+                "the displacement of all its steps, not a gradient: Adam would undo "
+                "their length and step the wrong way. Give the optimiser to the method "
+                "as in mtl_optax.selective_groups(num_tasks, optax.adam(1e-3), ...); "
+                "what follows may act on displacements only, such as optax.scale."
             )

@@ -5,6 +5,7 @@ costs nothing in the compiled step. Values are checked on Python numbers only, s
 hyper-parameters may be tracers.
 """
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -40,6 +41,18 @@ def at_least(name: str, value: Any, minimum: float) -> None:
         raise ValueError(f"{name} must be at least {minimum}; got {value}.")
 
 
+def at_most(name: str, value: Any, maximum: float) -> None:
+    """Raises if `value` is a Python number above `maximum`; tracers pass."""
+    if isinstance(value, numbers.Real) and not float(value) <= maximum:
+        raise ValueError(f"{name} must be at most {maximum}; got {value}.")
+
+
+def positive(name: str, value: Any) -> None:
+    """Raises if `value` is a Python number that is not positive; tracers pass."""
+    if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be positive and finite; got {value}.")
+
+
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises if `value` is none of the `choices` that select code."""
     if value not in choices:
@@ -60,8 +73,14 @@ def task_vector(name: str, value: Any, num_tasks: int) -> jax.Array:
 
 def preference(value: Any, num_tasks: Any) -> None:
     """Raises at construction unless `value` is None or one number a task."""
-    if value is not None:
-        task_vector("preference", value, static_int("num_tasks", num_tasks))
+    optional_vectors(num_tasks, preference=value)
+
+
+def optional_vectors(num_tasks: Any, **vectors: Any) -> None:
+    """Raises at construction unless each is None or one number a task."""
+    for name, value in vectors.items():
+        if value is not None:
+            task_vector(name, value, static_int("num_tasks", num_tasks))
 
 
 def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None:
@@ -80,15 +99,15 @@ def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None
     return stacked.astype(jnp.result_type(float))
 
 
-def gramian_like(value: Any, recorded: jax.Array | None) -> jax.Array | None:
-    """The extra argument `precomputed_gramian`, shaped like the one in the state."""
+def gramian_like(name: str, value: Any, recorded: jax.Array | None) -> jax.Array | None:
+    """An extra argument in place of the Gramian, shaped like the one in the state."""
     if value is None or recorded is None:
         return None
     gramian = jnp.asarray(value)
     if gramian.shape != recorded.shape:
         raise ValueError(
-            f"precomputed_gramian= must have shape {recorded.shape}, inner products of "
-            f"all pairs of task gradients; got shape {gramian.shape}."
+            f"{name}= must have shape {recorded.shape}, inner products of all pairs of "
+            f"task gradients; got shape {gramian.shape}."
         )
     return gramian.astype(recorded.dtype)
 

@@ -5,6 +5,7 @@ gradients but no stack of them. Neither is known before the method runs, so the
 gradients travel as the linearised losses and are pulled back on demand.
 """
 
+import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import optax
 from jax import lax
 from jax.tree_util import Partial, register_pytree_with_keys_class
 
+from mtl_optax.core.leaves import only
 from mtl_optax.core.losses import loss_of, stack_losses
 
 
@@ -21,6 +23,15 @@ class TaskRows(NamedTuple):
     """T gradients as T separate trees (no stack); internal to the library."""
 
     trees: tuple[optax.Updates, ...]
+
+
+class Features(NamedTuple):
+    """The representation z between parameters and losses; internal to the library."""
+
+    value: Any  # z
+    gradients: "LazyTaskGrads"  # of the losses with respect to z
+    trunk: Any  # tangent of the parameters -> tangent of z
+    heads: Any  # tangent of the parameters -> tangent of the losses, z held still
 
 
 @register_pytree_with_keys_class
@@ -39,6 +50,7 @@ class LazyTaskGrads:
     Attributes:
       losses: `[T]`, the task losses (means over `axis_name`, where one was given).
       gramian: `[T, T]` to use in place of the parameter Gramian, or None.
+      features: for `graddrop(at="features")`; None but from `feature_task_grads`.
       num_tasks: T.
     """
 
@@ -49,22 +61,22 @@ class LazyTaskGrads:
         params: optax.Params,
         *,
         gramian: jax.Array | None = None,
+        features: Features | None = None,
         axis_name: Any = None,
         chunk_size: int | None = None,
-        kept: tuple[bool, ...] | None = None,
-        seal: jax.Array | None = None,
     ):
         self.losses = mean_over(stack_losses(primal), axis_name)
         self.gramian = gramian
+        self.features = features
         # Arithmetic on a typed key raises: whoever maps over this tree as if its
         # leaves were gradients finds out at once.
-        self._seal = jax.random.key(0) if seal is None else seal
+        self._seal = jax.random.key(0)
         self._primal = primal
         self._pushforward = pushforward
         self._params = params
         self._axis_name = axis_name
         self._chunk_size = chunk_size
-        self._kept = kept
+        self._kept: tuple[bool, ...] | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -100,31 +112,46 @@ class LazyTaskGrads:
             self._transpose(lambda out: jnp.sum(stack_losses(out) * weights))
         )
 
-    def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
-        """The same gradients on the kept leaves only; others become MaskedNode."""
-        return LazyTaskGrads(
-            self._primal,
-            self._pushforward,
-            self._params,
-            gramian=self.gramian,
-            axis_name=self._axis_name,
-            chunk_size=self._chunk_size,
-            kept=kept,
-            seal=self._seal,
+    def pull_features(self, cotangent: Any) -> optax.Updates:
+        """Gradient for a cotangent of the features; one backward pass of the trunk."""
+        assert self.features is not None
+        (gradient,) = jax.linear_transpose(self.features.trunk, self._params)(cotangent)
+        return self._finish(gradient)
+
+    def heads(self) -> "LazyTaskGrads":
+        """The part of the gradients that does not go through the features."""
+        assert self.features is not None
+        return self._replace(
+            _pushforward=self.features.heads, gramian=None, features=None
         )
+
+    def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
+        """The same gradients on the kept leaves only; others become MaskedNode.
+
+        `kept` has one bool for each leaf of `like()`.
+        """
+        if self._kept is not None:
+            rest = iter(kept)
+            kept = tuple(keep and next(rest) for keep in self._kept)
+        return self._replace(_kept=kept)
 
     def onto(self, params: optax.Params) -> "LazyTaskGrads":
         """The same gradients as trees like `params`, whose leaves are the same."""
         grow = partial(_in_the_old_tree, jax.tree.structure(self._params))
-        return LazyTaskGrads(
-            self._primal,
-            Partial(grow, self._pushforward),
-            params,
-            gramian=self.gramian,
-            axis_name=self._axis_name,
-            chunk_size=self._chunk_size,
-            kept=self._kept,
+        features = self.features
+        if features is not None:
+            features = features._replace(
+                trunk=Partial(grow, features.trunk), heads=Partial(grow, features.heads)
+            )
+        return self._replace(
+            _pushforward=Partial(grow, self._pushforward),
+            _params=params,
+            features=features,
         )
+
+    def mean(self, tree: Any) -> Any:
+        """Mean over `axis_name`, or the tree as it is without one."""
+        return mean_over(tree, self._axis_name)
 
     def like(self) -> optax.Params:
         """A tree of arrays shaped like one row; nothing is computed."""
@@ -143,32 +170,40 @@ class LazyTaskGrads:
         return gradient
 
     def _finish(self, gradient: optax.Updates) -> optax.Updates:
-        return mean_over(self._keep(gradient), self._axis_name)
+        return self.mean(self._keep(gradient))
+
+    def _replace(self, **attributes: Any) -> "LazyTaskGrads":
+        new = copy.copy(self)
+        vars(new).update(attributes)
+        return new
 
     def _keep(self, tree: Any) -> Any:
-        if self._kept is None:
-            return tree
-        leaves, treedef = jax.tree.flatten(tree)
-        kept = zip(leaves, self._kept, strict=True)
-        return jax.tree.unflatten(
-            treedef, [leaf if keep else optax.MaskedNode() for leaf, keep in kept]
-        )
+        return tree if self._kept is None else only(tree, self._kept)
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """Children with their names, and the static rest."""
-        names = ("_seal", "losses", "gramian", "_primal", "_pushforward", "_params")
-        children = [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in names]
+        children = [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in _CHILDREN]
         return children, (self._axis_name, self._chunk_size, self._kept)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Any) -> "LazyTaskGrads":
         """Rebuilds without checks: JAX fills trees with placeholders at times."""
-        seal, losses, gramian, primal, pushforward, params = children
         self = object.__new__(cls)
-        self._seal, self.losses, self.gramian = seal, losses, gramian
-        self._primal, self._pushforward, self._params = primal, pushforward, params
+        vars(self).update(zip(_CHILDREN, children, strict=True))
         self._axis_name, self._chunk_size, self._kept = aux
         return self
+
+
+# The sealed leaf first, so that whoever maps over the tree meets it at once.
+_CHILDREN = (
+    "_seal",
+    "losses",
+    "gramian",
+    "features",
+    "_primal",
+    "_pushforward",
+    "_params",
+)
 
 
 def _in_the_old_tree(treedef: Any, pushforward: Any, tangent: Any) -> Any:

@@ -1,12 +1,13 @@
 """One learned scalar a task, stepped by an optax optimiser of its own."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.products import lead
+from mtl_optax.core.products import where_active
 
 
 class TaskScalars(NamedTuple):
@@ -14,6 +15,19 @@ class TaskScalars(NamedTuple):
 
     values: jax.Array  # [T]
     optimizer_state: Any  # every leaf with leading axis T
+
+
+def scalars_from(
+    optimizer: optax.GradientTransformation, value: Any
+) -> Callable[[int], TaskScalars]:
+    """`num_tasks -> TaskScalars` at `value`, a number or `[T]`."""
+
+    def init(num_tasks: int) -> TaskScalars:
+        # Added to zeros, so that a state that is donated is not the caller's array.
+        start = jnp.zeros(num_tasks) + jnp.asarray(value, jnp.result_type(float))
+        return init_scalars(optimizer, start)
+
+    return init
 
 
 def init_scalars(
@@ -38,8 +52,4 @@ def step_scalars(
         gradient, state.optimizer_state, state.values
     )
     new = TaskScalars(optax.apply_updates(state.values, updates), optimizer_state)
-
-    def keep(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(lead(active, new), new, old)
-
-    return jax.tree.map(keep, new, state)
+    return where_active(active, new, state)

@@ -6,7 +6,7 @@ from jax import lax
 from jax.scipy.linalg import cho_solve
 from jax.typing import ArrayLike
 
-from mtl_optax.core.solvers import cosine_matrix, dot, noise_floor
+from mtl_optax.core.solvers import cosine_matrix, dot, in_hull, noise_floor
 
 Array = jax.Array
 
@@ -26,6 +26,12 @@ def nash_weights(gramian: Array, alpha: ArrayLike = 1.0) -> Array:
     # Orthogonal rows have a = n^(-2/(1+beta)); the unknown is the log of a over that.
     excess = _newton(cosines, log_norms - jnp.mean(log_norms), beta)
     return jnp.where(norms > 0, jnp.exp(excess - 2 / (1 + beta) * log_norms), 0)
+
+
+@jax.jit
+def bargain(gramian: Array, active: Array, alpha: ArrayLike = 1.0) -> Array:
+    """`nash_weights`, or all 0 where 0 is `in_hull` and none exist."""
+    return jnp.where(in_hull(gramian, active), 0, nash_weights(gramian, alpha))
 
 
 def _newton(cosines: Array, log_norms: Array, beta: Array) -> Array:

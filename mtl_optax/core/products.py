@@ -17,7 +17,7 @@ import optax
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mtl_optax.core.lazy import LazyTaskGrads, TaskRows
+from mtl_optax.core.lazy import LazyTaskGrads, TaskRows, as_stacked
 
 LeafRows = jax.Array | tuple[jax.Array, ...]
 
@@ -30,21 +30,23 @@ _UNROLLED = 4
 _PAIRED = 8
 
 
-def gramian(task_gradients: Any) -> jax.Array:
+def gramian(task_gradients: Any, other: Any = None) -> jax.Array:
     r"""Inner products of all pairs of task gradients.
 
-    .. math:: K_{ts} = \sum_{\text{leaves}} \langle g_t, g_s \rangle
+    .. math:: K_{ts} = \sum_{\text{leaves}} \langle g_t, h_s \rangle
 
     Args:
-      task_gradients: tree of stacked gradients, each leaf `[T, *param.shape]`, or
+      task_gradients: tree of stacked gradients g, each leaf `[T, *param.shape]`, or
         :class:`mtl_optax.LazyTaskGrads`.
+      other: the gradients h, in the same form; None for g itself. With gradients on
+        another batch this is the `cross_gramian` of `modo` and `sdmgrad`.
 
     Returns:
-      The symmetric matrix `[T, T]`, float32 (float64 under x64) whatever the dtype of
-      the gradients is, accumulated with full-precision products.
+      The matrix `[T, T]`, symmetric without `other`, float32 (float64 under x64)
+      whatever the dtype of the gradients is, accumulated with full-precision products.
 
     Raises:
-      ValueError: if the tree has no leaves, so that T is unknown.
+      ValueError: if the tree has no leaves, so that T is unknown; if both trees differ.
 
     Cost: one read of the gradients; lazy ones are pulled back first (T backward
     passes, T trees in memory).
@@ -55,9 +57,11 @@ def gramian(task_gradients: Any) -> jax.Array:
       Array([[ 1., -1.],
              [-1.,  2.]], dtype=float32)
     """
-    if isinstance(task_gradients, LazyTaskGrads):
-        task_gradients = task_gradients.rows()
-    gramians = leaf_gramians(task_gradients)
+    if other is not None:
+        gramians = _cross_gramians(as_stacked(task_gradients), as_stacked(other))
+    else:
+        lazy = isinstance(task_gradients, LazyTaskGrads)
+        gramians = leaf_gramians(task_gradients.rows() if lazy else task_gradients)
     if not gramians:
         raise ValueError("gramian: the tree of task gradients has no leaves.")
     return reduce(operator.add, gramians)
@@ -119,6 +123,16 @@ def leaf_gramians(task_gradients: Any) -> list[jax.Array]:
     return [(gram + gram.T) / 2 for gram in gramians]
 
 
+def _cross_gramians(stacked: Any, other: Any) -> list[jax.Array]:
+    """`J_l H_l'` `[T, T]` of each leaf l of two stacks."""
+
+    def leaf(left: Any, right: Any) -> jax.Array:
+        left, right = jnp.asarray(left), jnp.asarray(right)
+        return _inner_products(left, right, 1, _replicated(left))
+
+    return jax.tree.leaves(jax.tree.map(leaf, stacked, other))
+
+
 def leaf_rows(task_gradients: Any) -> tuple[list[LeafRows], Any]:
     """The leaves, each `[T, *param]` or a tuple of T arrays, and their tree."""
     if isinstance(task_gradients, TaskRows):
@@ -138,6 +152,11 @@ def squared_norm(tree: optax.Updates) -> jax.Array:
 def lead(vector: jax.Array, like: jax.Array) -> jax.Array:
     """A vector `[T]` shaped to multiply or mask an array `[T, ...]`."""
     return vector.reshape(vector.shape + (1,) * (like.ndim - 1))
+
+
+def where_active(active: jax.Array, new: Any, old: Any) -> Any:
+    """State with leaves `[T, ...]`: the new one at active tasks, else the old one."""
+    return jax.tree.map(lambda n, o: jnp.where(lead(active, n), n, o), new, old)
 
 
 def replicated_zeros(shape: tuple[int, ...], params: optax.Params) -> jax.Array:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from mtl_optax.core.checks import static_int
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import Features, LazyTaskGrads
 from mtl_optax.core.losses import stack_losses
 from mtl_optax.core.products import gramian
 
@@ -181,7 +181,8 @@ def feature_task_grads(
 
     Cost: one forward pass, T backward passes through the heads, one through the trunk;
     T copies of the representation's cotangent. A method that reads single coordinates
-    (from_gradients) pulls back T times through the trunk all the same.
+    (from_gradients) pulls back T times through the trunk all the same, but for
+    `graddrop(at="features")`.
 
     When not to use it: where the method's guarantee on the parameters' gradients
     matters, since the trunk may turn and stretch them; with parameters outside trunk
@@ -217,11 +218,20 @@ def feature_task_grads(
 
         features, push_trunk, aux = jax.linearize(trunk, params, has_aux=True)
         primal, push_heads = jax.linearize(heads, params, features)
+        at_features = LazyTaskGrads(
+            primal, Partial(_from_features, push_heads, params), features
+        )
         lazy = LazyTaskGrads(
             primal,
             Partial(_through_features, push_trunk, push_heads),
             params,
-            gramian=_feature_gramian(primal, push_heads, params, features, axis_name),
+            gramian=_feature_gramian(at_features, axis_name),
+            features=Features(
+                value=features,
+                gradients=at_features,
+                trunk=push_trunk,
+                heads=Partial(_past_features, push_heads, features),
+            ),
             axis_name=axis_name,
         )
         return ((lazy.losses, aux) if has_aux else lazy.losses), lazy
@@ -233,11 +243,15 @@ def _through_features(push_trunk: Any, push_heads: Any, tangent: Any) -> Any:
     return push_heads(tangent, push_trunk(tangent))
 
 
-def _feature_gramian(
-    primal: Any, push_heads: Any, params: Any, features: Any, axis_name: Any
-) -> jax.Array:
-    still = jax.tree.map(jnp.zeros_like, params)
-    at_features = LazyTaskGrads(primal, Partial(push_heads, still), features)
+def _from_features(push_heads: Any, params: Any, tangent: Any) -> Any:
+    return push_heads(jax.tree.map(jnp.zeros_like, params), tangent)
+
+
+def _past_features(push_heads: Any, features: Any, tangent: Any) -> Any:
+    return push_heads(tangent, jax.tree.map(jnp.zeros_like, features))
+
+
+def _feature_gramian(at_features: LazyTaskGrads, axis_name: Any) -> jax.Array:
     local = gramian(at_features)
     if axis_name is None:
         return local

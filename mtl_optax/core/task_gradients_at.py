@@ -1,4 +1,4 @@
-"""Per-task gradients at T different parameters, for methods that look around."""
+"""Gradients at other parameters, for methods that look around or step twice."""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,3 +66,58 @@ def task_grads_at(
         return mean_over(stacked, axis_name)
 
     return task_grad_fn
+
+
+def group_grads_at(
+    losses_fn: Callable[..., Any],
+    *args: Any,
+    has_aux: bool = False,
+    axis_name: Any = None,
+) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, optax.Updates]]:
+    r"""The function of moved parameters that `selective_groups` asks for each group.
+
+    .. math:: (\theta, w) \mapsto
+      \Big( (L_1(\theta) \ldots L_T(\theta)), \; \nabla \sum_t w_t L_t(\theta) \Big)
+
+    Args:
+      losses_fn: as in :func:`task_grads_at`.
+      *args: as in :func:`task_grads_at`.
+      has_aux: as in :func:`task_grads_at`.
+      axis_name: as in :func:`mtl_optax.task_grads`.
+
+    Returns:
+      `group_grad_fn(params, weights) -> (losses, gradient)`, where `weights` and
+      `losses` are `[T]`, and `gradient` is like `params`; to be passed as
+      `group_grad_fn=` to `update`; made inside the jitted step, since a function is no
+      argument of `jax.jit`.
+
+    Raises:
+      ValueError: when called, if a task's loss is not a scalar.
+
+    Cost: one forward and one backward pass through everything; only the forward pass,
+    under `jit`, where the gradient is not used. A loss of weight 0 may be NaN, its
+    gradient may not: 0 times NaN is NaN.
+
+    Example:
+      >>> import jax.numpy as jnp, mtl_optax as mtl
+      >>> losses_fn = lambda params: {"a": jnp.sum(params**2), "b": jnp.sum(params**3)}
+      >>> mtl.group_grads_at(losses_fn)(jnp.array([2.0]), jnp.array([0.0, 1.0]))
+      (Array([4., 8.], dtype=float32), Array([12.], dtype=float32))
+    """
+
+    def group_grad_fn(
+        params: optax.Params, weights: jax.Array
+    ) -> tuple[jax.Array, optax.Updates]:
+        def total(params: optax.Params) -> tuple[jax.Array, jax.Array]:
+            out = losses_fn(params, *args)
+            losses = stack_losses(out[0] if has_aux else out)
+            # A float64 weight would promote the whole backward pass.
+            chosen = losses * weights.astype(losses.dtype)
+            return jnp.sum(jnp.where(weights != 0, chosen, 0)), losses
+
+        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(
+            local(params, axis_name)
+        )
+        return mean_over((losses, gradient), axis_name)
+
+    return group_grad_fn

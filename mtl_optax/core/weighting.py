@@ -14,7 +14,8 @@ import optax
 from jax import lax
 
 from mtl_optax.core import checks, products, solvers
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import LazyTaskGrads, TaskRows
+from mtl_optax.core.leaves import chosen, only
 
 
 class Weighting(NamedTuple):
@@ -31,25 +32,35 @@ class Weighting(NamedTuple):
         gradients cost a single backward pass.
       due: `due(state) -> (bool, state)`, asked first if given: where it says no, the
         last weights are applied again, and neither Gramian nor `update` is computed.
+      takes_cross_gramian: whether the extra argument `cross_gramian` `[T, T]`, inner
+        products `J1 J2'` of gradients on two independent batches, may stand in for the
+        Gramian. `update` then gets it as `gramian`, and none is formed; it is not
+        symmetric, and its diagonal may be negative.
     """
 
     init: Callable[[int], Any]
     update: Callable[..., tuple[jax.Array, Any]]
     uses_gramian: bool = True
     due: Callable[[Any], tuple[jax.Array, Any]] | None = None
+    takes_cross_gramian: bool = False
 
 
 class WeightingState(NamedTuple):
     """State of every method made by `from_weighting`."""
 
     task_weights: jax.Array  # [T] weights of the last update ([L, T] for L leaves)
-    # [T, T] of the last update, 0 for inactive tasks; None if not formed
+    # [T, T] of the last update, 0 for inactive tasks, the symmetric part of a
+    # cross_gramian; None if not used
     task_gramian: jax.Array | None
     weighting: Any  # state of the weighting itself
 
 
 def from_weighting(
-    weighting: Weighting, num_tasks: int, *, granularity: str = "tree"
+    weighting: Weighting,
+    num_tasks: int,
+    *,
+    granularity: str = "tree",
+    leaves: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns a weighting into an aggregator of per-task gradients.
 
@@ -58,27 +69,36 @@ def from_weighting(
     Where the norm of d is within rounding of 0, `4 T eps` of
     :math:`(\sum_t w_t^2 K_{tt})^{1/2}`, the update is exactly zero: the weights cancel
     the gradients, and Adam would blow the rounding noise up to full steps. (With a
-    Gramian other than that of the parameters its square is compared instead.)
+    Gramian other than that of the parameters its square is compared instead; with
+    `leaves` or `cross_gramian` nothing is, for what cancels there may not cancel here.)
 
     Args:
       weighting: the rule for the weights.
       num_tasks: T, a Python int.
       granularity: "tree" takes one Gramian over all parameters; "leaf" one for each
         leaf, with weights and state of its own (random draws are the same for all).
+      leaves: the leaves that the Gramian is taken over, a tree of bools like the
+        parameters (or a prefix of it) or a function from parameters to one; None for
+        all of them. The weights apply to all leaves in either case.
 
     Returns:
       A transformation of stacked gradients, leaves `[T, *param.shape]`, or of
       :class:`LazyTaskGrads`, into updates `[*param.shape]`. Extra arguments of its
       `update`: `losses` `[T]` (or a dict or tuple of T scalars; lazy gradients bring
       theirs), `active` `[T]` bool, `precomputed_gramian` `[T, T]` in place of forming
-      one, and whatever the weighting itself reads.
+      one (or `cross_gramian`, for a weighting that takes it), and whatever the
+      weighting itself reads.
 
     Raises:
-      ValueError: at construction for a `num_tasks` that is no positive Python int; in
-        `update` for gradients that are not stacked, see :mod:`mtl_optax.core.checks`.
+      ValueError: at construction for a `num_tasks` that is no positive Python int, or
+        `leaves` with `granularity="leaf"`; in `init` and `update` if `leaves` names
+        none; in `update` for gradients that are not stacked, see
+        :mod:`mtl_optax.core.checks`.
 
     Cost: T backward passes and one read of the gradients for the Gramian, if it is
-    used; one read for the weighted sum.
+    used; one read for the weighted sum. With `leaves`, lazy gradients need T passes
+    down to these leaves and one full pass (T full ones if `active` is passed, so that a
+    NaN task stays isolated).
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -103,8 +123,15 @@ def from_weighting(
             'granularity="leaf" gives every leaf a state of its own, but a weighting '
             'with due (every_k) has one clock for all: use granularity="tree".'
         )
+    if per_leaf and leaves is not None:
+        raise ValueError(
+            'granularity="leaf" takes the weights of every leaf from its own Gramian, '
+            "so there is none for the leaves that leaves= leaves out: use "
+            'granularity="tree".'
+        )
 
     def init(params: optax.Params) -> WeightingState:
+        _chosen(leaves, params)
         state = weighting.init(num_tasks)
         lead: tuple[int, ...] = ()
         if per_leaf:
@@ -130,10 +157,16 @@ def from_weighting(
         losses = checks.losses_vector(losses, updates, num_tasks)
         mask = checks.active_mask(active, num_tasks)
         if checks.is_empty(updates):
-            lazy = isinstance(updates, LazyTaskGrads)
-            return (updates.like() if lazy else updates), state
+            return _like(updates), state
 
-        given = checks.gramian_like(precomputed_gramian, state.task_gramian)
+        name, value = "precomputed_gramian", precomputed_gramian
+        cross = (
+            extra_args.get("cross_gramian") if weighting.takes_cross_gramian else None
+        )
+        if cross is not None:
+            name, value = "cross_gramian", cross
+        given = checks.gramian_like(name, value, state.task_gramian)
+        tells_zero = leaves is None and cross is None
         combine = products.combine_per_leaf if per_leaf else products.combine
 
         def weigh(gramian: Any, inner: Any) -> tuple[jax.Array, Any, Any]:
@@ -144,16 +177,19 @@ def from_weighting(
         def fresh(inner: Any) -> tuple[optax.Updates, WeightingState]:
             gramian, gradients = given, updates
             if weighting.uses_gramian and gramian is None:
-                gramian, gradients = _form_gramian(updates, per_leaf)
+                kept = _chosen(leaves, _like(updates) if params is None else params)
+                gramian, gradients = _form_gramian(updates, per_leaf, kept, mask)
             each = jax.vmap(weigh) if per_leaf else weigh
             weights, gramian, inner = each(gramian, inner)
+            if cross is not None:
+                gramian = (gramian + gramian.mT) / 2
             state = WeightingState(weights, gramian, inner)
             if per_leaf:
-                weights = jax.vmap(_zero_if_noise)(weights, gramian)
-            elif gramian is not None:
+                weights = jax.vmap(zero_if_noise)(weights, gramian)
+            elif gramian is not None and tells_zero:
                 lazy = isinstance(gradients, LazyTaskGrads)
                 seen = None if lazy else gradients
-                weights = _zero_if_noise(weights, gramian, seen, mask)
+                weights = zero_if_noise(weights, gramian, seen, mask)
             return combine(gradients, weights, mask), state
 
         def held(inner: Any) -> tuple[optax.Updates, WeightingState]:
@@ -178,77 +214,44 @@ def preference_or_uniform(preference: Any, active: jax.Array) -> jax.Array:
     return jnp.where(active, given, 0)
 
 
-def task_weights(opt_state: Any) -> jax.Array:
-    """Task weights `[T]` of the last update, read through any chain.
-
-    Args:
-      opt_state: state of any transformation that holds one method, also inside
-        `optax.chain`, `optax.partition`, `optax.inject_hyperparams`, ...
-
-    Returns:
-      `[T]`, zeros before the first update; `[L, T]` for a method with weights of its
-      own on each of L leaves. At a Pareto-stationary point the weights are the
-      method's, though the update was exactly zero.
-
-    Raises:
-      ValueError: if the state holds no weights (a from_gradients method has none), or
-        several, with their paths.
-
-    Cost: none; the method recorded them.
-
-    Example:
-      >>> import jax.numpy as jnp, optax, mtl_optax as mtl
-      >>> tx = optax.chain(mtl.unitary(num_tasks=2), optax.adam(1e-3))
-      >>> mtl.task_weights(tx.init(jnp.zeros(3)))
-      Array([0., 0.], dtype=float32)
-    """
-    return _the_one(opt_state, "task_weights")
+def _like(updates: Any) -> Any:
+    """A tree with the leaves of one task's gradients, or of the stack."""
+    return updates.like() if isinstance(updates, LazyTaskGrads) else updates
 
 
-def conflicts(opt_state: Any) -> jax.Array:
-    r"""Cosines between the task gradients of the last update, read through any chain.
-
-    .. math:: C_{ts} = K_{ts} / \sqrt{K_{tt} K_{ss}}
-
-    Args:
-      opt_state: as in :func:`task_weights`.
-
-    Returns:
-      `[T, T]` with unit diagonal, negative where two tasks conflict, 0 for a task
-      without gradient; `[L, T, T]` for a method with a Gramian for each of L leaves.
-      Axes before these, of seeds or of steps that a scan recorded, stay.
-
-    Raises:
-      ValueError: if the state holds no Gramian (only from_gramian methods form one),
-        or several, with their paths.
-
-    Cost: T x T numbers; the method recorded the Gramian.
-
-    Example:
-      >>> import jax.numpy as jnp, mtl_optax as mtl
-      >>> tx = mtl.mgda(num_tasks=2)
-      >>> params = {"w": jnp.zeros(2)}
-      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
-      >>> _, state = tx.update(grads, tx.init(params), params)
-      >>> mtl.conflicts(state).round(3)
-      Array([[ 1.   , -0.707],
-             [-0.707,  1.   ]], dtype=float32)
-    """
-    cosines = jnp.vectorize(
-        lambda gramian: solvers.cosine_matrix(gramian)[0], signature="(t,t)->(t,t)"
-    )
-    return cosines(_the_one(opt_state, "task_gramian"))
+def _chosen(leaves: Any, tree: Any) -> tuple[bool, ...] | None:
+    """One bool for each leaf of the tree that the Gramian is taken over, or None."""
+    kept = None if leaves is None else chosen(leaves, tree)
+    if kept and not any(kept):
+        raise ValueError(
+            "leaves= names no leaf to take the Gramian over: it must be True on one or "
+            f"more leaves of {jax.tree.structure(tree)}."
+        )
+    return kept
 
 
-def _form_gramian(updates: Any, per_leaf: bool) -> tuple[jax.Array, Any]:
+def _form_gramian(
+    updates: Any,
+    per_leaf: bool,
+    kept: tuple[bool, ...] | None,
+    mask: jax.Array | None,
+) -> tuple[jax.Array, Any]:
     """The Gramian, and the gradients in the form that is cheapest to sum next."""
     if isinstance(updates, LazyTaskGrads):
-        if updates.gramian is not None and not per_leaf:
+        if updates.gramian is not None and not per_leaf and kept is None:
             return updates.gramian, updates
+        if kept is not None and mask is None:
+            return products.gramian(updates.select(kept)), updates
         updates = updates.rows()
     if per_leaf:
         return jnp.stack(products.leaf_gramians(updates)), updates
-    return products.gramian(updates), updates
+    if kept is None:
+        return products.gramian(updates), updates
+    if isinstance(updates, TaskRows):
+        part: Any = TaskRows(tuple(only(tree, kept) for tree in updates.trees))
+    else:
+        part = only(updates, kept)
+    return products.gramian(part), updates
 
 
 def _weigh(
@@ -273,7 +276,7 @@ def _weigh(
 
 
 @jax.jit
-def _zero_if_noise(
+def zero_if_noise(
     weights: jax.Array,
     gramian: jax.Array,
     gradients: Any = None,
@@ -295,27 +298,3 @@ def _zero_if_noise(
 
         noise = lax.cond(noise, norm_is_noise, lambda: jnp.asarray(False))
     return jnp.where(noise, 0, weights)
-
-
-def _the_one(opt_state: Any, name: str) -> jax.Array:
-    found = [
-        (jax.tree_util.keystr(path), value)
-        for path, value in optax.tree.get_all_with_path(opt_state, name)
-        if value is not None
-    ]
-    if len(found) == 1:
-        return jnp.asarray(found[0][1])  # NNX wraps its state in variables
-    if found:
-        paths = ", ".join(path for path, _ in found)
-        raise ValueError(
-            f"The optimizer state holds {len(found)} values of {name}: {paths}. Pass "
-            "the part of the state that belongs to one method."
-        )
-    families = {
-        "task_weights": "the from_losses and from_gramian methods; a from_gradients "
-        "method (graddrop) works coordinate by coordinate and has no task weights",
-        "task_gramian": "the from_gramian methods; from_losses methods never form one",
-    }
-    raise ValueError(
-        f"The optimizer state holds no {name}. They are recorded by {families[name]}."
-    )

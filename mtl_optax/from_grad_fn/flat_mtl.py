@@ -17,8 +17,8 @@ import optax
 
 from mtl_optax.core import checks
 from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.leaves import chosen
 from mtl_optax.core.products import lead
-from mtl_optax.wrappers.leaf_groups import spread
 from mtl_optax.wrappers.on_shared import on_shared
 
 
@@ -80,6 +80,9 @@ def flat_mtl(
 
     Cost: 2T backward passes and T more forward passes; T copies of parameters and of
     both gradients; twice the aggregator's state.
+
+    Invariances: none to loss scales, but for those of the aggregator: the perturbations
+    do not depend on them.
 
     Guarantee: that of the aggregator, for each of both parts, not for their sum.
 
@@ -172,7 +175,7 @@ def _groups(params: optax.Params, shared: Any, norm: str) -> list[bool]:
     """For each leaf whether it counts as shared in norm and radius."""
     if shared is None or norm == "joint":
         return [True] * len(jax.tree.leaves(params))
-    return [bool(label) for _, label in spread(shared, params)]
+    return list(chosen(shared, params))
 
 
 def _perturbed(

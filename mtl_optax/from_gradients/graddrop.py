@@ -1,9 +1,10 @@
-"""GradDrop: gradient sign dropout (Chen et al. 2020, Algorithm 1), on parameters.
+"""GradDrop: gradient sign dropout (Chen et al. 2020, Algorithm 1).
 
 The paper applies it to the gradients of a shared representation, and lets each task
-leak; this is the form on parameter gradients that TorchJD and the CAGrad code use. Sum
-over tasks as in the paper; those codes return the mean, or rescale to the plain sum's
-norm.
+leak: `at="features"`, as in LibMTL. By default it acts on parameter gradients, the form
+that TorchJD and the CAGrad code use. Sum over tasks as in TorchJD; the CAGrad code
+returns the mean, that of Kurin et al. rescales to the plain sum's norm. No constant is
+added to the denominator of the purity, which is 1/2 where that is 0.
 """
 
 from typing import Any, NamedTuple
@@ -13,8 +14,15 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.products import combine
 from mtl_optax.core.random import next_key, raw_key
+from mtl_optax.core.sign_dropout import (
+    drop_features,
+    drop_signs,
+    features_of,
+    uniforms_like,
+)
+from mtl_optax.core.stacked import from_stack
 
 
 class GradDropState(NamedTuple):
@@ -24,7 +32,7 @@ class GradDropState(NamedTuple):
 
 
 def graddrop(
-    num_tasks: int, *, key: Any, leak: Any = None
+    num_tasks: int, *, key: Any, leak: Any = None, at: str = "gradients"
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps, in each coordinate, either the positive or the negative gradients.
 
@@ -36,30 +44,44 @@ def graddrop(
     :math:`M_t` keeps positive entries if :math:`P > U` and negative ones if
     :math:`P < U`.
 
+    On features z, whose first axis is the batch, P and M are those of :math:`\sum_b
+    \text{sign}(z_b) \, \partial L_t / \partial z_b`, with one draw an entry. They mask
+    the cotangents :math:`\partial L_t / \partial z_b` of the whole batch; these, summed
+    over tasks, go back through the trunk. Heads get their own gradients.
+
     Args:
       num_tasks: T, a Python int.
       key: int or key for the draws.
       leak: :math:`\ell`, `[T]` in [0, 1], the part of each task that is never dropped;
         None is 0.
+      at: "gradients" of the parameters, or "features".
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`; lazy ones are stacked
-      first. Extra arguments of `update`: `active` `[T]` bool, and `uniforms=`, a tree
-      of `[*param]` draws to use instead of drawing. Output scale: sum. T=1 gives the
-      gradient itself.
+      first. With `at="features"`, of those of :func:`mtl_optax.feature_task_grads`
+      only, inside `on_shared` or not. Extra arguments of `update`: `active` `[T]` bool,
+      and `uniforms=`, a tree of `[*param]` draws (like z without the batch) to use
+      instead of drawing. Output scale: sum. T=1 gives the gradient itself (on features
+      without the entries whose sum over the batch is 0).
 
     Raises:
-      ValueError: if `leak` is not one number a task; for gradients that are not
-        stacked, or another task count.
+      ValueError: if `leak` is not one number a task; for an unknown `at`; for gradients
+        that are not stacked, or another task count; with `at="features"` for gradients
+        without features (`check_chain` has none either), or features without a batch.
 
     Cost: T backward passes and T copies of the gradient; one key of state; as many
-    random numbers as parameters, which dominate the time.
+    random numbers as parameters, which dominate the time. On features: T backward
+    passes of the heads, one of the trunk, as many random numbers as entries of z.
+
+    Invariances: none to loss scales: the larger a gradient the larger its share of the
+    odds.
 
     Guarantee: none on conflicts: in each coordinate one sign survives, chosen at random
     with the odds of its share.
 
     When not to use it: if updates must be reproducible across parameter layouts, or
     where the noise of the draws hurts; nothing is known about conflicts of the result.
+    On features: where other parameters than the trunk's are shared.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -76,15 +98,37 @@ def graddrop(
       Sign Dropout <https://arxiv.org/abs/2010.06808>`_, 2020.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    checks.one_of("at", at, ("gradients", "features"))
     if leak is not None:
         leak = checks.task_vector("leak", leak, num_tasks)
     first_key = raw_key(key)
 
     def init(params: optax.Params) -> GradDropState:
         del params
-        return GradDropState(first_key)
+        return GradDropState(jnp.copy(first_key))
 
-    def update(
+    def draw(
+        state: GradDropState, leaves: list[jax.Array], given: Any
+    ) -> tuple[list[jax.Array], GradDropState]:
+        use, keep = next_key(state.key)
+        draws = uniforms_like(leaves, use) if given is None else jax.tree.leaves(given)
+        return draws, GradDropState(keep)
+
+    def on_gradients(
+        gradients: optax.Updates,
+        state: GradDropState,
+        *,
+        uniforms: Any = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, GradDropState]:
+        del extra
+        leaves, treedef = jax.tree.flatten(gradients)
+        draws, state = draw(state, leaves, uniforms)
+        pairs = zip(leaves, draws, strict=True)
+        kept = [drop_signs(list(leaf), uniform, leak) for leaf, uniform in pairs]
+        return jax.tree.unflatten(treedef, kept), state
+
+    def on_features(
         updates: Any,
         state: GradDropState,
         params: optax.Params | None = None,
@@ -96,42 +140,14 @@ def graddrop(
         del extra_args
         checks.task_gradients(updates, num_tasks, params)
         mask = checks.active_mask(active, num_tasks)
-        stacked = as_stacked(updates)
-        leaves, treedef = jax.tree.flatten(stacked)
-        use, keep = next_key(state.key)
-        if uniforms is None:
-            keys = jax.random.split(use, max(len(leaves), 1))
-            draws = [
-                jax.random.uniform(k, leaf.shape[1:])
-                for k, leaf in zip(keys, leaves, strict=False)
-            ]
-        else:
-            draws = jax.tree.leaves(uniforms)
-        dropped = [
-            _drop_signs(leaf, draw, leak, mask)
-            for leaf, draw in zip(leaves, draws, strict=True)
-        ]
-        return jax.tree.unflatten(treedef, dropped), GradDropState(keep)
+        features = jax.tree.leaves(features_of(updates).value)
+        draws, state = draw(state, features, uniforms)
+        trunk = updates.pull_features(drop_features(updates, draws, leak, mask))
+        # With a mask row by row, so that the NaN of an absent task stays with it.
+        heads = updates.heads() if mask is None else updates.heads().rows()
+        own = combine(heads, jnp.ones(num_tasks), mask)
+        return jax.tree.map(jnp.add, trunk, own), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _drop_signs(
-    leaf: jax.Array,
-    uniform: jax.Array,
-    leak: jax.Array | None,
-    active: jax.Array | None,
-) -> jax.Array:
-    """One leaf `[T, *param]` to `[*param]`, written out over tasks so that it fuses."""
-    rows = [row.astype(jnp.result_type(float)) for row in leaf]
-    if active is not None:
-        rows = [jnp.where(active[t], row, 0) for t, row in enumerate(rows)]
-    total = sum(rows[1:], rows[0])
-    size = sum((jnp.abs(row) for row in rows[1:]), jnp.abs(rows[0]))
-    purity = 0.5 * (1 + total / jnp.where(size > 0, size, 1))
-    kept = jnp.zeros_like(total)
-    for t, row in enumerate(rows):
-        keep = ((purity > uniform) & (row > 0)) | ((purity < uniform) & (row < 0))
-        share = jnp.where(keep, 1, 0 if leak is None else leak[t])
-        kept += share * row
-    return kept.astype(leaf.dtype)
+    if at == "gradients":
+        return from_stack(num_tasks, init, on_gradients)
+    return optax.GradientTransformationExtraArgs(init, on_features)

@@ -1,9 +1,9 @@
-"""Aligned-MTL: aligning the principal components of the gradients (Senushkin 2023).
+"""Aligned-MTL: aligned principal components of the gradients (Senushkin et al. 2023).
 
 The authors sum the aligned gradients; here, as in TorchJD, `preference` 1/T gives their
-mean. Their published rule scales by the smallest eigenvalue ("min"); "rmse", the mean
-eigenvalue, and "median", the lower middle one, are the variants in circulation. They
-use a general eigenvalue routine; ours finds small eigenvalues beside large ones.
+mean. Their code scales by the smallest eigenvalue ("min") unless told otherwise; its
+other modes are "rmse", the mean eigenvalue, and "median", the lower middle one. It uses
+a general eigenvalue routine; ours finds small eigenvalues beside large ones.
 """
 
 from typing import Any
@@ -85,6 +85,9 @@ def aligned_mtl(
 
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem by
     Jacobi rotations, some 5 T steps on T x T matrices.
+
+    Invariances: none to loss scales: gradients are made orthogonal with as little
+    change as possible, which leaves most to the longest.
 
     Guarantee: none on conflicts. The gradients that it sums are orthogonal and of equal
     length, so no direction dominates.

@@ -1,10 +1,11 @@
 """CAGrad: conflict-averse gradient descent (Liu et al. 2021, Algorithm 1).
 
-The authors solve the dual on the simplex with SciPy, or with 20 softmax steps in the
-fast variant; here a handful of small exact problems on the device. Their code divides
-the result by 1+c^2, which the paper does not mention; that is `rescale=1`, the default
-of every published result. Where 0 lies in the hull of the gradients the paper's dual is
-undefined; there we return the point nearest to the mean gradient that harms no task.
+The authors solve the dual on the simplex with SciPy, or, in their code for
+reinforcement learning, with 20 steps on logits; here a handful of small exact problems
+on the device. Their code divides the result by 1+c^2, which Algorithm 1 does not; that
+is `rescale=1`, the default there, in LibMTL and in the code of Navon et al. Where 0
+lies in the hull of the gradients the paper's dual is undefined; there we return the
+point nearest to the mean gradient that harms no task.
 """
 
 from typing import Any
@@ -67,6 +68,8 @@ def cagrad(
         not `[T]`; for gradients that are not stacked, or another task count.
 
     Cost: T backward passes; no state of its own; a few T x T factorisations.
+
+    Invariances: none to loss scales: the ball is one around the mean gradient.
 
     Guarantee: for c < 1 fixed points are stationary points of the mean loss; the worst
     task improves as fast as any step in the ball allows, which may still be a loss.

@@ -58,6 +58,8 @@ def imtl_g(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem.
 
+    Invariances: the direction does not depend on the scale of any loss.
+
     Guarantee: equal progress along every unit gradient, and a direction that does not
     depend on the scale of any loss, where the gradients are linearly independent.
 

@@ -1,9 +1,10 @@
 """MGDA: the shortest vector in the convex hull of the task gradients.
 
-Desideri 2012; Sener and Koltun 2018 for deep networks and for the normalisations. The
-authors' code stops an iterative solver early and returns 0.999 and 0.001 at corners of
-the simplex; here the minimum is exact. They apply the weights to the raw losses after
-normalising (`apply_to="raw"`), LibMTL to the normalised gradients ("normalized").
+Desideri 2012; Sener and Koltun 2018 for deep networks, and their code for the
+normalisations. It stops an iterative solver early and returns 0.999 and 0.001 at
+corners of the simplex; here the minimum is exact. It applies the weights to the raw
+losses after normalising (`apply_to="raw"`), LibMTL to the normalised gradients
+("normalized").
 """
 
 import jax
@@ -74,6 +75,10 @@ def mgda(
 
     Cost: T backward passes; no state of its own; the exact solver needs a few T x T
     factorisations.
+
+    Invariances: none to loss scales: the shorter a gradient the larger its weight. With
+    `apply_to="normalized"` the update does not depend on them, for any normalisation
+    but "none".
 
     Guarantee: descends every task, by at least the squared norm of d, unless the point
     is Pareto stationary; there d is zero.

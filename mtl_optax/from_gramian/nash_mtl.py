@@ -1,9 +1,9 @@
 """Nash-MTL: the Nash bargaining solution between tasks (Navon et al. 2022).
 
-The authors linearise a concave term and call a cone solver on the host, 20 times, warm
-started; the system is also the optimum of a strictly convex function, which Newton's
-method finds on the device without state. They clip the result to norm 1 by default
-(`max_norm=1`); the unclipped norm is always sqrt(T).
+The authors linearise a concave term and call a cone solver on the host, up to 20 times,
+warm started; the system is also the optimum of a strictly convex function, which
+Newton's method finds on the device without state. They clip the result to norm 1 by
+default (`max_norm=1`); the unclipped norm is always sqrt(T).
 """
 
 from typing import Any
@@ -26,8 +26,7 @@ def weighting(max_norm: Any = None) -> Weighting:
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        solution = nash_solver.nash_weights(gramian)
-        weights = jnp.where(solvers.in_hull(gramian, active), 0, solution)
+        weights = nash_solver.bargain(gramian, active)
         if max_norm is not None:
             # Summed over unit gradients, so that tiny ones do not underflow.
             cosines, norms = solvers.cosine_matrix(gramian)
@@ -63,6 +62,8 @@ def nash_mtl(
         another task count.
 
     Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
+
+    Invariances: the update does not depend on the scale of any loss.
 
     Guarantee: descends every task, and does not depend on the scale of any loss, unless
     the point is Pareto stationary; there d is zero.

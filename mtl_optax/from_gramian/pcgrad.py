@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks, solvers, surgery
 from mtl_optax.core.random import next_key, raw_key
 from mtl_optax.core.weighting import Weighting, from_weighting
 
@@ -41,28 +41,15 @@ def weighting(key: Any, order: str = "random", reduction: str = "sum") -> Weight
         num_tasks = gramian.shape[0]
         use, keep = next_key(state.key)
         if order is None:
-            order = _visiting_order(use, num_tasks, visiting)
+            order = surgery.visiting_order(use, num_tasks, visiting)
         cosines, norms = solvers.cosine_matrix(gramian)
         coefficients = _project(cosines, jnp.asarray(order, jnp.int32))
-        # Coefficients belong to unit gradients: row i starts as norms[i] times u_i.
-        total = jnp.sum(norms[:, None] * coefficients, axis=0)
-        # No other task is projected off a zero gradient, so it keeps its own weight.
-        weights = jnp.where(norms > 0, total / jnp.where(norms > 0, norms, 1), 1)
+        weights = surgery.sum_of_rows(coefficients, norms)
         if reduction == "mean":
             weights /= jnp.maximum(jnp.sum(active), 1).astype(weights.dtype)
         return weights, PCGradState(keep)
 
-    return Weighting(lambda num_tasks: PCGradState(first_key), update)
-
-
-def _visiting_order(key: jax.Array, num_tasks: int, order: str) -> jax.Array:
-    """For each task the others `[T, T-1]`, shuffled or by index."""
-    task = jnp.arange(num_tasks, dtype=jnp.int32)[:, None]
-    steps = jnp.arange(1, num_tasks, dtype=jnp.int32)[None, :]
-    others = jnp.sort((task + steps) % num_tasks, axis=1)
-    if order == "fixed":
-        return others
-    return jax.vmap(jax.random.permutation)(jax.random.split(key, num_tasks), others)
+    return Weighting(lambda num_tasks: PCGradState(jnp.copy(first_key)), update)
 
 
 @jax.jit
@@ -117,6 +104,9 @@ def pcgrad(
         task count.
 
     Cost: T backward passes; one key of state; T(T-1) steps on T numbers.
+
+    Invariances: none to loss scales: what is projected off does not depend on them, but
+    the gradients are summed as they are. Draws decide on the order of the tasks.
 
     Guarantee: conflicts with no task if there are two; none for more.
 

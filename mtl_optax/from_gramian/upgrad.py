@@ -27,18 +27,9 @@ def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        trace = jnp.trace(gramian)
-        regularised = gramian / jnp.where(trace > 0, trace, 1)
-        # TorchJD, which reg_eps reproduces, takes a trace below 1e-4 for zero.
-        too_small = (jnp.asarray(reg_eps) > 0) & (trace < 1e-4)
-        regularised = jnp.where(too_small, 0, regularised)
-        regularised += reg_eps * jnp.eye(gramian.shape[0], dtype=gramian.dtype)
         each = jnp.diag(preference_or_uniform(preference, active))
-        project = jax.vmap(solvers.project_dual_cone, in_axes=(None, 0))
-        projected = project(regularised, each)
-        # What rounding leaves of a projection that is 0 could conflict.
-        zero = jax.vmap(solvers.cancels, in_axes=(0, None))(projected, regularised)
-        return jnp.sum(jnp.where(zero[:, None], 0, projected), axis=0), state
+        project = jax.vmap(solvers.regularised_projection, in_axes=(None, 0, None))
+        return jnp.sum(project(gramian, each, reg_eps), axis=0), state
 
     return Weighting(lambda num_tasks: (), update)
 
@@ -71,6 +62,9 @@ def upgrad(
 
     Cost: T backward passes; no state of its own; T quadratic programs of size T at
     once (measured 2 to 6 ms at T=50 on a CPU).
+
+    Invariances: none to loss scales: the cone does not depend on them, but the
+    gradients that are projected on it are summed as they are.
 
     Guarantee: never conflicts with any task, at any ratio of gradient norms.
 

@@ -41,6 +41,8 @@ def constant(num_tasks: int, *, weights: Any) -> optax.GradientTransformationExt
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales: a loss multiplied by s pulls s times as hard.
+
     Guarantee: the gradient of the weighted loss; on a convex front every Pareto point
     belongs to some weights, on a concave one only its ends.
 

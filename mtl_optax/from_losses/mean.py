@@ -40,6 +40,8 @@ def mean(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales: a loss multiplied by s pulls s times as hard.
+
     Guarantee: the gradient of the mean loss, so descent for the mean, whatever becomes
     of single tasks.
 

@@ -41,6 +41,8 @@ def unitary(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Cost: one backward pass with lazy gradients, no state of its own.
 
+    Invariances: none to loss scales: a loss multiplied by s pulls s times as hard.
+
     Guarantee: the gradient of the summed loss, so descent for the sum, whatever becomes
     of single tasks.
 

@@ -1,9 +1,9 @@
 r"""UW: weighting by learned homoscedastic uncertainty (Kendall et al. 2018).
 
 Follows equation 7 for regression, :math:`\frac12 e^{-s} L + \frac12 s` with
-:math:`s = \log \sigma^2`; LibMTL starts at s = -0.5, the paper's code and we at 0.
-The authors train s with the network's optimiser; here it has one of its own, because
-an aggregator cannot reach the network's.
+:math:`s = \log \sigma^2`; LibMTL starts at s = -0.5, the code of one of the authors and
+we at 0. These codes train s with the network's optimiser; here it has one of its own,
+because an aggregator cannot reach the network's.
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
+from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
+from mtl_optax.core.scalarization import positive
 from mtl_optax.core.weighting import Weighting, from_weighting
 
 
@@ -22,10 +23,6 @@ def weighting(
 ) -> Weighting:
     """Weights exp(-s)/2, s descending the uncertainty loss."""
     tx = optax.adam(0.025) if optimizer is None else optimizer
-
-    def init_state(num_tasks: int) -> TaskScalars:
-        start = jnp.asarray(init, jnp.result_type(float))
-        return init_scalars(tx, jnp.broadcast_to(start, (num_tasks,)))
 
     def update(
         gramian: None,
@@ -36,12 +33,12 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, TaskScalars]:
         del gramian, extra
-        losses = checks.required("uw", "losses", losses)
-        weights = 0.5 * jnp.exp(-state.values)
-        gradient = 0.5 - weights * losses
+        losses = positive(checks.required("uw", "losses", losses))
+        weights = positive(0.5 * jnp.exp(-state.values))
+        gradient = 0.5 - positive(weights * losses)
         return weights, step_scalars(tx, gradient, state, active)
 
-    return Weighting(init_state, update, uses_gramian=False)
+    return Weighting(scalars_from(tx, init), update, uses_gramian=False)
 
 
 def uw(
@@ -75,12 +72,16 @@ def uw(
 
     Cost: one backward pass with lazy gradients; state of 4 numbers a task with Adam.
 
+    Invariances: none to loss scales at once; with losses that are constant or change
+    slowly s takes them out in time.
+
     Guarantee: none on conflicts. With constant losses the weights tend to 1 / (2 L_t),
     which takes out the scale of each loss.
 
-    When not to use it: with losses that are or become negative, on which s falls
-    without bound; and where the losses' scales differ so much that s needs thousands
-    of steps to travel (a factor 1000 is 6.9 in s, 276 steps of Adam at 0.025).
+    When not to use it: with losses that are or become zero or negative: they count as
+    1e-19, and s falls for as long (losses and weights stay within 1e-19 and 9e18, in
+    float32). Where the losses' scales differ so much that s needs thousands of steps to
+    travel (a factor 1000 is 6.9 in s, 276 steps of Adam at 0.025).
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -95,6 +96,6 @@ def uw(
 
     References:
       Kendall, Gal and Cipolla, `Multi-Task Learning Using Uncertainty to Weigh Losses
-      <https://arxiv.org/abs/1705.07115>`_, 2018.
+      for Scene Geometry and Semantics <https://arxiv.org/abs/1705.07115>`_, 2018.
     """
     return from_weighting(weighting(optimizer, init), num_tasks)

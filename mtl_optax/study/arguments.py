@@ -9,6 +9,7 @@ STUDIES = {
     "toy": "two losses of two parameters, whose best compromise is known",
     "null": "two tasks at equal scales: does any method differ from the sum?",
 }
+OPTIMIZERS = ("adam", "sgd")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,18 +31,35 @@ def parser() -> argparse.ArgumentParser:
     )
     study.add_argument("--list", action="store_true", help="name the studies and exit")
     study.add_argument(
-        "--methods", type=_names, metavar="A,B", help="methods, separated by commas"
+        "--methods",
+        type=_names,
+        metavar="A,B",
+        help="methods, separated by commas; all: every one (see mtl-optax methods)",
     )
-    study.add_argument("--seeds", type=_count, help="runs a method and scale (5)")
-    study.add_argument("--steps", type=_count, help="training steps (1000)")
+    study.add_argument(
+        "--seeds", type=_count, metavar="N", help="runs a method (5; toy: 8 starts)"
+    )
+    study.add_argument(
+        "--steps", type=_count, metavar="N", help="training steps (1000; toy 100000)"
+    )
     study.add_argument(
         "--lr",
         type=_rates,
         metavar="A,B",
-        help="learning rates, the best on validation data is taken (0.003; sgd 0.03)",
+        help="learning rates, the best on validation data is taken (0.003; sgd 0.03; "
+        "toy 0.001)",
     )
     study.add_argument(
-        "--optimizer", choices=["adam", "sgd"], help="sgd has momentum 0.9 (adam)"
+        "--tuning-seeds",
+        type=_count,
+        metavar="N",
+        help="choose the rate on N further seeds, not on those that are reported",
+    )
+    study.add_argument(
+        "--optimizer",
+        type=_optimizers,
+        metavar="A,B",
+        help="adam, or sgd with momentum 0.9, or both, each in its folder (adam)",
     )
     study.add_argument(
         "--out", type=Path, help="folder for what is written (results/NAME)"
@@ -52,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--quick",
         action="store_true",
-        help="smoke run: few methods, 2 seeds, 300 steps",
+        help="smoke run: few methods, seeds and steps, no conclusions",
     )
     study.add_argument(
         "--no-cache",
@@ -60,9 +78,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_false",
         help="compile anew: do without JAX's persistent compilation cache",
     )
-    commands.add_parser(
+    methods = commands.add_parser(
         "methods",
         help="what each method needs, costs, promises, and when not to use it",
+    )
+    methods.add_argument(
+        "--markdown", action="store_true", help="print the page docs/choosing.md"
     )
     report = commands.add_parser("report", help="join several results on one page")
     report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
@@ -77,6 +98,16 @@ def parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
+
+
+def _optimizers(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    for name in names:
+        if name not in OPTIMIZERS:
+            raise argparse.ArgumentTypeError(
+                f"unknown optimiser {name!r}; known: {', '.join(OPTIMIZERS)}"
+            )
+    return names
 
 
 def _count(text: str) -> int:

@@ -9,6 +9,7 @@ import jax
 
 _ENABLED = "jax_enable_compilation_cache"
 _FOLDER = "jax_compilation_cache_dir"
+_LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
 def folder() -> Path:
@@ -27,6 +28,8 @@ def configure(use: bool) -> None:
     jax.config.update(_ENABLED, use)
     if use and _read(_FOLDER) is None:  # else the user's choice
         jax.config.update(_FOLDER, str(folder()))
+        # By default JAX keeps what took a second; a start compiles many small programs.
+        jax.config.update(_LEAST_SECONDS, 0.0)
 
 
 def in_use() -> bool:

@@ -1,4 +1,4 @@
-"""The table behind `mtl-optax methods`, read from the docstrings of the methods.
+"""What `mtl-optax methods` shows, read from the docstrings of the methods.
 
 There is no list to keep: a method is a public factory that lives in a `from_*` folder,
 and what is shown is what its docstring says.
@@ -7,10 +7,11 @@ and what is shown is what its docstring says.
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,26 +24,58 @@ _SEES = {
     "from_grad_fn": "gradient function",
 }
 _HEAD = re.compile(
-    r"(Args|Returns|Raises|Cost|Guarantee|When not to use it|Example|References):"
-    r"(?: |$)"
+    r"(Args|Returns|Raises|Cost|Invariances|Guarantee|When not to use it|Example|"
+    r"References):(?: |$)"
 )
 _MATHS = (
     *((r"\\langle ?", "⟨"), (r" ?\\rangle", "⟩"), (r"\\ge\b", "≥"), (r"\\le\b", "≤")),
-    *((r"\\\|", "‖"), (r":math:`([^`]*)`", r"\1"), ("`", "")),
+    *((r"\\\|", "‖"), (r":math:`([^`]*)`", r"\1")),
+)
+_SHORT = (
+    *((r"\bone backward pass\b", "1"), (r"\bT backward passes\b", "T")),
+    *((r" with lazy gradients", ""), (r" and T copies of the gradient", " + T copies")),
+)
+COSTS = ("method", "needs", "backward passes", "state", "output scale")
+INFERRED = (
+    "INFERRED is a choice of ours, where neither the paper nor its authors' code "
+    "settles it. Backward passes are those with lazy gradients."
 )
 
 
 class Method(NamedTuple):
-    """A row of the table."""
+    """A row of the table; "-" where the docstring says nothing."""
 
     name: str
     needs: str
     passes: str
     state: str
     scale: str
+    invariances: str
     guarantee: str
     when_not: str
     inferred: str
+    summary: str
+
+    def costs(self) -> tuple[str, ...]:
+        """Cells for COSTS, shortened."""
+        passes = self.passes
+        for long, short in _SHORT:
+            passes = re.sub(long, short, passes)
+        scale = re.split(r"[,;] | \(", self.scale)[0].strip()
+        return self.name, self.needs, passes, self.state, scale
+
+    def promises(self) -> dict[str, str]:
+        """All else that the docstring says."""
+        words = {
+            "Output scale": self.scale,
+            "Invariances": self.invariances,
+            "Guarantee": self.guarantee,
+            "When not to use it": self.when_not,
+            "INFERRED": self.inferred,
+        }
+        if self.costs()[-1] == self.scale:
+            del words["Output scale"]
+        return {name: text for name, text in words.items() if text != "-"}
 
 
 def methods() -> list[Method]:
@@ -53,27 +86,25 @@ def methods() -> list[Method]:
 
 
 def show(console: Console) -> None:
-    """Two tables: what a method costs, and what it promises."""
-    costs = Table(box=box.SIMPLE, pad_edge=False, title="What a method costs")
-    for name in ("method", "needs", "backward passes", "state", "output scale"):
-        costs.add_column(name)
-    promises = Table(
-        box=box.SIMPLE, pad_edge=False, show_lines=True, title="What it promises"
-    )
-    for name in ("method", "guarantee", "when not to use it", "INFERRED"):
-        promises.add_column(name)
-    for row in methods():
-        cells = row.name, row.needs, row.passes, row.state, row.scale
-        costs.add_row(*map(Text, cells))
-        words = row.name, row.guarantee, row.when_not, row.inferred
-        promises.add_row(*map(Text, words))
+    """A table of what methods cost, and a paragraph on each."""
+    rows = methods()
+    layout: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
+    costs = Table(title="What a method costs", **layout)
+    for name in COSTS:
+        costs.add_column(name, no_wrap=name == "method")
+    for row in rows:
+        costs.add_row(*map(_text, row.costs()))
     console.print(costs)
-    console.print(promises)
-    console.print(
-        "INFERRED: our choice, since neither paper nor code of the authors settles it. "
-        "A dash: the docstring says nothing.",
-        highlight=False,
-    )
+    for row in rows:
+        console.print(Text.assemble((row.name, "bold"), "  ", _text(row.summary)))
+        for name, words in row.promises().items():
+            console.print(Padding(_text(f"{name}: {words}"), (0, 0, 0, 2)))
+        console.print()
+    console.print(INFERRED)
+
+
+def _text(cell: str) -> Text:
+    return Text(cell.replace("`", ""))
 
 
 def _factories() -> Iterator[tuple[str, str]]:
@@ -96,16 +127,23 @@ def _method(name: str, folder: str) -> Method:
         passes=cost[0] or "-",
         state="none" if state.startswith("no state") else _state(state),
         scale=_plain(scale[1]) if scale else "-",
+        invariances=_plain(parts.get("Invariances", "")) or "-",
         guarantee=_plain(parts.get("Guarantee", "")) or "-",
         when_not=_plain(parts.get("When not to use it", "")) or "-",
         inferred=_inferred(factory),
+        summary=_plain((inspect.getdoc(factory) or "").partition("\n\n")[0]),
     )
 
 
 def _extras(factory: Callable, returns: str, folder: str) -> list[str]:
-    losses = folder != "from_losses" and "`losses=`" in returns
-    draws = "key" in inspect.signature(factory).parameters
-    return ["losses (some options)"] * losses + ["key"] * draws
+    extras = []
+    if folder != "from_losses" and "`update` needs `losses=`" in returns:
+        # 'With "loss" its `update` needs ...', or 'its `update` needs ...'
+        some = re.search(r'With "[^.;]* its `update` needs `losses=`', returns)
+        extras.append("losses (some options)" if some else "losses")
+    if "key" in inspect.signature(factory).parameters:
+        extras.append("key")
+    return extras
 
 
 def _state(text: str) -> str:

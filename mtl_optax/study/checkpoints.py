@@ -62,6 +62,9 @@ class Checkpoints:
             if not file.exists():
                 raise Refused(f"nothing to resume in {folder.parent}")
             _compare(json.loads(file.read_text()), settings, folder.parent)
+            # A kill may leave a checkpoint half written, of which orbax would warn.
+            for half in self.folder.glob("*/*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(half)
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)

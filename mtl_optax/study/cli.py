@@ -1,7 +1,7 @@
 """The command line: `mtl-optax study`, `methods` and `report`.
 
-Only the standard library is imported up here: heavy imports take seconds, and the user
-should see something before them.
+Only the standard library is imported up here, since heavy imports take seconds and the
+user should see something before them. (JAX comes with the package itself.)
 """
 
 import argparse
@@ -50,94 +50,110 @@ def _study(options: argparse.Namespace) -> int:
         for name, line in STUDIES.items():
             print(f"{name:<9} {line}")
         return 0
-    if options.name == "toy":
-        return _toy(options)
     start = time.perf_counter()
-    print(f"mtl-optax study {options.name}: loading JAX and the digits ...", flush=True)
-    from mtl_optax.study.methods import KNOWN, OPTIMIZERS
-
-    if unknown := _unknown(options.methods, KNOWN):
-        return _fail(unknown)
+    print(f"mtl-optax study {options.name}: loading ...", flush=True)
     if missing := _missing():
         return _fail(missing)
-    from rich.console import Console
-
-    from mtl_optax.study import cache, checkpoints, compare, report, screen
+    from mtl_optax.study.methods import ALL, KNOWN, SINGLE_TASK
     from mtl_optax.study.studies import STUDIES as studies
 
-    rates = options.lr
-    if rates is None and options.optimizer is not None:
-        rates = (OPTIMIZERS[options.optimizer].learning_rate,)
+    study = studies[options.name]
+    known = tuple(x for x in KNOWN if study.has_single_task or x != SINGLE_TASK)
+    if options.methods == (ALL,):
+        options.methods = known
+    if unknown := _unknown(options.methods, known):
+        return _fail(unknown)
+    out = options.out or Path("results") / options.name
+    if options.optimizer is None or len(options.optimizer) == 1:
+        only = None if options.optimizer is None else options.optimizer[0]
+        code = _train(options, only, out, options.resume, start)
+        return code if code else _done(out, start)
+    if options.name == "toy":
+        return _fail("the toy's report stands alone: name one optimiser at a time")
+    for name in options.optimizer:  # one after the other, each in a folder of its own
+        begun = (out / name / "checkpoints").exists()
+        if options.resume and not begun and (out / name / "config.json").exists():
+            print(f"{name} is finished: {out / name}")
+            continue
+        resume = options.resume and begun
+        if code := _train(options, name, out / name, resume, time.perf_counter()):
+            return code
+    from mtl_optax.study import join
+
+    folders = [join.read(out / name) for name in options.optimizer]
+    (out / "report.html").write_text(join.join(folders), encoding="utf-8")
+    return _done(out, start)
+
+
+def _done(out: Path, start: float) -> int:
+    seconds = time.perf_counter() - start
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
+    return 0
+
+
+def _train(
+    options: argparse.Namespace,
+    optimizer: str | None,
+    out: Path,
+    resume: bool,
+    start: float,
+) -> int:
+    """One study with one optimiser; None is the study's own."""
+    from rich.console import Console
+
+    from mtl_optax.study import cache, checkpoints, compare, report, screen, toy_report
+    from mtl_optax.study.methods import OPTIMIZERS
+    from mtl_optax.study.studies import STUDIES as studies
+
+    study, rates = studies[options.name], options.lr
+    if rates is None and optimizer is not None:
+        rates = (OPTIMIZERS[optimizer].learning_rate,)
     chosen = {
         "methods": options.methods,
         "seeds": options.seeds,
+        "tuning_seeds": options.tuning_seeds,
         "steps": options.steps,
         "learning_rates": rates,
-        "optimizer": options.optimizer,
+        "optimizer": optimizer,
     }
-    study = studies[options.name]
-    settings = study.settings(options.quick)
+    settings = study.quick if options.quick else study.settings
     settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
-    out = options.out or Path("results") / options.name
     identity = checkpoints.identity(study.name, settings._asdict())
-    folder = out / "checkpoints"
     try:
-        store = checkpoints.Checkpoints(folder, identity, resume=options.resume)
+        store = checkpoints.Checkpoints(out / "checkpoints", identity, resume=resume)
     except checkpoints.Refused as refused:
         return _fail(str(refused))
     cache.configure(options.cache)
     console = Console()
+    console.print(
+        f"{len(settings.methods)} methods, {settings.seeds} seeds, {settings.steps} "
+        f"steps, {settings.optimizer}; results go to {out}",
+        highlight=False,
+    )
     with screen.progress(console, settings.methods, settings.steps) as tick:
         results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start
-    report.write(out, results, options.line, seconds)
+    if study is studies["toy"]:
+        toy_report.write(out, results, options.line, seconds)
+        toy_report.show(console, results)
+    else:
+        report.write(out, results, options.line, seconds)
+        screen.show(console, results)
     store.remove()
-    screen.show(console, results)
-    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
-    return 0
-
-
-def _toy(options: argparse.Namespace) -> int:
-    start = time.perf_counter()
-    for name in ("seeds", "lr", "optimizer", "resume"):
-        if getattr(options, name):
-            return _fail(f"the toy takes no --{name}: nothing in it varies or is long")
-    print("mtl-optax study toy: loading JAX ...", flush=True)
-    from mtl_optax.study.methods import KNOWN, SINGLE_TASK
-
-    known = tuple(name for name in KNOWN if name != SINGLE_TASK)
-    if unknown := _unknown(options.methods, known):
-        return _fail(unknown)
-    if missing := _missing():
-        return _fail(missing)
-    from rich.console import Console
-
-    from mtl_optax.study import cache, screen, toy, toy_report
-
-    settings = toy.QUICK if options.quick else toy.Settings()
-    chosen = {"methods": options.methods, "steps": options.steps}
-    settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
-    out = options.out or Path("results/toy")
-    cache.configure(options.cache)
-    console = Console()
-    with screen.progress(console, settings.methods, settings.steps) as tick:
-        outcomes = toy.run(settings, tick)
-    seconds = time.perf_counter() - start
-    toy_report.write(out, settings, outcomes, options.line, seconds)
-    toy_report.show(console, settings, outcomes)
-    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
 
 
 def _methods(options: argparse.Namespace) -> int:
-    del options
     if missing := _missing():
         return _fail(missing)
     from rich.console import Console
 
-    from mtl_optax.study import catalogue
+    from mtl_optax.study import catalogue, choosing
 
-    catalogue.show(Console())
+    if options.markdown:
+        print(choosing.page(), end="")
+    else:
+        catalogue.show(Console())
     return 0
 
 

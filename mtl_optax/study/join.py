@@ -28,7 +28,7 @@ class Folder(NamedTuple):
 
     path: Path
     config: dict[str, Any]
-    accuracy: dict[str, NDArray]  # method -> [scales, seeds, T], test, chosen rates
+    scores: dict[str, NDArray]  # method -> [scales, seeds, T], at the chosen rates
 
 
 def read(path: Path) -> Folder:
@@ -39,7 +39,7 @@ def read(path: Path) -> Folder:
             raise Unreadable(f"{path} holds the toy, whose report stands alone")
         with open(path / "metrics.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        return Folder(path, config, _accuracy(config, rows))
+        return Folder(path, config, _scores(config, rows))
     except Unreadable:
         raise
     except FileNotFoundError as error:
@@ -61,19 +61,19 @@ def join(folders: list[Folder]) -> str:
     return page(f"{len(folders)} results", "\n".join(body))
 
 
-def _accuracy(config: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, NDArray]:
+def _scores(config: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, NDArray]:
     scales, seeds, tasks = config["loss_scales"], config["seeds"], config["tasks"]
     shape = len(scales), len(seeds), len(tasks)
-    accuracy = {method: np.full(shape, np.nan) for method in config["methods"]}
+    scores = {method: np.full(shape, np.nan) for method in config["methods"]}
     for row in rows:
-        if row["split"] == "test" and row["chosen"] == "1":
+        if row["split"] == config["reported_on"] and row["chosen"] == "1":
             scale = [str(x) for x in scales].index(row["scale"])
             at = scale, seeds.index(int(row["seed"])), tasks.index(row["task"])
-            accuracy[row["method"]][at] = float(row["accuracy"])
-    for method, values in accuracy.items():
+            scores[row["method"]][at] = float(row[config["metrics"][0]])
+    for method, values in scores.items():
         if np.isnan(values).any():
             raise ValueError(f"numbers of {method} are missing")
-    return accuracy
+    return scores
 
 
 def _together(
@@ -86,12 +86,12 @@ def _together(
                 str(folder.path),
                 *(folder.config["optimizer"], _rates(folder, method)),
                 *(str(len(folder.config["seeds"])), str(folder.config["steps"])),
-                *screen.cells(accuracy),
+                *screen.cells(score),
                 folder.config["verdicts"][method],
             ],
         )
         for folder in folders
-        for method, accuracy in folder.accuracy.items()
+        for method, score in folder.scores.items()
     ]
     settings = ["results", "optimiser", "rate", "seeds", "steps"]
     head = ["method", *settings, *screen.columns(scales, tasks), "verdict"]

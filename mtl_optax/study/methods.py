@@ -1,5 +1,10 @@
-"""The methods that a study can name: those that need no settings of their own."""
+"""The methods that a study can name: a table, in which each is one line.
 
+A method that needs settings of its own is a `partial` with a comment that says why; one
+that takes `key` gets the seed of its run.
+"""
+
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,24 +15,57 @@ from jax.typing import ArrayLike
 
 import mtl_optax as mtl
 
+BASELINE = "unitary"
 SINGLE_TASK = "single_task"
+ALL = "all"  # of the command line: every method
 
-_DETERMINISTIC: dict[str, Callable[[int], optax.GradientTransformation]] = {
+TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "unitary": mtl.unitary,
     "mean": mtl.mean,
+    "rlw": mtl.rlw,
     "uw": mtl.uw,
+    "imtl_l": mtl.imtl_l,
+    "dwa": mtl.dwa,
+    "gls": mtl.gls,
+    "scale_invariant": mtl.scale_invariant,
+    "stch": mtl.stch,
+    "tchebycheff": mtl.tchebycheff,
+    "pbi": mtl.pbi,
+    "cosmos": mtl.cosmos,
+    "famo": mtl.famo,
     "mgda": mtl.mgda,
     "cagrad": mtl.cagrad,
+    "pcgrad": mtl.pcgrad,
+    "gradvac": mtl.gradvac,
     "imtl_g": mtl.imtl_g,
     "nash_mtl": mtl.nash_mtl,
+    "fairgrad": mtl.fairgrad,
     "upgrad": mtl.upgrad,
+    "dualproj": mtl.dualproj,
+    "conflictfree": mtl.conflictfree,
     "aligned_mtl": mtl.aligned_mtl,
-}
-_RANDOM: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "pcgrad": mtl.pcgrad,
+    "gradnorm": mtl.gradnorm,
+    "sdmgrad": mtl.sdmgrad,
+    "modo": mtl.modo,
+    "pcd": mtl.pcd,
+    # Few tasks leave room for no Byzantine one: the row nearest to the others.
+    "krum": partial(mtl.krum, num_byzantine=0),
     "graddrop": mtl.graddrop,
+    # As many as can be spared, which of two is none, so that it is the mean.
+    "trimmed_mean": lambda num_tasks: mtl.trimmed_mean(
+        num_tasks, trim_number=(num_tasks - 1) // 2
+    ),
+    "excess_mtl": mtl.excess_mtl,
+    "db_mtl": mtl.db_mtl,
+    "moco": mtl.moco,
 }
-KNOWN = (*_DETERMINISTIC, *_RANDOM, SINGLE_TASK)
+KNOWN = (*TABLE, SINGLE_TASK)
+# Public methods that the table leaves out, each with the reason.
+LEFT_OUT = {
+    "flat_mtl": "needs the gradient function again, at other parameters",
+    "selective_groups": "contains its optimiser, and needs the gradient function",
+    "constant": "its weights are the user's choice; single_task is made of it",
+}
 
 
 class Optimizer(NamedTuple):
@@ -40,6 +78,11 @@ class Optimizer(NamedTuple):
 OPTIMIZERS = {
     "adam": Optimizer(optax.adam, 3e-3),
     "sgd": Optimizer(partial(optax.sgd, momentum=0.9), 3e-2),
+}
+# (learning rate, steps) -> what an optimiser takes
+SCHEDULES: dict[str, Callable[[ArrayLike, int], Any]] = {
+    "cosine": optax.cosine_decay_schedule,
+    "constant": lambda learning_rate, steps: learning_rate,
 }
 
 
@@ -64,8 +107,7 @@ def aggregator(
         # "weights": the head of a task that is not trained stays as it was.
         rule = mtl.constant(num_tasks, weights=own_task)
         return mtl.on_shared(rule, shared, rest="weights")
-    if name in _RANDOM:
-        rule = _RANDOM[name](num_tasks, key=jax.random.key(seed))
-    else:
-        rule = _DETERMINISTIC[name](num_tasks)
-    return mtl.on_shared(rule, shared)
+    method = TABLE[name]
+    if "key" in inspect.signature(method).parameters:
+        method = partial(method, key=jax.random.key(seed))
+    return mtl.on_shared(method(num_tasks), shared)

@@ -1,12 +1,8 @@
-"""The network of the studies: one trunk for all tasks, one linear head for each.
+"""Multi-digits as a problem: one trunk for all tasks, one linear head for each."""
 
-A problem is what the runner trains: data and four functions. Later problems (a toy
-function, another network) are other values of the same tuple.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +10,23 @@ import optax
 from flax import nnx
 
 from mtl_optax.analysis import metrics
-from mtl_optax.study.data import CANVAS, TASKS, Split, multi_digits
+from mtl_optax.study.data import (
+    CANVAS,
+    CREDITS,
+    NUM_IMAGES,
+    NUM_SCANS,
+    TASKS,
+    Split,
+    multi_digits,
+)
+from mtl_optax.study.problem import Metric, Problem
 
-
-class Problem(NamedTuple):
-    """Data, and what the runner needs to know of a model."""
-
-    name: str
-    tasks: tuple[str, ...]
-    splits: dict[str, Split]  # "train", "val" and "test"
-    init: Callable[[int], Any]  # seed -> params
-    losses: Callable[..., tuple[jax.Array, ...]]  # (params, images, labels) -> T losses
-    accuracy: Callable[..., jax.Array]  # (params, images, labels) -> [T], in percent
-    shared: Callable[[Any], Any]  # params -> mask, True on what all tasks share
+ABOUT = (
+    "All methods share start, batches and network: trunk 144-128-64, ReLU, a linear "
+    "head for each task. Methods act on the trunk; each head gets its own gradient. "
+    "Scans are split into training, validation and test before any are composed. "
+    "single_task trains each task in a network of its own."
+)
 
 
 class MultiTaskMLP(nnx.Module):
@@ -63,28 +63,36 @@ def digits_problem(num_tasks: int) -> Problem:
     def init(seed: int) -> Any:
         return nnx.split(MultiTaskMLP(tasks, rngs=nnx.Rngs(seed)))[1]
 
-    def logits(params: Any, images: jax.Array) -> list[jax.Array]:
+    def logits(params: Any, images: Any) -> list[jax.Array]:
         answers = nnx.merge(structure, params)(images)
         return [answers[task] for task in tasks]
 
-    def losses(
-        params: Any, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, ...]:
+    def losses(params: Any, batch: Split) -> tuple[jax.Array, ...]:
         return tuple(
             jnp.mean(optax.softmax_cross_entropy(z, jax.nn.one_hot(y, z.shape[-1])))
-            for z, y in zip(logits(params, images), labels.T, strict=True)
+            for z, y in zip(logits(params, batch.images), batch.labels.T, strict=True)
         )
 
-    def accuracy(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+    def evaluate(params: Any, split: Split) -> dict[str, jax.Array]:
         hits = [
             metrics.accuracy(jnp.argmax(z, axis=-1), y).mean
-            for z, y in zip(logits(params, images), labels.T, strict=True)
+            for z, y in zip(logits(params, split.images), split.labels.T, strict=True)
         ]
-        return 100 * jnp.stack(hits)
+        return {"accuracy": 100 * jnp.stack(hits)}
 
-    name = f"Multi-digits, T={num_tasks}"
-    splits = multi_digits(num_tasks)
-    return Problem(name, tasks, splits, init, losses, accuracy, shared_leaves)
+    return Problem(
+        name=f"Multi-digits, T={num_tasks}",
+        tasks=tasks,
+        splits=multi_digits(num_tasks),
+        init=init,
+        losses=losses,
+        metrics=(Metric("accuracy", "%"),),
+        evaluate=evaluate,
+        shared=shared_leaves,
+        about=ABOUT,
+        facts={"scans": NUM_SCANS, "images": NUM_IMAGES},
+        credits=CREDITS,
+    )
 
 
 def shared_leaves(params: Any) -> Any:

@@ -4,7 +4,7 @@ import base64
 from html import escape
 from pathlib import Path
 
-from mtl_optax.study.plots import COLOURS
+from mtl_optax.study.styles import GLYPHS, style
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -15,8 +15,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
          white-space: nowrap; }
 th:first-child, td:first-child, th.text, td.text { text-align: left; }
-.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-       margin-right: .5em; }
+.dot { margin-right: .5em; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 figcaption, footer, .small { color: #555; font-size: .9rem; }
 .warning { border-left: 4px solid #D55E00; padding-left: 1rem; }
@@ -48,8 +47,11 @@ def table(head: list[str], rows: list[tuple[str, list[str]]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
     def dot(method: str) -> str:
-        colour = COLOURS.get(method, "#FFFFFF")
-        return f'<span class="dot" style="background:{colour}"></span>{escape(method)}'
+        look = style(method)
+        return (
+            f'<span class="dot" style="color:{look.colour}">{GLYPHS[look.marker]}'
+            f"</span>{escape(method)}"
+        )
 
     body = "".join(
         row("td", [dot(method), *map(escape, cells)]) for method, cells in rows

@@ -13,17 +13,17 @@ import optax
 from numpy.typing import NDArray
 
 import mtl_optax as mtl
-from mtl_optax.study.methods import OPTIMIZERS, aggregator
-from mtl_optax.study.model import Problem
+from mtl_optax.study.methods import OPTIMIZERS, SCHEDULES, aggregator
+from mtl_optax.study.problem import Problem
 
 
 class Lanes(NamedTuple):
     """One entry for each of L runs."""
 
     seed: NDArray[np.int32]  # [L]
-    learning_rate: NDArray[np.float32]  # [L], falls to 0 on a cosine
-    loss_scales: NDArray[np.float32]  # [L, T], multiply the losses
-    own_task: NDArray[np.float32]  # [L, T] one-hot, read by single_task alone
+    learning_rate: NDArray[np.float64]  # [L], where the schedule begins
+    loss_scales: NDArray[np.float64]  # [L, T], multiply the losses
+    own_task: NDArray[np.float64]  # [L, T] one-hot, read by single_task alone
 
 
 class Recipe(NamedTuple):
@@ -31,6 +31,17 @@ class Recipe(NamedTuple):
 
     steps: int
     optimizer: str = "adam"  # of methods.OPTIMIZERS
+    schedule: str = "cosine"  # of methods.SCHEDULES
+    batch_size: int = 64
+    record_every: int = 1  # steps; divides their number
+
+
+class Record(NamedTuple):
+    """What is kept of a step; arrays have time first, then lanes."""
+
+    losses: Any  # [T], before the step and before scaling
+    task_weights: Any  # [T], NaN if the method has none
+    watched: Any = ()  # what Problem.watch sees after the step
 
 
 def programs(
@@ -40,43 +51,44 @@ def programs(
     num_tasks = len(problem.tasks)
 
     def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
-        of_lane = {"seed": lane.seed, "own_task": lane.own_task}
-        rule = aggregator(method, num_tasks, problem.shared, **of_lane)
-        schedule = optax.cosine_decay_schedule(lane.learning_rate, recipe.steps)
-        return optax.chain(rule, OPTIMIZERS[recipe.optimizer].make(schedule))
+        rule = aggregator(
+            *(method, num_tasks, problem.shared),
+            seed=lane.seed,
+            own_task=lane.own_task,
+        )
+        rate = SCHEDULES[recipe.schedule](lane.learning_rate, recipe.steps)
+        return optax.chain(rule, OPTIMIZERS[recipe.optimizer].make(rate))
 
     def init(params: Any, lane: Lanes) -> Any:
         return transformation(lane).init(params)
 
     def step(
-        params: Any, opt_state: Any, images: jax.Array, labels: jax.Array, lane: Lanes
-    ) -> tuple[Any, Any, tuple[jax.Array, jax.Array]]:
+        params: Any, opt_state: Any, batch: Any, lane: Lanes
+    ) -> tuple[Any, Any, Record]:
         def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-            losses = problem.losses(params, images, labels)
+            losses = problem.losses(params, batch)
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
         updates, opt_state = transformation(lane).update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-        record = losses / lane.loss_scales, _recorded_weights(opt_state, num_tasks)
+        weights = _recorded_weights(opt_state, num_tasks)
+        record = Record(losses / lane.loss_scales, weights, problem.watch(params))
         return params, opt_state, record
 
     def advance(
-        params: Any,
-        opt_state: Any,
-        batches: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        lanes: Lanes,
-    ) -> tuple[Any, Any, tuple[jax.Array, jax.Array]]:
-        def body(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
-            params, opt_state, record = jax.vmap(step)(
-                carry[0], carry[1], images[batch], labels[batch], lanes
-            )
-            return (params, opt_state), record
+        params: Any, opt_state: Any, batches: Any, data: Any, lanes: Lanes, steps: int
+    ) -> tuple[Any, Any, Record]:
+        """So many steps; batches are indices `[steps, L, B]` into data, or None."""
 
-        (params, opt_state), records = jax.lax.scan(body, (params, opt_state), batches)
-        return params, opt_state, records
+        def body(carry: Any, indices: Any) -> tuple[Any, Record]:
+            batch = jax.tree.map(lambda x: x[indices], data)
+            *carry, record = jax.vmap(step)(carry[0], carry[1], batch, lanes)
+            return tuple(carry), record
+
+        carry, records = jax.lax.scan(body, (params, opt_state), batches, steps)
+        every = recipe.record_every
+        return *carry, jax.tree.map(lambda x: x[every - 1 :: every], records)
 
     return jax.vmap(init), advance
 

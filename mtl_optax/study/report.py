@@ -12,41 +12,46 @@ from typing import Any
 import jax
 
 import mtl_optax
-from mtl_optax.study import cache, plots, runner, screen
+from mtl_optax.study import cache, intervals, plots, screen
 from mtl_optax.study.compare import Results
-from mtl_optax.study.data import CREDITS, NUM_IMAGES, NUM_SCANS
 from mtl_optax.study.page import figure, page, table
 
-COLUMNS = (
-    *("method", "scale", "learning_rate", "chosen"),
-    *("seed", "task", "split", "accuracy"),
-)
+COLUMNS = ("method", "scale", "learning_rate", "chosen", "seed", "task", "split")
 
 
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
     """Writes everything into the folder, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    configuration = config(results, command, seconds)
-    with open(folder / "metrics.csv", "w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        rows.writerows(metrics(results))
-    (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
+    configuration = write_numbers(folder, results, command, seconds)
+    _csv(folder / "summary.csv", intervals.COLUMNS, intervals.summary(results))
     captions = plots.write(folder, results)
-    text = html(results, configuration, folder, captions)
+    text = html(results, configuration, _scores(results, folder, captions))
     (folder / "report.html").write_text(text, encoding="utf-8")
 
 
+def write_numbers(
+    folder: Path, results: Results, command: str, seconds: float
+) -> dict[str, Any]:
+    """Writes metrics.csv and config.json, which is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = config(results, command, seconds)
+    names = tuple(metric.name for metric in results.problem.metrics)
+    _csv(folder / "metrics.csv", (*COLUMNS, *names), metrics(results))
+    (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
+    return configuration
+
+
 def metrics(results: Results) -> list[tuple[Any, ...]]:
-    """One row a number, in the order of COLUMNS."""
+    """One row a run, task and split: COLUMNS, then a column a metric."""
     rates = results.settings.learning_rates
+    names = [metric.name for metric in results.problem.metrics]
     return [
         (
             *(method, scale, f"{rate:g}", int(r == outcome.chosen[s])),
-            *(seed, task, split, f"{values[r, s, seed, t]:.4f}"),
+            *(seed, task, split),
+            *(f"{values[name][r, s, seed, t]:.4f}" for name in names),
         )
         for method, outcome in results.outcomes.items()
-        for split, values in outcome.every_accuracy.items()
+        for split, values in outcome.metrics.items()
         for r, rate in enumerate(rates)
         for s, scale in enumerate(results.study.scales)
         for seed in range(results.settings.seeds)
@@ -56,13 +61,14 @@ def metrics(results: Results) -> list[tuple[Any, ...]]:
 
 def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
     """All that is needed to run it again, and how long it took."""
-    settings = results.settings
+    settings, problem = results.settings, results.problem
     packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     return {
         "study": results.study.name,
         "command": command,
         "methods": settings.methods,
         "seeds": list(range(settings.seeds)),
+        "tuning_seeds": settings.tuning_seeds,
         "steps": settings.steps,
         "optimizer": settings.optimizer,
         "learning_rates": settings.learning_rates,
@@ -70,13 +76,15 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
             method: [settings.learning_rates[index] for index in outcome.chosen]
             for method, outcome in results.outcomes.items()
         },
-        "schedule": "cosine to 0",
-        "batch_size": runner.BATCH_SIZE,
+        "schedule": settings.schedule,
+        "batch_size": settings.batch_size,
+        "precision": problem.precision,
         "loss_scales": results.study.scales,
         "scaled_task": results.tasks[0],
         "tasks": results.tasks,
-        "scans": NUM_SCANS,
-        "images": NUM_IMAGES,
+        "metrics": [metric.name for metric in problem.metrics],
+        "reported_on": problem.reported_on,
+        **problem.facts,
         "quick": settings.quick,
         "verdicts": results.judgement.verdicts,
         "statement": results.judgement.statement,
@@ -96,59 +104,70 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def html(
-    results: Results,
-    configuration: dict[str, Any],
-    folder: Path,
-    captions: dict[str, str],
-) -> str:
-    """The page; it needs no other file and no network."""
-    study, settings, judgement = results.study, results.settings, results.judgement
-    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if settings.quick else ""
-    factor = f"; × is the factor on the loss of {results.tasks[0]}"
+def html(results: Results, configuration: dict[str, Any], middle: str) -> str:
+    """The page around the numbers; it needs no other file and no network."""
+    study, problem, judgement = results.study, results.problem, results.judgement
+    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>'
     body = f"""<p>{escape(study.question)}</p>
-{warning}
+{warning if results.settings.quick else ""}
 <h2>Verdicts</h2>
 <ul>{"".join(f"<li>{escape(x)}</li>" for x in judgement.sentences.values())}</ul>
 <p><strong>{escape(judgement.statement)}</strong></p>
-<h2>Test accuracy</h2>
-<p class="small">Percent, mean ± sd over {settings.seeds} seed(s), after
-{settings.steps} steps{factor if len(study.scales) > 1 else ""}.</p>
-{_accuracy_table(results)}
-{"".join(figure(folder / name, text) for name, text in captions.items())}
+{middle}
 <h2>Rules</h2>
 {"".join(f"<p>{escape(rule)}</p>" for rule in study.rules)}
-<p>All methods share start, batches, network (trunk 144-128-64, ReLU, a linear head for
-each task) and the optimiser {settings.optimizer}. {escape(_rates(results))} Methods act
-on the trunk; each head gets its own gradient. Nothing is chosen on test data: the last
-parameters count. Scans are split into training, validation and test before any are
-composed. single_task trains each task in a network of its own.</p>
+<p>{escape(problem.about)} {escape(_rates(results))} The last parameters count.</p>
 <h2>Seconds a method</h2>
 {_time_table(results)}
 <details>
 <summary>Configuration, also in config.json</summary>
 <pre class="small table">{escape(json.dumps(configuration, indent=2))}</pre>
 </details>
-<footer><p>{escape(CREDITS)}</p></footer>"""
+<footer><p>{escape(problem.credits)}</p></footer>"""
     return page(study.title, body)
 
 
+def _scores(results: Results, folder: Path, captions: dict[str, str]) -> str:
+    """Tables of scores and of intervals, then the figures."""
+    settings, metric = results.settings, results.problem.metrics[0]
+    unit = "Percent" if metric.unit == "%" else metric.unit.capitalize()
+    factor = f"; × is the factor on the loss of {results.tasks[0]}"
+    text = f"""<h2>{results.problem.reported_on.capitalize()} {metric.name}</h2>
+<p class="small">{unit}, mean ± sd over {settings.seeds} seed(s), after
+{settings.steps} steps{factor if len(results.study.scales) > 1 else ""}.</p>
+{_score_table(results)}"""
+    compared = intervals.against_baseline(results)
+    if compared:
+        head = ["method", *screen.columns(results.study.scales, results.tasks)]
+        rows = [(method, intervals.cells(x)) for method, x in compared.items()]
+        text += (
+            f'<p class="small">{escape(intervals.title(results))} (Student\'s t; also '
+            f"in summary.csv, the bootstrap beside it).</p>{table(head, rows)}"
+        )
+    return text + "".join(figure(folder / name, x) for name, x in captions.items())
+
+
 def _rates(results: Results) -> str:
-    rates = results.settings.learning_rates
-    if len(rates) == 1:
-        return f"The learning rate {rates[0]:g} falls to 0 on a cosine."
+    settings, problem = results.settings, results.problem
+    falls = " and falls to 0 on a cosine" if settings.schedule == "cosine" else ""
+    rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
+    text = f"The optimiser is {settings.optimizer}; its learning rate is "
+    if len(settings.learning_rates) == 1:
+        return f"{text}{rates}{falls}."
+    where = {"val": "validation"}.get(problem.chosen_on, problem.chosen_on)
+    first, number = settings.seeds, settings.tuning_seeds
+    whose = f"seeds {first} to {first + number - 1}" if number else "seeds"
     return (
-        f"The learning rate falls to 0 on a cosine from one of "
-        f"{', '.join(f'{rate:g}' for rate in rates)}: for each method and scale the "
-        f"one with the best validation accuracy, mean over seeds and tasks; see the "
-        f"table below. All are in metrics.csv."
+        f"{text}one of {rates}{falls}: for each method and scale the one with the best "
+        f"{where} {problem.metrics[0].name}, mean over {whose} and tasks; see "
+        f"the table below. All are in metrics.csv."
     )
 
 
-def _accuracy_table(results: Results) -> str:
+def _score_table(results: Results) -> str:
     words = results.judgement.verdicts
     rows = [
-        (method, [*screen.cells(outcome.accuracy["test"]), words[method]])
+        (method, [*screen.cells(outcome.score), words[method]])
         for method, outcome in results.outcomes.items()
     ]
     head = screen.columns(results.study.scales, results.tasks)
@@ -161,3 +180,10 @@ def _time_table(results: Results) -> str:
         for method, outcome in results.outcomes.items()
     ]
     return table(["method", *screen.time_columns(results)], rows)
+
+
+def _csv(path: Path, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)

@@ -6,6 +6,7 @@ start at the same parameters and see the same batches, whatever the method: what
 between them is the method alone.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.study.checkpoints import Checkpoints, Saved
-from mtl_optax.study.model import Problem
-from mtl_optax.study.programs import Lanes, Recipe, programs
+from mtl_optax.study.problem import Problem
+from mtl_optax.study.programs import Lanes, Recipe, Record, programs
 
-BATCH_SIZE = 64
-CHUNK = 50  # steps between two signs of progress
-WORKERS = 2  # methods at a time: one compiles, on one core, while another trains
+CHUNK = 50  # records between two signs of progress, at most
+# Methods at a time: one compiles, on one core, while another trains.
+WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
 
 Tick = Callable[[str, str, int], None]
 
@@ -32,23 +33,32 @@ class Start(NamedTuple):
     """What the runs of one seed have in common, whatever the method."""
 
     params: Any
-    batches: NDArray[np.int32]  # [steps, BATCH_SIZE], indices of images
+    batches: NDArray[np.int32] | None  # [steps, batch size], indices of examples
+
+
+class Common(NamedTuple):
+    """What all methods share: made once."""
+
+    starts: dict[int, Start]  # by seed
+    data: Any  # the training split on the device, or None
+    evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # over lanes, compiled
 
 
 class Run(NamedTuple):
     """What one method did in all its lanes."""
 
-    losses: NDArray[np.float32]  # [steps, L, T], before scaling
-    task_weights: NDArray[np.float32]  # [steps, L, T], NaN if the method has none
-    accuracy: dict[str, NDArray[np.float32]]  # split -> [L, T] after training, in %
+    record: Record  # of arrays [records, L, ...]
+    metrics: dict[str, dict[str, NDArray]]  # split -> name -> [L, T], after training
     compile_seconds: float
     run_seconds: float
 
 
-def batch_indices(seed: int, num_images: int, steps: int) -> NDArray[np.int32]:
-    """The batches of a seed `[steps, BATCH_SIZE]`, drawn outside of any jit."""
+def batch_indices(
+    seed: int, num_examples: int, steps: int, batch_size: int
+) -> NDArray[np.int32]:
+    """The batches of a seed `[steps, batch_size]`, drawn outside of any jit."""
     rng = np.random.default_rng(seed)
-    return rng.integers(num_images, size=(steps, BATCH_SIZE), dtype=np.int32)
+    return rng.integers(num_examples, size=(steps, batch_size), dtype=np.int32)
 
 
 def train_all(
@@ -58,12 +68,9 @@ def train_all(
     tick: Tick,
     store: Checkpoints | None = None,
 ) -> dict[str, Run]:
-    """Trains each method in its lanes, two methods at a time; see `train`."""
+    """Trains each method in its lanes, some methods at a time; see `train`."""
     seeds = sorted({int(seed) for lanes in work.values() for seed in lanes.seed})
-    # Drawn here, outside of any jit, once for all methods.
-    size = len(problem.splits["train"].images)
-    steps = recipe.steps
-    starts = {s: Start(problem.init(s), batch_indices(s, size, steps)) for s in seeds}
+    common = prepare(problem, seeds, recipe)
     stop = threading.Event()
 
     def tick_or_stop(method: str, stage: str, done: int) -> None:
@@ -74,7 +81,7 @@ def train_all(
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = {
             method: pool.submit(
-                train, problem, method, lanes, starts, recipe, tick_or_stop, store
+                train, problem, method, lanes, common, recipe, tick_or_stop, store
             )
             for method, lanes in work.items()
         }
@@ -86,11 +93,28 @@ def train_all(
             raise
 
 
+def prepare(problem: Problem, seeds: list[int], recipe: Recipe) -> Common:
+    """Draws starts and batches, outside of any jit and once for all methods."""
+    train = problem.splits.get("train")
+
+    def batches(seed: int) -> NDArray[np.int32] | None:
+        if train is None:
+            return None
+        size = len(jax.tree.leaves(train)[0])
+        return batch_indices(seed, size, recipe.steps, recipe.batch_size)
+
+    with _precision(problem):
+        starts = {seed: Start(problem.init(seed), batches(seed)) for seed in seeds}
+        data = jax.tree.map(jnp.asarray, train)
+    evaluate = jax.jit(jax.vmap(problem.evaluate, in_axes=(0, None)))
+    return Common(starts, data, evaluate)
+
+
 def train(
     problem: Problem,
     method: str,
     lanes: Lanes,
-    starts: dict[int, Start],
+    common: Common,
     recipe: Recipe,
     tick: Tick,
     store: Checkpoints | None = None,
@@ -98,65 +122,88 @@ def train(
     """Trains every lane and evaluates the last parameters.
 
     Args:
-      problem: data and model.
+      problem: what is trained.
       method: one of `methods.KNOWN`.
       lanes: the runs.
-      starts: seed -> parameters and batches to start with.
-      recipe: steps and optimiser.
+      common: from `prepare`.
+      recipe: steps, optimiser, and how often to record.
       tick: called with the method, "compiling" or "training", and the steps done.
       store: where to continue from, and to write to.
     """
+    with _precision(problem):  # a setting of this thread
+        return _train(problem, method, lanes, common, recipe, tick, store)
+
+
+def _train(
+    problem: Problem,
+    method: str,
+    lanes: Lanes,
+    common: Common,
+    recipe: Recipe,
+    tick: Tick,
+    store: Checkpoints | None,
+) -> Run:
     tick(method, "compiling", 0)
     start = time.perf_counter()
-    images, labels = map(jnp.asarray, problem.splits["train"])
-    own = [starts[int(seed)] for seed in lanes.seed]
-    params = jax.tree.map(lambda *x: jnp.stack(x), *[start.params for start in own])
-    batches = np.stack([start.batches for start in own], axis=1)
-    steps = recipe.steps
+    own = [common.starts[int(seed)] for seed in lanes.seed]
+    params = jax.tree.map(lambda *x: jnp.stack(x), *[x.params for x in own])
+    batches = jax.tree.map(lambda *x: np.stack(x, axis=1), *[x.batches for x in own])
     init, advance = programs(problem, method, recipe)
     opt_state = jax.jit(init)(params, lanes)
-    chunk = max(n for n in range(1, CHUNK + 1) if steps % n == 0)
+    chunk = chunk_length(recipe)
+
+    def batch(done: int) -> Any:
+        return jax.tree.map(lambda x: x[done : done + chunk], batches)
+
     # The data are arguments: closed over, XLA would fold them into the program.
-    data = images, labels, lanes
-    advance = (
-        jax.jit(advance, donate_argnums=(0, 1))
-        .lower(params, opt_state, batches[:chunk], *data)
+    data = common.data, lanes
+    run_chunk = (
+        jax.jit(advance, donate_argnums=(0, 1), static_argnums=5)
+        .lower(params, opt_state, batch(0), *data, chunk)
         .compile()
     )
     compiled = written = time.perf_counter()
     saved = store.load(method) if store is not None else None
-    done, spent, records = 0, 0.0, []
+    done, spent = 0, 0.0
+    records: list[list[NDArray]] = []  # a list a chunk, in the order of Record
     if saved is not None:
-        done, spent, records = saved.done, saved.seconds, [saved.records]
+        done, spent, records = saved.done, saved.seconds, [list(saved.records)]
         structure = jax.tree.structure((params, opt_state))
         state = jax.tree.unflatten(structure, map(jnp.asarray, saved.leaves))
         params, opt_state = state
     tick(method, "training", done)
 
-    while done < steps:
+    while done < recipe.steps:
         begun = time.perf_counter()
-        batch = batches[done : done + chunk]
-        params, opt_state, record = advance(params, opt_state, batch, *data)
-        records.append(jax.tree.map(np.asarray, record))  # waits for the chunk
+        params, opt_state, record = run_chunk(params, opt_state, batch(done), *data)
+        records.append([np.asarray(x) for x in jax.tree.leaves(record)])  # waits
         done += chunk
         now = time.perf_counter()
         spent += now - begun
-        if store is not None and (done == steps or now - written >= store.seconds):
+        last = done == recipe.steps
+        if store is not None and (last or now - written >= store.seconds):
             leaves = list(map(np.asarray, jax.tree.leaves((params, opt_state))))
             store.save(method, Saved(done, leaves, _joined(records), spent))
             written = time.perf_counter()
         tick(method, "training", done)
-    losses, task_weights = _joined(records)
-    accuracy = {name: evaluate(problem, params, name) for name in ("val", "test")}
-    return Run(losses, task_weights, accuracy, compiled - start, spent)
+    metrics = {
+        name: {k: np.asarray(v) for k, v in common.evaluate(params, split).items()}
+        for name, split in problem.splits.items()
+        if name != "train"
+    }
+    return Run(Record(*_joined(records)), metrics, compiled - start, spent)
 
 
-def _joined(records: list[Any]) -> tuple[NDArray, NDArray]:
-    losses, task_weights = map(np.concatenate, zip(*records, strict=True))
-    return losses, task_weights
+def chunk_length(recipe: Recipe) -> int:
+    """Steps between two signs of progress: they divide all and end in a record."""
+    every = recipe.record_every
+    lengths = range(every, CHUNK * every + 1, every)
+    return max(n for n in lengths if recipe.steps % n == 0)
 
 
-def evaluate(problem: Problem, params: Any, split: str) -> NDArray[np.float32]:
-    """Accuracy `[L, T]` in percent."""
-    over_lanes = jax.jit(jax.vmap(problem.accuracy, in_axes=(0, None, None)))
-    return np.asarray(over_lanes(params, *map(jnp.asarray, problem.splits[split])))
+def _joined(records: list[list[NDArray]]) -> tuple[NDArray, ...]:
+    return tuple(map(np.concatenate, zip(*records, strict=True)))
+
+
+def _precision(problem: Problem) -> Any:
+    return jax.enable_x64(problem.precision == "float64")

@@ -9,37 +9,45 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from mtl_optax.analysis.comparison import mean_and_sd
+from mtl_optax.study import intervals
 from mtl_optax.study.compare import Outcome, Results
-from mtl_optax.study.runner import Tick
+from mtl_optax.study.runner import WORKERS, Tick
 
 # Narrow enough that the accuracies fit into 80 columns.
 LAYOUT: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
+ROWS = 12  # of the progress display
+
+
 @contextmanager
 def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tick]:
-    """One bar a method on a terminal, one line an event in a log."""
+    """A bar a method that has begun on a terminal, one line an event in a log."""
     columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        TextColumn("{task.fields[stage]:>10}"),
-        TextColumn("{task.completed:>5.0f}/{task.total:.0f} steps"),
+        TextColumn("{task.description:<15}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[stage]:>9}"),
+        TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        rows = {
-            method: bars.add_task(method, total=steps, stage="waiting", start=False)
-            for method in methods
-        }
+        whole = bars.add_task("all methods", total=len(methods), stage="")
+        waiting: Any = {"total": steps, "stage": "", "start": False, "visible": False}
+        rows = {method: bars.add_task(method, **waiting) for method in methods}
 
         def tick(method: str, stage: str, done: int) -> None:
+            row, finished = rows[method], done == steps
             if stage == "compiling":
-                bars.start_task(rows[method])
-            finished = done == steps
+                bars.start_task(row)
             stage = "done" if finished else stage
-            bars.update(rows[method], completed=done, stage=stage)
+            # So many rows that the last ones would not be seen: those done make room.
+            seen = not finished or len(methods) <= ROWS
+            bars.update(row, completed=done, stage=stage, visible=seen)
+            if finished:
+                bars.advance(whole)
             if not console.is_terminal and (done == 0 or finished):
                 console.print(f"{method}: {stage}")
 
@@ -47,14 +55,28 @@ def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator
 
 
 def show(console: Console, results: Results) -> None:
-    """Accuracies, times, verdicts and the null."""
-    settings = results.settings
-    console.print(accuracy_table(results))
-    console.print(time_table(results))
+    """Scores, intervals, times, verdicts and the statement on all."""
+    _print(console, score_title(results), score_table(results))
+    compared = intervals.against_baseline(results)
+    if compared:
+        table = Table(**LAYOUT)
+        table.add_column("method", no_wrap=True)
+        for name in columns(results.study.scales, results.tasks):
+            table.add_column(name, justify="right", no_wrap=True)
+        for method, interval in compared.items():
+            table.add_row(method, *map(Text, intervals.cells(interval)))
+        _print(console, intervals.title(results), table)
+    show_times_and_words(console, results)
+
+
+def show_times_and_words(console: Console, results: Results) -> None:
+    """What every study shows in the end."""
+    title = f"Seconds a method; {WORKERS} at a time share the machine"
+    _print(console, title, time_table(results))
     for sentence in results.judgement.sentences.values():
-        console.print(sentence, highlight=False)
-    console.print(results.judgement.statement, highlight=False)
-    if settings.quick:
+        console.print(Text(sentence))
+    console.print(Text(results.judgement.statement))
+    if results.settings.quick:
         console.print(SMOKE, highlight=False)
 
 
@@ -64,30 +86,41 @@ SMOKE = (
 )
 
 
-def accuracy_table(results: Results) -> Table:
-    """Mean ± sd over seeds, for each task at each scale."""
-    settings = results.settings
+def _print(console: Console, title: str, table: Table) -> None:
+    """The title as wide as the screen: over a narrow table it would be folded."""
+    console.print(Text(title))
+    console.print(table)
+
+
+def score_title(results: Results) -> str:
+    """Of `score_table`."""
+    settings, metric = results.settings, results.problem.metrics[0]
+    unit = f" in {metric.unit}" if metric.unit else ""
     title = (
-        f"Test accuracy in %, mean ± sd over {settings.seeds} seed(s), "
-        f"{settings.steps} steps"
+        f"{results.problem.reported_on.capitalize()} {metric.name}{unit}, mean ± sd "
+        f"over {settings.seeds} seed(s), {settings.steps} steps"
     )
     if len(results.study.scales) > 1:
         title += f";\n× is the factor on the loss of {results.tasks[0]}"
-    table = Table(title=title, **LAYOUT)
+    return title
+
+
+def score_table(results: Results) -> Table:
+    """Mean ± sd over seeds, for each task at each scale."""
+    table = Table(**LAYOUT)
     table.add_column("method", no_wrap=True)
     for name in columns(results.study.scales, results.tasks):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for method, outcome in results.outcomes.items():
         word = results.judgement.verdicts[method]
-        table.add_row(method, *cells(outcome.accuracy["test"]), word)
+        table.add_row(method, *cells(outcome.score), word)
     return table
 
 
 def time_table(results: Results) -> Table:
     """Seconds a method took, compilation apart; chosen rates if there was a choice."""
-    title = "Seconds a method; two at a time share the machine"
-    table = Table(title=title, **LAYOUT)
+    table = Table(**LAYOUT)
     table.add_column("method")
     for name in time_columns(results):
         table.add_column(name, justify="right")
@@ -122,9 +155,9 @@ def time_cells(results: Results, outcome: Outcome) -> list[str]:
     return times
 
 
-def cells(accuracy: NDArray) -> list[str]:
+def cells(score: NDArray) -> list[str]:
     """`[scales, seeds, T]` as "mean ± sd" for each scale and task."""
-    if accuracy.shape[1] == 1:
-        return [f"{m:.1f}" for m in accuracy.ravel()]
-    mean, sd, _ = mean_and_sd(accuracy, axis=1)
+    if score.shape[1] == 1:
+        return [f"{m:.1f}" for m in score.ravel()]
+    mean, sd, _ = mean_and_sd(score, axis=1)
     return [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean.flat, sd.flat, strict=True)]

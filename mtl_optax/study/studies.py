@@ -1,4 +1,4 @@
-"""The studies that the command line can name: three values and their judges.
+"""The studies on digits that the command line can name: three values and their judges.
 
 stress: two tasks, and the loss of one multiplied by 1000. Units of losses are
 arbitrary, so a method should not care; most do. null: the same two tasks as they are,
@@ -6,9 +6,12 @@ where no method should be better than another. transfer: four tasks, two of whic
 from joint training.
 """
 
-from mtl_optax.study import verdicts
-from mtl_optax.study.compare import Judgement, Outcome, Study
-from mtl_optax.study.methods import SINGLE_TASK
+from functools import partial
+
+from mtl_optax.study import toy, verdicts
+from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
+from mtl_optax.study.methods import BASELINE, SINGLE_TASK
+from mtl_optax.study.model import digits_problem
 
 REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."
 SCALES = (1, 1000)
@@ -16,7 +19,7 @@ SCALES = (1, 1000)
 
 def _null(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> str:
     compared = {
-        method: outcome.accuracy["test"][0]
+        method: outcome.score[0]
         for method, outcome in outcomes.items()
         if method != SINGLE_TASK
     }
@@ -30,7 +33,7 @@ def judge_stress(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgem
         if method == SINGLE_TASK:
             words[method], sentences[method] = "reference", REFERENCE
             continue
-        accuracy = outcome.accuracy["test"]
+        accuracy = outcome.score
         words[method] = verdicts.verdict(accuracy, outcome.shares[0])
         sentences[method] = verdicts.sentence(
             method, words[method], accuracy, tasks, SCALES[1]
@@ -41,28 +44,28 @@ def judge_stress(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgem
 def judge_null(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
     """Whether any method differs from the plain sum."""
     words, sentences = {}, {}
-    base = outcomes.get(verdicts.BASELINE)
+    base = outcomes.get(BASELINE)
     for method, outcome in outcomes.items():
         if method == SINGLE_TASK:
             words[method], sentences[method] = "reference", REFERENCE
-        elif method == verdicts.BASELINE or base is None:
+        elif method == BASELINE or base is None:
             words[method] = "baseline" if base is not None else "unknown"
             sentences[method] = f"{method} is the {words[method]} of this comparison."
             if base is None:
-                sentences[method] = f"{method} has no {verdicts.BASELINE} beside it."
+                sentences[method] = f"{method} has no {BASELINE} beside it."
         else:
-            difference = (outcome.accuracy["test"] - base.accuracy["test"])[0]
+            difference = (outcome.score - base.score)[0]
             words[method] = verdicts.null_verdict(difference)
             changes = verdicts.changes(difference, tasks)
             sentences[method] = (
-                f"{method}, {words[method]}: {changes} points from {verdicts.BASELINE}."
+                f"{method}, {words[method]}: {changes} points from {BASELINE}."
             )
     return Judgement(words, sentences, _null(outcomes, tasks))
 
 
 def judge_transfer(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
     """What joint training costs each task against a network of its own."""
-    accuracy = {name: outcome.accuracy["test"][0] for name, outcome in outcomes.items()}
+    accuracy = {name: outcome.score[0] for name, outcome in outcomes.items()}
     reference = accuracy.pop(SINGLE_TASK, None)
     words, sentences = {}, {}
     for method in outcomes:
@@ -80,8 +83,15 @@ def judge_transfer(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judg
     return Judgement(words, sentences, statement)
 
 
-_METHODS = ("unitary", "pcgrad", "cagrad", "mgda", "imtl_g", "upgrad", SINGLE_TASK)
-_QUICK = ("unitary", "cagrad", "mgda", "imtl_g")
+def _quick(*methods: str) -> Settings:
+    return Settings(methods, seeds=2, steps=300, quick=True)
+
+
+_TWO_DIGITS = partial(digits_problem, 2)
+_SETTINGS = Settings(
+    ("unitary", "pcgrad", "cagrad", "mgda", "imtl_g", "upgrad", SINGLE_TASK)
+)
+_QUICK = _quick("unitary", "cagrad", "mgda", "imtl_g")
 
 STRESS = Study(
     name="stress",
@@ -89,11 +99,11 @@ STRESS = Study(
     question="Two digits overlap in each image; one network names the left and the "
     "right one. Units of a loss are arbitrary. What becomes of each method when the "
     f"loss of left is multiplied by {SCALES[1]}, and nothing else changes?",
-    num_tasks=2,
+    problem=_TWO_DIGITS,
+    settings=_SETTINGS,
+    quick=_QUICK,
     scales=SCALES,
-    methods=_METHODS,
-    quick_methods=_QUICK,
-    figures=("accuracy", "shares", "losses"),
+    figures=("accuracy", "differences", "shares", "losses"),
     rules=(verdicts.RULE, f"Null: {verdicts.NULL_RULE}"),
     judge=judge_stress,
 )
@@ -104,11 +114,10 @@ NULL = Study(
     question="Two digits overlap in each image; one network names the left and the "
     "right one. The losses have equal scales and the tasks are nearly orthogonal: "
     "there is little for a method to repair. Does any method differ from the sum?",
-    num_tasks=2,
-    scales=(1,),
-    methods=_METHODS,
-    quick_methods=_QUICK,
-    figures=("accuracy", "shares", "losses"),
+    problem=_TWO_DIGITS,
+    settings=_SETTINGS,
+    quick=_QUICK,
+    figures=("accuracy", "differences", "shares", "losses"),
     rules=(verdicts.NULL_RULE,),
     judge=judge_null,
 )
@@ -120,13 +129,13 @@ TRANSFER = Study(
     "right one, says whether their sum is odd (parity) and whether the left one is "
     "greater. What does each task lose against a network of its own, and which method "
     "gives it back?",
-    num_tasks=4,
-    scales=(1,),
-    methods=("unitary", "cagrad", "imtl_g", "pcgrad", "upgrad", SINGLE_TASK),
-    quick_methods=("unitary", "cagrad", SINGLE_TASK),
-    figures=("accuracy", "losses"),
+    problem=partial(digits_problem, 4),
+    settings=Settings(("unitary", "cagrad", "imtl_g", "pcgrad", "upgrad", SINGLE_TASK)),
+    quick=_quick("unitary", "cagrad", SINGLE_TASK),
+    baseline=SINGLE_TASK,
+    figures=("accuracy", "differences", "losses"),
     rules=(verdicts.TRANSFER_RULE,),
     judge=judge_transfer,
 )
 
-STUDIES = {study.name: study for study in (STRESS, TRANSFER, NULL)}
+STUDIES = {study.name: study for study in (STRESS, TRANSFER, toy.STUDY, NULL)}

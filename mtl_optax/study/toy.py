@@ -1,34 +1,32 @@
 """The two-dimensional toy of CAGrad (Liu et al. 2021, Figure 1).
 
 Signs are those of their code. Two losses with a narrow valley each above, and two bowls
-below whose best compromise is known. It does not go through the runner: here are no
-data, batches, accuracies or seeds, the learning rate is constant, and 100,000 steps in
-float64 are kept as a path of some 200 points. Shared with it are the aggregators.
+below whose best compromise is known. A problem without data: the parameters are the
+point, a seed is a start, and the path of the point is kept.
 """
-
-import time
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
-import mtl_optax as mtl
-from mtl_optax.study.methods import aggregator
-from mtl_optax.study.runner import Tick
+from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
+from mtl_optax.study.problem import Metric, Problem
 
 # The starts of the paper, of its code, and of later papers (FAMO, Nash-MTL).
 STARTS = (
     *((-8.5, 7.5), (-8.5, 5.0), (9.0, 9.0), (-8.5, -5.0)),
     *((0.0, 0.0), (10.0, -8.0), (-7.5, -0.5), (9.0, -1.0)),
 )
+SIDE = 10.0  # further starts are drawn from the square around 0 with this half side
 MINIMUM = (0.0, -8.3552)  # of the mean loss
 NEAR = 0.05
 PARETO = (-8.5, -8.25)  # the second coordinate on the Pareto set, and a margin
-LEARNING_RATE = 1e-3
-POINTS = 200  # of a path
+PLACES = {
+    "minimum": "reaches the minimum of the mean loss",
+    "Pareto set": "stops elsewhere on the Pareto set",
+    "elsewhere": "does not arrive",
+}
 
 RULE = (
     f"minimum: the end lies within {NEAR:g} of ({MINIMUM[0]:g}, {MINIMUM[1]:g}), the "
@@ -39,31 +37,16 @@ RULE = (
 )
 
 
-class Settings(NamedTuple):
-    """What a run of the toy is made of."""
-
-    methods: tuple[str, ...] = ("mean", "mgda", "pcgrad", "cagrad")
-    steps: int = 100_000
-    quick: bool = False
-
-
-QUICK = Settings(steps=5_000, quick=True)
+def start(seed: int) -> NDArray[np.float64]:
+    """STARTS, and after them random points."""
+    if seed < len(STARTS):
+        return np.array(STARTS[seed])
+    return np.random.default_rng(seed).uniform(-SIDE, SIDE, 2)
 
 
-class Outcome(NamedTuple):
-    """What one method did from each start."""
-
-    path: NDArray[np.float64]  # [points, starts, 2], the first is the start
-    mean_loss: NDArray[np.float64]  # [starts], at the end
-    distance: NDArray[np.float64]  # [starts], of the end from MINIMUM
-    places: list[str]  # [starts], the words of RULE
-    sentence: str
-    compile_seconds: float
-    run_seconds: float
-
-
-def losses(point: jax.Array) -> tuple[jax.Array, jax.Array]:
+def losses(point: jax.Array, batch: None = None) -> tuple[jax.Array, jax.Array]:
     """Both losses at a point `[2]`."""
+    del batch
     x, y = point
     up = jnp.maximum(jnp.tanh(0.5 * y), 0)
     down = jnp.maximum(jnp.tanh(-0.5 * y), 0)
@@ -81,64 +64,97 @@ def mean_loss(points: NDArray) -> NDArray[np.float64]:
         return np.asarray(sum(losses(jnp.moveaxis(jnp.asarray(points), -1, 0)))) / 2
 
 
-def run(
-    settings: Settings, tick: Tick = lambda method, stage, done: None
-) -> dict[str, Outcome]:
-    """All methods, one after the other; `tick` as in `runner.train`."""
-    with jax.enable_x64(True):
-        return {name: _run(name, settings.steps, tick) for name in settings.methods}
-
-
-def _run(method: str, steps: int, tick: Tick) -> Outcome:
-    one_hot = np.array([1.0, 0.0])
-    rule = aggregator(method, 2, lambda _: True, seed=0, own_task=one_hot)
-    tx = optax.chain(rule, optax.adam(LEARNING_RATE))
-
-    def step(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        point, state = carry
-        _, grads = mtl.lazy_task_grads(losses)(point)
-        updates, state = tx.update(grads, state, point)
-        return optax.apply_updates(point, updates), state
-
-    @jax.jit
-    def advance(points: Any, states: Any, count: Any) -> Any:
-        return jax.vmap(lambda *x: jax.lax.fori_loop(0, count, step, x))(points, states)
-
-    tick(method, "compiling", 0)
-    begun = time.perf_counter()
-    points = jnp.asarray(STARTS, jnp.float64)
-    states = jax.jit(jax.vmap(tx.init))(points)
-    path = [np.asarray(points)]
-    chunk = max(1, steps // POINTS)
-    advance(points, states, jnp.int32(0))  # compiles
-    compiled = time.perf_counter()
-    for done in range(0, steps, chunk):
-        tick(method, "training", done)
-        count = min(chunk, steps - done)
-        points, states = advance(points, states, jnp.int32(count))
-        path.append(np.asarray(points))
-    tick(method, "training", steps)
-    seconds = compiled - begun, time.perf_counter() - compiled
-    distance = np.linalg.norm(path[-1] - MINIMUM, axis=-1)
-    places = [_place(end, d) for end, d in zip(path[-1], distance, strict=True)]
-    text = sentence(method, places)
-    return Outcome(
-        np.stack(path), mean_loss(path[-1]), distance, places, text, *seconds
+def problem() -> Problem:
+    """For the runner."""
+    return Problem(
+        name="CAGrad's toy",
+        tasks=("first", "second"),
+        splits={"end": None},
+        init=lambda seed: jnp.asarray(start(seed)),
+        losses=losses,
+        metrics=(Metric("loss", "", higher_is_better=False),),
+        evaluate=lambda point, split: {"loss": jnp.stack(losses(point))},
+        shared=lambda point: True,
+        chosen_on="end",  # nothing is held back: the losses are all there is
+        reported_on="end",
+        watch=lambda point: point,
+        precision="float64",
+        about="All methods share starts and optimiser.",
+        facts={"starts": STARTS},
+        credits="The toy is that of Liu et al., Conflict-Averse Gradient Descent for "
+        "Multi-task Learning, 2021.",
     )
 
 
-def _place(end: NDArray, distance: float) -> str:
-    if distance <= NEAR:
-        return "minimum"
-    return "Pareto set" if PARETO[0] < end[1] < PARETO[1] else "elsewhere"
+def ends(outcome: Outcome) -> NDArray[np.float64]:
+    """The last points `[starts, 2]`."""
+    assert outcome.path is not None
+    return outcome.path[-1, 0]
 
 
-def sentence(method: str, places: list[str]) -> str:
-    """The verdict line of a method."""
-    words = [
-        (places.count("minimum"), "reaches the minimum of the mean loss"),
-        (places.count("Pareto set"), "stops elsewhere on the Pareto set"),
-        (places.count("elsewhere"), "does not arrive"),
+def distances(points: NDArray) -> NDArray[np.float64]:
+    """Of points `[..., 2]` from MINIMUM."""
+    return np.linalg.norm(points - np.array(MINIMUM), axis=-1)
+
+
+def places(points: NDArray) -> list[str]:
+    """The words of RULE for ends `[starts, 2]`."""
+    return [
+        "minimum"
+        if distance <= NEAR
+        else ("Pareto set" if PARETO[0] < y < PARETO[1] else "elsewhere")
+        for y, distance in zip(points[:, 1], distances(points), strict=True)
     ]
-    said = [f"{text} from {n}" for n, text in words if n]
-    return f"{method} {', '.join(said)} of {len(places)} starts."
+
+
+def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+    """Where each method ends."""
+    del tasks
+    found = {method: places(ends(outcome)) for method, outcome in outcomes.items()}
+    words = {
+        method: f"minimum from {at.count('minimum')} of {len(at)}"
+        for method, at in found.items()
+    }
+    sentences = {method: sentence(method, at) for method, at in found.items()}
+    always = [method for method, at in found.items() if set(at) == {"minimum"}]
+    return Judgement(
+        words,
+        sentences,
+        "From every start the minimum of the mean loss is reached by "
+        f"{', '.join(always) or 'no method here'}.",
+    )
+
+
+def sentence(method: str, found: list[str]) -> str:
+    """The verdict line of a method."""
+    said = [
+        f"{text} from {found.count(place)}"
+        for place, text in PLACES.items()
+        if place in found
+    ]
+    return f"{method} {', '.join(said)} of {len(found)} starts."
+
+
+_SETTINGS = Settings(
+    methods=("mean", "mgda", "pcgrad", "cagrad"),
+    seeds=len(STARTS),
+    steps=100_000,
+    learning_rates=(1e-3,),
+    schedule="constant",
+    points=200,
+)
+
+STUDY = Study(
+    name="toy",
+    title="CAGrad's toy",
+    question="Two losses of two parameters: a narrow valley each above, two bowls "
+    "below. Which method finds its way to the minimum of the mean loss?",
+    problem=problem,
+    settings=_SETTINGS,
+    quick=_SETTINGS._replace(steps=5_000, quick=True),
+    figures=(),
+    rules=(RULE,),
+    judge=judge,
+    baseline="mean",
+    has_single_task=False,
+)

@@ -7,12 +7,13 @@ percent; the runs of one seed are paired: same start, same batches.
 from typing import Any
 
 import numpy as np
-from jax.scipy.special import betainc
 from numpy.typing import NDArray
 
-from mtl_optax.analysis.comparison import delta_p, mean_and_sd
+from mtl_optax.analysis import student
+from mtl_optax.analysis.comparison import delta_p, mean_and_sd, paired_t
+from mtl_optax.study.methods import BASELINE
 
-BASELINE = "unitary"
+CONFIDENCE = 0.95
 POINTS = 2.0  # a task that loses more than this has lost
 SAME = 1e-3  # shares that differ by less are equal
 
@@ -25,11 +26,17 @@ RULE = (
     f"in every seed; else robust."
 )
 
+INTERVALS = (
+    f"Intervals [low, high] are {100 * CONFIDENCE:g} % intervals of the mean paired "
+    f"difference over seeds, by Student's t: exact for normal differences, also with "
+    f"few seeds. One in 20 excludes 0 by chance, so among many some do."
+)
+
 NULL_RULE = (
-    "At scale 1, for each method and task: the mean over seeds of its test accuracy "
-    "minus that of unitary at the same seed, against twice the sd of these "
-    "differences. By chance one comparison in 90 passes it with 5 seeds, one in 5 "
-    "with 2. The single-task reference takes no part."
+    f"At scale 1, for each method and task: the mean over seeds of its test accuracy "
+    f"minus that of {BASELINE} at the same seed, against twice the sd of these "
+    f"differences. By chance one comparison in 90 passes it with 5 seeds, one in 5 "
+    f"with 2. The single-task reference takes no part. {INTERVALS}"
 )
 
 TRANSFER_RULE = (
@@ -37,7 +44,7 @@ TRANSFER_RULE = (
     f"same seed, is below -{POINTS:g} points in the mean over seeds; one such task "
     f"is negative transfer. The mean relative change (Δp, higher is better) is the "
     f"mean over tasks of that difference over the single-task accuracy, in percent. "
-    f"± is one sd of the paired differences over seeds."
+    f"{INTERVALS}"
 )
 
 
@@ -127,19 +134,32 @@ def null_statement(
             for t, task in enumerate(tasks)
             if abs(mean[t]) > 2 * sd[t]
         ]
-    if not found:
-        return (
-            f"At equal scales no method differs from {baseline} by more than 2 sd; the "
-            f"largest mean difference is {largest:.2f} points."
-        )
     comparisons = len(others) * len(tasks)
-    by_chance = comparisons * chance(len(accuracy[baseline]))
-    return (
-        f"At equal scales these differ from {baseline} by more than 2 sd of the paired "
-        f"difference: {', '.join(found)}; no other does. Chance alone would name about "
-        f"{by_chance:.1f} of {comparisons}; the largest mean difference is "
-        f"{largest:.2f} points."
+    seeds = len(accuracy[baseline])
+    if found:
+        text = (
+            f"At equal scales these differ from {baseline} by more than 2 sd of the "
+            f"paired difference: {', '.join(found)}; no other does. Chance alone would "
+            f"name about {comparisons * chance(seeds):.1f} of {comparisons}"
+        )
+    else:
+        text = f"At equal scales no method differs from {baseline} by more than 2 sd"
+    excluding = sum(
+        int(_excludes_zero(accuracy[method] - accuracy[baseline]).sum())
+        for method in others
     )
+    by_chance = (1 - CONFIDENCE) * comparisons
+    return (
+        f"{text}; the largest mean difference is {largest:.2f} points. Intervals of "
+        f"{100 * CONFIDENCE:g} %, paired over {seeds} seeds, exclude 0 in {excluding} "
+        f"of {comparisons} comparisons; by chance in about {by_chance:.1f}."
+    )
+
+
+def _excludes_zero(difference: NDArray) -> NDArray:
+    """`[T]`, of paired differences `[seeds, T]`."""
+    interval = paired_t(difference, np.zeros_like(difference), CONFIDENCE)
+    return (interval.low > 0) | (interval.high < 0)
 
 
 def null_verdict(difference: NDArray) -> str:
@@ -151,13 +171,25 @@ def null_verdict(difference: NDArray) -> str:
 
 
 def changes(difference: NDArray, tasks: tuple[str, ...]) -> str:
-    """Paired differences `[seeds, T]` as "left +0.10 ± 0.20, right ..."."""
+    """Paired differences `[seeds, T]` as "left +0.10 [-0.05, +0.25], right ..."."""
+    return ", ".join(
+        f"{task} {change(difference[:, t])}" for t, task in enumerate(tasks)
+    )
+
+
+def change(difference: NDArray) -> str:
+    """The mean of paired differences `[seeds]`, and its interval if there is one."""
+    mean = f"{difference.mean():+.2f}"
     if len(difference) < 2:
-        only = zip(tasks, difference[0], strict=True)
-        return ", ".join(f"{task} {m:+.1f}" for task, m in only)
-    mean, sd, _ = mean_and_sd(difference)
-    rows = zip(tasks, mean, sd, strict=True)
-    return ", ".join(f"{task} {m:+.1f} ± {s:.1f}" for task, m, s in rows)
+        return mean
+    interval = paired_t(difference, np.zeros_like(difference), CONFIDENCE)
+    return f"{mean} {bracket(interval.low, interval.high)}"
+
+
+def bracket(low: Any, high: Any) -> str:
+    """An interval; fewer digits where it lies far away."""
+    digits = 2 if max(abs(low), abs(high)) < 10 else 1
+    return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def transfer_verdict(difference: NDArray) -> str:
@@ -175,7 +207,7 @@ def transfer_sentence(
 ) -> str:
     """The verdict with its numbers; accuracies `[seeds, T]`."""
     # Each seed against single-task training of the same seed.
-    relative = np.mean(
+    relative = np.array(
         [
             delta_p(_by_task(ours, tasks), _by_task(base, tasks), _by_task(True, tasks))
             for ours, base in zip(accuracy, reference, strict=True)
@@ -183,7 +215,7 @@ def transfer_sentence(
     )
     return (
         f"{method}, {verdict}: {changes(accuracy - reference, tasks)} points from "
-        f"single-task training; Δp {relative:+.1f} % (higher is better)."
+        f"single-task training; Δp {change(relative)} % (higher is better)."
     )
 
 
@@ -222,5 +254,4 @@ def transfer_statement(
 
 def chance(seeds: int) -> float:
     """How often normal differences of mean 0 have a mean beyond 2 of their sd."""
-    freedom = seeds - 1  # a t of 2 sqrt(seeds)
-    return float(betainc(freedom / 2, 0.5, freedom / (freedom + 4 * seeds)))
+    return 1 - student.probability_within(2 * seeds**0.5, seeds - 1)

@@ -55,7 +55,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
 
     References:
       Navon et al., `Multi-Task Learning as a Bargaining Game
-      <https://arxiv.org/abs/2202.01017>`_, 2022, section 4, who hold Nash-MTL's.
+      <https://arxiv.org/abs/2202.01017>`_, 2022, section 3.3, who hold Nash-MTL's.
     """
     checks.static_int("k", k)
 
@@ -72,4 +72,4 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
         weights, inner = weighting.update(gramian, state.every, **extra)
         return weights, state._replace(every=inner)
 
-    return Weighting(init, update, weighting.uses_gramian, due)
+    return weighting._replace(init=init, update=update, due=due)

@@ -9,8 +9,9 @@ import optax
 
 from mtl_optax.core import checks, products
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.weighting import task_weights
-from mtl_optax.wrappers.leaf_groups import groups_of_labels, only, spread
+from mtl_optax.core.leaf_groups import groups_of_labels
+from mtl_optax.core.leaves import chosen, only
+from mtl_optax.core.readings import task_weights
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -86,8 +87,8 @@ def on_shared(
       array([0.6, 0.4], dtype=float32)
 
     References:
-      Sener and Koltun 2018, and every official code since, aggregate shared parameters
-      only.
+      Sener and Koltun 2018 aggregate shared parameters only; so do the official codes
+      of CAGrad, Nash-MTL and Aligned-MTL.
     """
     if (shared is None) == (labels is None):
         raise ValueError(
@@ -106,8 +107,7 @@ def on_shared(
     def groups_of(tree: optax.Params, num_tasks: int | None = None) -> dict[str, Any]:
         if labels is not None:
             return groups_of_labels(labels, tree, num_tasks)
-        mask = [bool(shared) for _, shared in spread(shared, tree)]
-        return {_SHARED: (None, tuple(mask))}
+        return {_SHARED: (None, chosen(shared, tree))}
 
     def init(params: optax.Params) -> Any:
         groups = groups_of(params).items()

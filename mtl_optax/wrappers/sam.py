@@ -40,8 +40,8 @@ def drop_extra_args(tx: optax.GradientTransformation) -> optax.GradientTransform
       Array([0.05, 0.05], dtype=float32)
 
     References:
-      Foret et al., `Sharpness-Aware Minimization
-      <https://arxiv.org/abs/2010.01412>`_, 2021.
+      Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
+      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
     inner = optax.with_extra_args_support(tx)
 
@@ -81,8 +81,8 @@ def safe_normalize() -> optax.GradientTransformation:
       Array([0., 0.], dtype=float32)
 
     References:
-      Foret et al., `Sharpness-Aware Minimization
-      <https://arxiv.org/abs/2010.01412>`_, 2021.
+      Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
+      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
 
     def update(updates: optax.Updates, params: Any = None) -> optax.Updates:

@@ -1,31 +1,15 @@
-"""Which leaves belong together: labels of leaves, read from a tree, prefix or function.
+"""Which leaves belong together: groups of leaves that the same tasks share.
 
 Used by `on_shared` and the methods of `from_grad_fn`; internal to the library.
 """
 
 import numbers
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-
-def spread(prefix: Any, tree: Any, is_leaf: Any = None) -> list[tuple[str, Any]]:
-    """Name and label of each leaf of `tree`.
-
-    `prefix` is a tree of labels like `tree`, a prefix of one, or a function of `tree`.
-    """
-    found: list[tuple[str, Any]] = []
-
-    def read(path: Any, label: Any, part: Any) -> None:
-        for below, _ in jax.tree_util.tree_leaves_with_path(part):
-            found.append((jax.tree_util.keystr((*path, *below)), label))
-
-    labels = prefix(tree) if callable(prefix) else prefix
-    jax.tree_util.tree_map_with_path(read, labels, tree, is_leaf=is_leaf)
-    return found
+from mtl_optax.core.leaves import spread
 
 
 def groups_of_labels(
@@ -76,15 +60,6 @@ def owners(owner: Any, params: Any, num_tasks: int) -> list[int | None]:
     """
     found = spread(owner, params, lambda x: x is None)
     return [_owner(name, label, num_tasks) for name, label in found]
-
-
-def only(tree: Any, kept: Sequence[bool]) -> Any:
-    """The tree with MaskedNode, which has no leaves, in place of those not kept."""
-    leaves, treedef = jax.tree.flatten(tree)
-    chosen = zip(leaves, kept, strict=True)
-    return jax.tree.unflatten(
-        treedef, [leaf if k else optax.MaskedNode() for leaf, k in chosen]
-    )
 
 
 def _owner(name: str, label: Any, num_tasks: int) -> int | None:

@@ -1,0 +1,137 @@
+"""One optimiser step for each group of tasks in turn, on one batch, and its effects.
+
+The optimiser runs on the shared leaves and on each task's own leaves apart, with a
+state each, so that what belongs to tasks outside the group freezes whole: moments, step
+counts, schedules.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mtl_optax.core import checks
+from mtl_optax.core.proximal_affinity import proximal_affinity
+
+_SHARED = "shared"  # the name of what no single task owns
+
+
+class Sweep(NamedTuple):
+    """What one group's step hands to the next."""
+
+    moved: Any  # tree like params, the displacement so far, float32 or wider
+    inner: Any  # optax.PartitionState: "shared", and each task's own by its index
+    affinity: jax.Array  # [T, T]
+    before: jax.Array  # [T] losses before the last group's step, -1 where unknown
+    group: jax.Array  # [T] bool, the last group; none before the first
+    losses: jax.Array  # [T] before the first group's step
+
+
+def by_owner(
+    inner: optax.GradientTransformation, of_leaf: list[int | None], params: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser on the shared leaves, and on the leaves of each task, apart."""
+    names = [_SHARED if task is None else str(task) for task in of_leaf]
+    labels = jax.tree.unflatten(jax.tree.structure(params), names)
+    return optax.partition(dict.fromkeys(sorted(set(names)), inner), labels)
+
+
+def group_steps(
+    inner: optax.GradientTransformation,
+    of_leaf: list[int | None],
+    params: Any,
+    start: tuple[Any, jax.Array, jax.Array],
+    groups: tuple[jax.Array, jax.Array, jax.Array],
+    decay: Any,
+    causal: bool,
+    ask: Callable[..., Any],
+    extra_args: dict[str, Any],
+) -> Sweep:
+    """A step of `inner` for each group in turn, each where the one before it ended.
+
+    Args:
+      inner: the optimiser.
+      of_leaf: the task that owns each leaf, None where all share it.
+      params: where the first group starts.
+      start: state of `by_owner(inner, ...)`, affinity `[T, T]`, losses `[T]`.
+      groups: `order` `[S]`, the labels in the order of their steps, those without a
+        task skipped; `labels` `[T]`; `active` `[T]` bool.
+      decay: of the affinity.
+      causal: whether a group is credited with the change that its own step made, rather
+        than with that before its step.
+      ask: `group_grad_fn`.
+      extra_args: for `inner`.
+    """
+    order, labels, active = groups
+    num_tasks = labels.shape[0]
+    parts = by_owner(inner, of_leaf, params)
+
+    def look(sweep: Sweep, group: jax.Array) -> tuple[Any, Any, Any]:
+        there = jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, sweep.moved)
+        losses, gradient = ask(there, group.astype(jnp.result_type(float)))
+        _check_gradient(gradient, params)
+        return there, checks.losses_vector(losses, None, num_tasks), gradient
+
+    def measure(sweep: Sweep, group: jax.Array, after: jax.Array) -> jax.Array:
+        return proximal_affinity(sweep.affinity, group, sweep.before, after, decay)
+
+    def step(sweep: Sweep, group: jax.Array) -> Sweep:
+        there, losses, gradient = look(sweep, group)
+        updates, states = parts.update(gradient, sweep.inner, there, **extra_args)
+        old, treedef = jax.tree.flatten(sweep.moved)
+        trees = zip(of_leaf, old, jax.tree.leaves(updates), strict=True)
+        moved = [
+            d + u if task is None else jnp.where(group[task], d + u, d)
+            for task, d, u in trees
+        ]
+        return Sweep(
+            moved=jax.tree.unflatten(treedef, moved),
+            inner=_unless_frozen(states, sweep.inner, group),
+            affinity=measure(sweep, sweep.group if causal else group, losses),
+            before=jnp.where(active, losses, -1),
+            group=group,
+            losses=jnp.where(jnp.any(sweep.group), sweep.losses, losses),
+        )
+
+    def slot(sweep: Sweep, label: jax.Array) -> tuple[Sweep, None]:
+        group = active & (labels == label)
+        return lax.cond(
+            jnp.any(group), step, lambda sweep, _: sweep, sweep, group
+        ), None
+
+    inner_state, affinity, losses = start
+    none, unknown = jnp.zeros(num_tasks, bool), jnp.full_like(losses, -1)
+    still = jax.tree.map(_wide_zeros, params)
+    first = Sweep(still, inner_state, affinity, unknown, none, losses)
+    last, _ = lax.scan(slot, first, order)
+    if causal:
+        last = last._replace(affinity=measure(last, last.group, look(last, none)[1]))
+    return last
+
+
+def _unless_frozen(new: Any, old: Any, group: jax.Array) -> Any:
+    """The optimiser's states, but those of tasks outside the group as they were."""
+    states = dict(new.inner_states)
+    for name, state in new.inner_states.items():
+        if name != _SHARED:
+            choose = partial(jnp.where, group[int(name)])
+            states[name] = jax.tree.map(choose, state, old.inner_states[name])
+    return new._replace(inner_states=states)
+
+
+def _wide_zeros(param: Any) -> jax.Array:
+    return jnp.zeros_like(param, jnp.promote_types(jnp.result_type(param), jnp.float32))
+
+
+def _check_gradient(gradient: Any, params: Any) -> None:
+    found, wanted = (jax.tree.map(jnp.shape, tree) for tree in (gradient, params))
+    if found != wanted:
+        raise ValueError(
+            "selective_groups: group_grad_fn= must return the losses [T] and one "
+            f"gradient like params, of shapes {wanted}; got {found}. "
+            "mtl_optax.group_grads_at(losses_fn, *args) makes such a function."
+        )

@@ -1,0 +1,87 @@
+"""What methods share that turn the losses into one number, a scalarisation.
+
+Their weights are its derivative with respect to the losses, in closed form, which takes
+logarithms and ratios that stay finite, softmax, and directions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtl_optax.core import checks
+from mtl_optax.core.solvers import noise_floor
+from mtl_optax.core.weighting import Weighting
+
+
+def of_losses(
+    method: str, weigh: Callable[[jax.Array, jax.Array], jax.Array]
+) -> Weighting:
+    """The weighting without state whose weights are `weigh(losses, active)`, all `[T]`.
+
+    `method` is the name for the error where the losses are missing.
+    """
+
+    def update(
+        gramian: None,
+        state: tuple[()],
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, tuple[()]]:
+        del gramian, extra
+        return weigh(checks.required(method, "losses", losses), active), state
+
+    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+
+
+def positive(values: jax.Array) -> jax.Array:
+    """Clips to where squares, inverses and ratios of two values are finite, above 0.
+
+    That is 1e-19 to 9e18 in float32, 1e-154 to 7e153 in float64.
+    """
+    low = float(jnp.finfo(values.dtype).tiny) ** 0.5
+    return jnp.clip(values, low, 1 / low)
+
+
+def above(losses: jax.Array, reference: Any) -> jax.Array:
+    """Losses less their `reference` `[T]`, or less 0 for None."""
+    if reference is None:
+        return losses
+    return losses - checks.task_vector("reference", reference, losses.shape[0])
+
+
+def softmax_among(
+    values: jax.Array, active: jax.Array, temperature: Any = 1.0
+) -> jax.Array:
+    """Softmax of `values / temperature` over the active tasks, 0 for the others.
+
+    At temperature 0 the largest share equally. Without an active task all are 0.
+    """
+    largest = jnp.max(values, initial=-jnp.inf, where=active)
+    # Subtracted before the division, which may then overflow to -inf at will.
+    below = jnp.where(active, values - largest, 0)
+    share = jnp.where(below < 0, jnp.exp(below / temperature), 1)
+    share = jnp.where(active, share, 0)
+    return share / jnp.maximum(jnp.sum(share), 1)
+
+
+def unit(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The vector divided by its length, and the length; zero stays zero."""
+    size = jnp.max(jnp.abs(vector))
+    # Divided twice, since what can be represented cannot always be squared.
+    scaled = vector / jnp.where(size >= jnp.finfo(size.dtype).tiny, size, 1)
+    length = jnp.sqrt(jnp.sum(scaled**2))
+    return scaled / jnp.where(length > 0, length, 1), size * length
+
+
+def away_from(axis: jax.Array, vector: jax.Array) -> jax.Array:
+    """The part of a unit vector perpendicular to the unit vector `axis`.
+
+    Exactly zero where it is within rounding of that.
+    """
+    part = vector - jnp.sum(axis * vector) * axis
+    noise = noise_floor(vector.shape[0], vector.dtype)
+    return jnp.where(jnp.sum(part**2) <= noise**2, 0, part)

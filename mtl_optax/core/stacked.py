@@ -1,0 +1,105 @@
+"""What the methods that read every coordinate of the stack have in common.
+
+`from_stack` does for them what `from_weighting` does for a weighting: checks, lazy
+gradients, missing tasks, empty trees, dtypes. The rest is for state of the size of the
+stack, `[T, *param]`.
+"""
+
+import operator
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks
+from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.products import lead
+
+
+def from_stack(
+    num_tasks: int, init: Callable[[optax.Params], Any], update: Callable[..., Any]
+) -> optax.GradientTransformationExtraArgs:
+    """Turns a rule that reads every coordinate into an aggregator.
+
+    Args:
+      num_tasks: T, a Python int.
+      init: `init(params) -> state`.
+      update: `update(gradients, state, *, losses, active, **extra) -> (update, state)`.
+        `gradients` are stacked, each leaf `[T, *param]`, zero in rows of inactive
+        tasks; `losses` is `[T]`, 1 at inactive tasks, or None; `active` is always an
+        array `[T]` bool. The update is cast to the dtypes of the gradients.
+
+    Returns:
+      A transformation of stacked gradients, or of lazy ones, which it stacks. A tree
+      without leaves goes through, and leaves the state as it is.
+    """
+
+    def checked(
+        updates: Any,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        losses: Any = None,
+        active: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        checks.task_gradients(updates, num_tasks, params)
+        losses = checks.losses_vector(losses, updates, num_tasks)
+        mask = checks.active_mask(active, num_tasks)
+        gradients = as_stacked(updates)
+        if checks.is_empty(gradients):
+            return gradients, state
+        if mask is not None:
+            gradients = jax.tree.map(lambda g: only(mask, g), gradients)
+            losses = None if losses is None else jnp.where(mask, losses, 1)
+        present = jnp.ones(num_tasks, bool) if mask is None else mask
+        combined, state = update(
+            gradients, state, losses=losses, active=present, **extra_args
+        )
+        same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
+        return same, state
+
+    return optax.GradientTransformationExtraArgs(init, checked)
+
+
+def only(active: jax.Array, leaf: jax.Array) -> jax.Array:
+    """A leaf `[T, ...]` with zeros in the rows of inactive tasks."""
+    return jnp.where(lead(active, leaf), leaf, 0)
+
+
+def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:
+    """Zeros `[T, *param]`, in float32 or wider, sharded like the parameters."""
+
+    def zeros(param: Any) -> jax.Array:
+        wide = jnp.promote_types(jnp.result_type(param), jnp.float32)
+        zero = jnp.zeros_like(param, wide)  # broadcasting it keeps the sharding
+        return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
+
+    return jax.tree.map(zeros, params)
+
+
+def follow(
+    buffer: optax.Updates, target: optax.Updates, rate: jax.Array, active: jax.Array
+) -> optax.Updates:
+    """Moves the rows of active tasks by `rate` `[T]` from `buffer` to `target`."""
+
+    def step(old: jax.Array, new: jax.Array) -> jax.Array:
+        part = lead(rate, old).astype(old.dtype)
+        moved = (1 - part) * old + part * new.astype(old.dtype)
+        return jnp.where(lead(active, old), moved, old)
+
+    return jax.tree.map(step, buffer, target)
+
+
+def task_sums(stacked: optax.Updates) -> jax.Array:
+    """Sum over all coordinates of all leaves, one for each task, `[T]`."""
+    return reduce(
+        operator.add,
+        [
+            jnp.sum(leaf, axis=range(1, leaf.ndim), dtype=jnp.result_type(float))
+            for leaf in jax.tree.leaves(stacked)
+        ],
+    )

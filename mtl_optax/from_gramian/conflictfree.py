@@ -1,0 +1,106 @@
+"""ConFIG: the conflict-free direction of equal cosines (Liu, Chu and Thuerey 2024).
+
+Equation 2 has the pseudo-inverse of the stacked unit gradients, for which the authors'
+code by default solves least squares; here it is that of their cosine matrix, by
+eigenvalues with a relative cut-off. Where 0 lies in the hull of the gradients no
+direction is free of conflicts: theirs is then the least-squares one, which harms some
+task; ours is exact zero.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks, solvers
+from mtl_optax.core.weighting import (
+    Weighting,
+    from_weighting,
+    preference_or_uniform,
+)
+
+
+def weighting(preference: Any = None) -> Weighting:
+    """Weights of cosines proportional to the preference; 0 where none are."""
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        cosines, norms = solvers.cosine_matrix(gramian)
+        alive = norms > 0
+        chosen = jnp.where(alive, preference_or_uniform(preference, active), 0)
+        values, vectors, keep = solvers.psd_eigh(cosines)
+        along = jnp.where(keep, solvers.dot(chosen, vectors), 0)
+        # b = U' units has inner products `projected` with the unit gradients U.
+        units = jnp.where(alive, solvers.dot(vectors, along / values), 0)
+        projected = solvers.dot(vectors, along)
+        square = jnp.sum(along**2 / values)
+        floor = solvers.noise_floor(norms.shape[0], norms.dtype)
+        exists = jnp.sum(along**2) > floor**2 * jnp.sum(chosen**2)
+        exists &= ~solvers.in_hull(gramian, active)
+        # Divided by the longest, so that neither end of the range overflows.
+        longest = jnp.max(norms)
+        size = norms / jnp.where(longest > 0, longest, 1)
+        length = jnp.sum(size * projected) / jnp.where(square > 0, square, 1)
+        weights = length * units / jnp.where(alive, size, 1)
+        return jnp.where(exists, weights, 0), state
+
+    return Weighting(lambda num_tasks: (), update)
+
+
+def conflictfree(
+    num_tasks: int, *, preference: Any = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""ConFIG: the direction at the same angle to every task's gradient.
+
+    .. math::
+      u = \frac{U^+ p}{\|U^+ p\|}, \quad d = \Big( \sum_t \langle g_t, u \rangle \Big) u
+
+    where the rows of U are the unit gradients :math:`g_t / \|g_t\|`, so that
+    :math:`\cos(g_t, d) \propto p_t`.
+
+    Args:
+      num_tasks: T, a Python int.
+      preference: p, `[T]`, positive; only proportions matter. None is uniform: equal
+        cosines.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones. Its
+      direction does not depend on the scale of any loss. Output scale: sum of the
+      gradients' projections on it. T=1 gives the gradient itself.
+
+    Raises:
+      ValueError: for a `preference` that is not `[T]`; for gradients that are not
+        stacked, or another task count.
+
+    Cost: T backward passes; no state of its own; one T x T eigenvalue problem and one
+    quadratic program of size T.
+
+    Invariances: the direction does not depend on the scale of any loss.
+
+    Guarantee: descends every task, at cosines proportional to p, and a direction that
+    does not depend on the scale of any loss, where the gradients are linearly
+    independent.
+
+    When not to use it: with more tasks than independent gradients, where in general no
+    direction has such cosines: the nearest in the least-squares sense is taken, which
+    may conflict, and exact zero where 0 lies in the gradients' hull. Of nearly opposite
+    gradients the update is the short part that they share. A task with zero gradient
+    has weight 0.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
+      >>> tx = mtl.conflictfree(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [0.0, 2.0]])}
+      >>> np.asarray(tx.update(grads, tx.init(params), params)[0]["w"]).round(4)
+      array([1.5, 1.5], dtype=float32)
+
+    References:
+      Liu, Chu and Thuerey, `ConFIG: Towards Conflict-free Training of Physics Informed
+      Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024.
+    """
+    checks.preference(preference, num_tasks)
+    return from_weighting(weighting(preference), num_tasks)

@@ -1,0 +1,79 @@
+"""FairGrad: alpha-fair resource allocation between tasks (Ban and Ji 2024).
+
+The authors solve the system with a least-squares routine on the host, which stops early
+on tiny or badly scaled gradients; it is also the optimum of a strictly convex function,
+which Newton's method finds on the device. Their trainer multiplies the result by T.
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+from mtl_optax.core import checks, nash_solver
+from mtl_optax.core.weighting import Weighting, from_weighting
+
+
+def weighting(alpha: Any = 1.0) -> Weighting:
+    """The positive solution of K w = w^(-1/alpha); 0 where none exists."""
+    checks.positive("alpha", alpha)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        return nash_solver.bargain(gramian, active, alpha), state
+
+    return Weighting(lambda num_tasks: (), update)
+
+
+def fairgrad(
+    num_tasks: int, *, alpha: Any = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Alpha-fair gradient: the step that shares progress fairly between tasks.
+
+    .. math:: (K w)_t = w_t^{-1/\alpha}, \quad w > 0, \quad d = \sum_t w_t \, g_t
+
+    Args:
+      num_tasks: T, a Python int.
+      alpha: kind of fairness, positive and finite; may be a tracer. 1 is Nash-MTL.
+        Towards 0 the update tends to the sum of the gradients, projected like
+        `dualproj` where the sum conflicts with a task; for large alpha to that of
+        MGDA over its squared norm, the same gain of 1 for all tasks that bind.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
+      scale: times s^((1-alpha)/(1+alpha)) for gradients s times as long. So it is
+      proportional to them for alpha near 0 only, of fixed length for alpha = 1, and
+      grows as they shrink above. T=1 gives g / ||g||^(2 alpha/(1+alpha)).
+
+    Raises:
+      ValueError: for an `alpha` that is not positive and finite; for gradients that
+        are not stacked, or another task count.
+
+    Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
+
+    Invariances: none to loss scales, but for alpha = 1, where the update does not
+    depend on them.
+
+    Guarantee: descends every task, unless the point is Pareto stationary; there d is
+    zero.
+
+    When not to use it: close to Pareto-stationary points weights grow large, and for
+    alpha of 1 or more an optimiser without normalisation does not come to rest. The
+    equation holds to 1e-4 in float32 for alpha from 0.5 to 10, and is solved more and
+    more coarsely outside. A task with zero gradient has weight 0.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
+      >>> tx = mtl.fairgrad(num_tasks=2, alpha=2.0)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [0.0, 2.0]])}
+      >>> np.asarray(tx.update(grads, tx.init(params), params)[0]["w"]).round(4)
+      array([1.    , 0.7937], dtype=float32)
+
+    References:
+      Ban and Ji, `Fair Resource Allocation in Multi-Task Learning
+      <https://arxiv.org/abs/2402.15638>`_, 2024.
+    """
+    return from_weighting(weighting(alpha), num_tasks)

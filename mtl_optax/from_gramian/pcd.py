@@ -1,0 +1,170 @@
+r"""PCD: priority-constrained descent (Varam and AlHajri 2026).
+
+The authors enumerate the sets of constraints that may hold with equality; here one
+small quadratic program gives their answer for any number of tasks, and tells whether
+there is one. They add 1e-8 to the mean squares; here a task is divided by its own size
+however small that is.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core import checks, solvers
+from mtl_optax.core.weighting import Weighting, from_weighting
+
+
+class PCDState(NamedTuple):
+    """State of PCD."""
+
+    mean_square: jax.Array  # [T] running mean of squared norms, bias-corrected
+    correction: jax.Array  # [T] 1 - beta^k after k steps with the task
+
+
+def _thresholds(tau: Any, num_tasks: int) -> jax.Array:
+    """`tau` as `[T]`, from one number, `[T]`, or `[T - 1]` without the first task."""
+    tau = jnp.asarray(tau, jnp.result_type(float))
+    if tau.shape == (num_tasks - 1,):
+        tau = jnp.concatenate([jnp.zeros(1, tau.dtype), tau])
+    if tau.shape not in ((), (num_tasks,)):
+        raise ValueError(
+            f"pcd: tau must be a number, or one a task: shape ({num_tasks},), or "
+            f"({num_tasks - 1},) without the first task; got shape {tau.shape}."
+        )
+    return tau
+
+
+def _follow(
+    state: PCDState, norms: jax.Array, beta: Any, active: jax.Array
+) -> PCDState:
+    """Running means of the active tasks, one step on."""
+    correction = beta * state.correction + (1 - beta)
+    rate = jnp.where(correction > 0, (1 - beta) / correction, 1)
+    mean_square = state.mean_square + rate * (norms**2 - state.mean_square)
+    return PCDState(
+        jnp.where(active, mean_square, state.mean_square),
+        jnp.where(active, correction, state.correction),
+    )
+
+
+@jax.jit
+def _least_change(
+    cosines: jax.Array, rows: jax.Array, missing: jax.Array, scale: jax.Array
+) -> jax.Array:
+    """Multipliers of the shortest x with `<u_j, x> >= missing_j`; 0 if there is no x.
+
+    The unit vectors u are those of `rows`. With `h ~ missing`, y the minimiser of
+    `y'Cy + (h'y - 1)^2` over `y >= 0`, and the minimum `1 - h'y`, x is proportional to
+    `sum_j y_j u_j / (1 - h'y)`. If and only if there is no x, the minimum is 0 and the
+    vectors cancel (Lawson and Hanson's least distance programming).
+    """
+    floor = solvers.noise_floor(missing.shape[0], missing.dtype)
+    missing = jnp.where(rows, missing, 0)
+    size = jnp.sqrt(jnp.sum(jnp.maximum(missing, 0) ** 2))
+    size = jnp.maximum(size, floor * scale)
+    h = missing / jnp.where(size > 0, size, 1)
+    matrix = solvers.among(cosines, rows) + h[:, None] * h[None, :]
+    y = solvers.nonnegative_qp(matrix, -h)
+    minimum = 1 - jnp.sum(h * y)
+    solvable = (minimum > floor) & ~solvers.cancels(y, cosines)
+    return jnp.where(solvable, size * y / jnp.where(solvable, minimum, 1), 0)
+
+
+def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
+    """Weights of the vector nearest to the first task's that serves the others too."""
+    checks.at_least("tau", tau, 0)
+    checks.at_least("beta", beta, 0)
+
+    def init(num_tasks: int) -> PCDState:
+        zeros = jnp.zeros(num_tasks, jnp.result_type(float))
+        return PCDState(zeros, jnp.copy(zeros))
+
+    def update(
+        gramian: jax.Array, state: PCDState, *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, PCDState]:
+        del extra
+        cosines, norms = solvers.cosine_matrix(gramian)
+        state = _follow(state, norms, beta, active)
+        usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
+        lengths = jnp.where(active, norms / usual, 0)
+        longest = jnp.max(lengths)
+        lengths /= jnp.where(longest > 0, longest, 1)
+
+        first = active & (jnp.cumsum(active) == 1)
+        along = jnp.where(first, lengths, 0)  # the first task, in unit vectors
+        asked = _thresholds(tau, norms.shape[0]) * lengths
+        missing = asked - solvers.dot(cosines, along)
+        others = active & ~first & (norms > 0)
+        lift = _least_change(cosines, others, missing, jnp.sum(along))
+        weights = (along + lift) / jnp.where(norms > 0, norms, 1)
+
+        keep = ~solvers.cancels(weights, gramian) & jnp.any(along > 0)
+        square = jnp.sum(weights * solvers.dot(gramian, weights))
+        length = jnp.sum(jnp.where(first, norms, 0))
+        weights *= length / jnp.sqrt(jnp.where(keep, square, 1))
+        return jnp.where(keep, weights, 0), state
+
+    return Weighting(init, update)
+
+
+def pcd(
+    num_tasks: int, *, tau: Any = 0.02, beta: Any = 0.999
+) -> optax.GradientTransformationExtraArgs:
+    r"""Follows the first task, as far as a little progress on every other one allows.
+
+    .. math::
+      \tilde d = \arg\min_d \|d - \tilde g_1\| \quad \text{s.t.} \quad
+      \langle \tilde g_t, d \rangle \ge \tau_t \|\tilde g_t\|^2 \text{ for } t \ge 2,
+      \qquad d = \frac{\|g_1\|}{\|\tilde d\|} \tilde d
+
+    where :math:`\tilde g_t` is the gradient divided by the root of the running mean of
+    its squared norm.
+
+    Args:
+      num_tasks: T, a Python int. Task 0 is the primary one; where it is inactive, the
+        first active task is.
+      tau: the progress asked for, a number, or one a task: `[T]` (the primary's is not
+        read) or `[T - 1]` (without task 0). 0 only takes conflicts out.
+      beta: decay of the running means, which are bias-corrected task by task.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
+      scale: the norm of the primary gradient. T=1 gives the gradient itself. Where no
+      vector meets all constraints (within rounding, :math:`4 T \epsilon` of squares),
+      the primary gradient itself; where it is zero, or the constraints leave nothing of
+      it, zero. A secondary gradient that is zero sets no constraint.
+
+    Raises:
+      ValueError: for a negative `tau` or `beta`, or a `tau` of another shape; for
+        gradients that are not stacked, or another task count.
+
+    Cost: T backward passes; state of 2 numbers a task; one T x T quadratic program.
+
+    Invariances: the direction does not depend on the scale of any loss. The first task
+    is the primary one, so the order of the tasks matters.
+
+    Guarantee: descends every secondary task by its tau, if any vector does, and stays
+    as near to the primary gradient as that allows. It may then ascend the primary task:
+    exactly opposite gradients give, with tau above 0, the secondary direction.
+
+    When not to use it: if no task has priority, for then the order of tasks decides;
+    or with several secondary tasks that conflict with one another, on which all
+    constraints are dropped at once.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
+      >>> tx = mtl.pcd(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-0.6, 0.8]])}
+      >>> np.asarray(tx.update(grads, tx.init(params), params)[0]["w"]).round(4)
+      array([0.7848, 0.6198], dtype=float32)
+
+    References:
+      Varam and AlHajri, `Not All Objectives Are Born Equal: Priority-Constrained
+      Descent for Hierarchical Multi-Objective Optimization
+      <https://arxiv.org/abs/2606.29521>`_, 2026.
+    """
+    _thresholds(tau, checks.static_int("num_tasks", num_tasks))
+    return from_weighting(weighting(tau, beta), num_tasks)

@@ -1,0 +1,74 @@
+"""GLS: the geometric mean of the losses (Chennupati et al. 2019, MultiNet++).
+
+Computed in logarithms, since the product under- or overflows for many tasks. LibMTL
+differentiates the same mean, but the weights it returns are not those of its gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_optax.core.scalarization import of_losses, positive
+from mtl_optax.core.weighting import (
+    Weighting,
+    from_weighting,
+    preference_or_uniform,
+)
+
+
+def weighting() -> Weighting:
+    """Weights GM / (T L_t), the derivative of the geometric mean GM."""
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        logs = jnp.log(positive(losses))
+        share = preference_or_uniform(None, active)
+        return share * jnp.exp(jnp.sum(share * logs) - logs)
+
+    return of_losses("gls", weigh)
+
+
+def gls(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+    r"""Geometric loss strategy: descends the geometric mean of the losses.
+
+    .. math::
+      d = \sum_t \frac{M}{T \, L_t} \, g_t, \quad M = \Big( \prod_t L_t \Big)^{1/T}
+
+    Args:
+      num_tasks: T, a Python int.
+
+    Returns:
+      A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
+      `update` needs `losses=` `[T]`. The direction does not depend on the scale of any
+      loss. Output scale: mean of the gradients, if all losses are equal; that of M in
+      general. T=1 gives the gradient itself.
+
+    Raises:
+      ValueError: if `losses=` is missing or has another length; for gradients that are
+        not stacked, or another task count.
+
+    Cost: one backward pass with lazy gradients, no state of its own.
+
+    Invariances: the direction does not depend on the scale of any loss.
+
+    Guarantee: the gradient of M, so descent for M, whatever becomes of single tasks.
+
+    When not to use it: with losses that are zero or negative: they count as 1e-19 (and
+    huge ones as 9e18, in float32), so a task that has reached zero takes all the
+    weight.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
+      >>> tx = mtl.gls(num_tasks=2)
+      >>> params = {"w": jnp.zeros(2)}
+      >>> grads = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
+      >>> update, state = tx.update(
+      ...     grads, tx.init(params), params, losses=jnp.array([1.0, 4.0])
+      ... )
+      >>> np.asarray(update["w"]).round(4)
+      array([0.75, 0.25], dtype=float32)
+
+    References:
+      Chennupati et al., `MultiNet++: Multi-Stream Feature Aggregation and Geometric
+      Loss Strategy for Multi-Task Learning <https://arxiv.org/abs/1904.08492>`_, 2019.
+    """
+    return from_weighting(weighting(), num_tasks)

@@ -1,0 +1,48 @@
+"""What the runner trains: data, starts, losses and metrics, as one value.
+
+A new problem is another value of this tuple. It may have no data at all (the toy),
+other metrics, or another precision.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Metric(NamedTuple):
+    """A number a task, which a problem reports under this name."""
+
+    name: str
+    unit: str  # "" for a number without one
+    higher_is_better: bool = True
+
+
+def nothing(params: Any) -> tuple[()]:
+    """Watches nothing."""
+    del params
+    return ()
+
+
+class Problem(NamedTuple):
+    """All that the runner and the report need to know of what is trained.
+
+    A split is a tree of arrays with a leading axis of examples, or None. Batches are
+    drawn from "train"; without it `losses` gets None. All others are evaluated.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    splits: dict[str, Any]
+    init: Callable[[int], Any]  # seed -> params
+    losses: Callable[[Any, Any], tuple[jax.Array, ...]]  # (params, batch) -> T losses
+    metrics: tuple[Metric, ...]  # the first chooses the learning rate
+    evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # (params, split) -> [T] each
+    shared: Callable[[Any], Any]  # params -> mask, True on what all tasks share
+    chosen_on: str = "val"  # the split that chooses the learning rate
+    reported_on: str = "test"
+    watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path
+    precision: str = "float32"  # or "float64"
+    about: str = ""  # for the report: what is trained
+    facts: dict[str, Any] = {}  # noqa: RUF012  for config.json; read only
+    credits: str = ""  # of the data
