@@ -7,6 +7,7 @@ code looks ahead with the momentum step that training would make: `optimizer=` d
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ class TaskAffinityState(NamedTuple):
     affinity: jax.Array  # [T, T] mean of [source, recipient]; 0 where never measured
     counts: jax.Array  # [T, T] int32, measurements in each mean
     step_in_cycle: jax.Array  # [] int32, steps since the last measurement
-    optimizer_state: Any  # of `optimizer`, on shared leaves; None without
+    optimizer_state: Any  # of `optimizer`, on shared leaves; empty without
 
 
 def task_affinity(
@@ -121,6 +122,7 @@ def task_affinity(
             "task_affinity looks one step ahead: give its learning_rate=, or the "
             "optimizer= that makes the step."
         )
+    stepper = optax.scale(-learning_rate) if optimizer is None else optimizer
     fixed_losses_fn = losses_fn
 
     def shared_leaves(params: optax.Params) -> tuple[bool, ...]:
@@ -134,14 +136,11 @@ def task_affinity(
 
     def init(params: optax.Params) -> TaskAffinityState:
         affinity = products.replicated_zeros((num_tasks, num_tasks), params)
-        inner = None
-        if optimizer is not None:
-            inner = optimizer.init(only(params, shared_leaves(params)))
         return TaskAffinityState(
             affinity=affinity,
             counts=affinity.astype(jnp.int32),
             step_in_cycle=jnp.zeros((), jnp.int32),
-            optimizer_state=inner,
+            optimizer_state=stepper.init(only(params, shared_leaves(params))),
         )
 
     def update(
@@ -170,12 +169,13 @@ def task_affinity(
             return jnp.asarray(checks.losses_vector(ask(params), None, num_tasks))
 
         def look_ahead(task: int) -> jax.Array:
-            row = gradients.row(task) if lazy else _row(gradients, task)
-            row = jax.tree.map(lambda g: jnp.where(present[task], g, 0), row)
-            if optimizer is None:
-                step = jax.tree.map(lambda g: -learning_rate * g, row)
-            else:
-                step, _ = optimizer.update(row, state.optimizer_state, here)
+            own = (
+                gradients.row(task)
+                if lazy
+                else jax.tree.map(lambda g: g[task], gradients)
+            )
+            row = jax.tree.map(lambda g: jnp.where(present[task], g, 0), own)
+            step, _ = stepper.update(row, state.optimizer_state, here)
             return losses_at(_moved(params, kept, optax.apply_updates(here, step)))
 
         def measure(past: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -188,19 +188,14 @@ def task_affinity(
         inner = state.optimizer_state
         if optimizer is not None:
             rows = gradients.rows() if lazy and mask is not None else gradients
-            weights = present.astype(affinity.dtype)
-            joint = products.combine(rows, weights, mask)
+            joint = products.combine(rows, present.astype(affinity.dtype), mask)
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner
         )
-        return updates, _kept_where(jnp.any(present), new, state)
+        return updates, jax.tree.map(partial(jnp.where, jnp.any(present)), new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _row(gradients: Any, task: int) -> Any:
-    return jax.tree.map(lambda g: g[task], gradients)
 
 
 def _moved(params: Any, kept: tuple[bool, ...], ahead: Any) -> Any:
@@ -225,7 +220,3 @@ def _averaged(
     counts += counted.astype(jnp.int32)
     change = jnp.where(counted, ratio - affinity, 0) / jnp.maximum(counts, 1)
     return affinity + change, counts
-
-
-def _kept_where(moves: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(moves, x, y), new, old)
