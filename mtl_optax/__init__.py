@@ -9,6 +9,11 @@ from mtl_optax.analysis.conflict import (
     cosine_similarity,
     magnitude_similarity,
 )
+from mtl_optax.analysis.task_groups import (
+    select_task_groups,
+    served_by,
+    train_groups,
+)
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
@@ -23,6 +28,7 @@ from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
 from mtl_optax.core.weighting import Weighting, from_weighting
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
+from mtl_optax.from_grad_fn.task_affinity import task_affinity
 from mtl_optax.from_gradients.db_mtl import db_mtl
 from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
@@ -125,6 +131,7 @@ __all__ = [
     # from_grad_fn: 2T backward passes or more.
     "flat_mtl",
     "selective_groups",
+    "task_affinity",
     # Wrappers.
     "accumulate_tasks",
     "cr_mogm",
@@ -140,4 +147,7 @@ __all__ = [
     "delta_m",
     "delta_p",
     "magnitude_similarity",
+    "select_task_groups",
+    "served_by",
+    "train_groups",
 ]
