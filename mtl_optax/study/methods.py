@@ -64,6 +64,7 @@ KNOWN = (*TABLE, SINGLE_TASK)
 LEFT_OUT = {
     "flat_mtl": "needs the gradient function again, at other parameters",
     "selective_groups": "contains its optimiser, and needs the gradient function",
+    "task_affinity": "changes no gradient: it measures",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 
