@@ -199,7 +199,6 @@ def test_initial_states_share_no_buffer(method):
 
 
 @EACH
-@pytest.mark.contract
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_lowers_for(method, platform):
     tx, update = compiled(method)
@@ -220,7 +219,6 @@ def equations(jaxpr):
 
 
 @EACH
-@pytest.mark.contract
 def test_products_have_full_precision(method):
     tx, update = compiled(method)
     half = gradients(dtypes="bfloat16")
