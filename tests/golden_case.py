@@ -132,6 +132,8 @@ def follow(trajectory, dtype):
         jax.tree.map(cast, dict(trajectory.numeric)),
         jax.tree.map(cast, dict(trajectory.extras)),
     )
+    # In NumPy: JAX would compile a program for every step's slice.
+    updates = jax.tree.map(np.asarray, updates)
     rows = [flat(jax.tree.map(lambda x, s=s: x[s], updates)) for s in range(steps)]
     return np.stack(rows), states
 
