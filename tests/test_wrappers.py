@@ -350,6 +350,14 @@ def with_smallest_norm_at(share):
     return {"w": jnp.diag(jnp.sqrt(jnp.array([share, 1 - share])))}
 
 
+def test_cr_mogm_can_start_again_where_its_state_was_donated():
+    given = jnp.full(T, 1 / T)
+    weighting = mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), initial_weights=given)
+    first, second = weighting.init(T).smooth_weights, weighting.init(T).smooth_weights
+    places = {x.unsafe_buffer_pointer() for x in (given, first, second)}
+    assert len(places) == 3
+
+
 def test_cr_mogm_starts_each_task_at_its_first_step_and_waits_for_it():
     tx = mtl.from_weighting(
         mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), alpha=0.5), T

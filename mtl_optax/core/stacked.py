@@ -16,7 +16,7 @@ import optax
 
 from mtl_optax.core import checks
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead
+from mtl_optax.core.products import lead, where_active
 
 
 def from_stack(
@@ -53,7 +53,8 @@ def from_stack(
         if checks.is_empty(gradients):
             return gradients, state
         if mask is not None:
-            gradients = jax.tree.map(lambda g: only(mask, g), gradients)
+            absent = jax.tree.map(jnp.zeros_like, gradients)
+            gradients = where_active(mask, gradients, absent)
             losses = None if losses is None else jnp.where(mask, losses, 1)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         combined, state = update(
@@ -63,11 +64,6 @@ def from_stack(
         return same, state
 
     return optax.GradientTransformationExtraArgs(init, checked)
-
-
-def only(active: jax.Array, leaf: jax.Array) -> jax.Array:
-    """A leaf `[T, ...]` with zeros in the rows of inactive tasks."""
-    return jnp.where(lead(active, leaf), leaf, 0)
 
 
 def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:
@@ -88,10 +84,9 @@ def follow(
 
     def step(old: jax.Array, new: jax.Array) -> jax.Array:
         part = lead(rate, old).astype(old.dtype)
-        moved = (1 - part) * old + part * new.astype(old.dtype)
-        return jnp.where(lead(active, old), moved, old)
+        return (1 - part) * old + part * new.astype(old.dtype)
 
-    return jax.tree.map(step, buffer, target)
+    return where_active(active, jax.tree.map(step, buffer, target), buffer)
 
 
 def task_sums(stacked: optax.Updates) -> jax.Array:

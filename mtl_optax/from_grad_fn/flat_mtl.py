@@ -19,6 +19,7 @@ from mtl_optax.core import checks
 from mtl_optax.core.lazy import as_stacked
 from mtl_optax.core.leaves import chosen
 from mtl_optax.core.products import lead
+from mtl_optax.core.stacked import task_sums
 from mtl_optax.wrappers.on_shared import on_shared
 
 
@@ -194,7 +195,7 @@ def _perturbed(
     lengths = {}
     for group in set(groups):
         own = [x for x, g in zip(scaled, groups, strict=True) if g == group]
-        square = reduce(operator.add, [_square(x) for x in own])
+        square = task_sums([x**2 for x in own])
         length = jnp.asarray(radii[group]) / jnp.sqrt(jnp.where(square > 0, square, 1))
         moves = (square > 0) if active is None else (square > 0) & active
         lengths[group] = jnp.where(moves, length, 0)
@@ -205,8 +206,3 @@ def _perturbed(
     there = [x.astype(p.dtype) for x, p in zip(there, leaves, strict=True)]
     moved = reduce(operator.or_, [length > 0 for length in lengths.values()])
     return jax.tree.unflatten(treedef, there), moved
-
-
-def _square(leaf: jax.Array) -> jax.Array:
-    """Sum of squares over all but the first axis."""
-    return jnp.sum(leaf**2, axis=tuple(range(1, leaf.ndim)))

@@ -115,4 +115,5 @@ def _due_inside(
 def _initial(initial_weights: Any, num_tasks: int) -> jax.Array:
     if initial_weights is None:
         return jnp.zeros(num_tasks, jnp.result_type(float))
-    return checks.task_vector("initial_weights", initial_weights, num_tasks)
+    # A copy: a caller may donate the state, and then start again.
+    return jnp.copy(checks.task_vector("initial_weights", initial_weights, num_tasks))
