@@ -105,12 +105,13 @@ def test_rows_and_public_factories_agree():
     families, apart = {}, []
     for name in mtl.__all__:
         module = getattr(getattr(mtl, name), "__module__", "").split(".")
-        if len(module) == 3 and module[1].startswith("from_"):
-            families[name] = module[1].removeprefix("from_")
-            # These need a function, which is no argument of a jitted update.
-            if families[name] == "grad_fn":
-                del families[name]
-                apart.append(name)
+        if len(module) < 3 or not module[1].startswith("from_"):
+            continue
+        family = module[1].removeprefix("from_")
+        if family == "grad_fn":  # needs a function, no argument of a jitted update
+            apart.append(name)
+        else:
+            families[name] = family
     assert families == {method.name: method.family for method in METHODS}
     assert len(METHODS) == len({method.name for method in METHODS})
     for name in apart:

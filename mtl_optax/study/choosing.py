@@ -84,6 +84,19 @@ GUIDE = (
         "Robust to outliers and label noise; they ignore whoever differs, so not with "
         "tasks that differ by nature.",
     ),
+    Advice(
+        "Some tasks help one another, others disturb, and you may train apart",
+        ("task_affinity", "selective_groups"),
+        "`task_affinity` measures who helps whom; `mtl.select_task_groups` turns that "
+        "into groups for a budget of networks. `selective_groups` makes groups inside "
+        "one network. Neither has much to say about two or three tasks.",
+    ),
+    Advice(
+        "Training fits and test suffers, and a step may take twice as long",
+        ("flat_mtl",),
+        "Around any method of this page. That it helps is its authors' claim; nothing "
+        "was measured here yet.",
+    ),
 )
 
 REMARKS = """\
