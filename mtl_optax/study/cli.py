@@ -54,13 +54,14 @@ def _study(options: argparse.Namespace) -> int:
     print(f"mtl-optax study {options.name}: loading ...", flush=True)
     if missing := _missing():
         return _fail(missing)
-    from mtl_optax.study.methods import ALL, KNOWN, SINGLE_TASK
+    from mtl_optax.study.methods import ALL, EVERY, KNOWN, SINGLE_TASK
     from mtl_optax.study.studies import STUDIES as studies
 
     study = studies[options.name]
-    known = tuple(x for x in KNOWN if study.has_single_task or x != SINGLE_TASK)
+    left_out = () if study.has_single_task else (SINGLE_TASK,)
+    known = tuple(x for x in KNOWN if x not in left_out)
     if options.methods == (ALL,):
-        options.methods = known
+        options.methods = tuple(x for x in EVERY if x not in left_out)
     if unknown := _unknown(options.methods, known):
         return _fail(unknown)
     out = options.out or Path("results") / options.name

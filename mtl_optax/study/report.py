@@ -16,7 +16,10 @@ from mtl_optax.study import cache, intervals, plots, screen
 from mtl_optax.study.compare import Results
 from mtl_optax.study.page import figure, page, table
 
-COLUMNS = ("method", "scale", "learning_rate", "chosen", "seed", "task", "split")
+COLUMNS = (
+    *("method", "scale", "learning_rate", "settings", "chosen", "seed", "task"),
+    "split",
+)
 
 
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
@@ -42,17 +45,17 @@ def write_numbers(
 
 def metrics(results: Results) -> list[tuple[Any, ...]]:
     """One row a run, task and split: COLUMNS, then a column a metric."""
-    rates = results.settings.learning_rates
     names = [metric.name for metric in results.problem.metrics]
     return [
         (
-            *(method, scale, f"{rate:g}", int(r == outcome.chosen[s])),
+            *(method, scale, f"{candidate.learning_rate:g}", candidate.more()),
+            int(r == outcome.chosen[s]),
             *(seed, task, split),
             *(f"{values[name][r, s, seed, t]:.4f}" for name in names),
         )
         for method, outcome in results.outcomes.items()
         for split, values in outcome.metrics.items()
-        for r, rate in enumerate(rates)
+        for r, candidate in enumerate(results.settings.candidates(method))
         for s, scale in enumerate(results.study.scales)
         for seed in range(results.settings.seeds)
         for t, task in enumerate(results.tasks)
@@ -73,8 +76,13 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
         "optimizer": settings.optimizer,
         "learning_rates": settings.learning_rates,
         "chosen_rates": {
-            method: [settings.learning_rates[index] for index in outcome.chosen]
-            for method, outcome in results.outcomes.items()
+            method: [candidate.learning_rate for candidate in results.chosen(method)]
+            for method in results.outcomes
+        },
+        "chosen_settings": {
+            method: [candidate.settings for candidate in results.chosen(method)]
+            for method in results.outcomes
+            if method in settings.grids
         },
         "schedule": settings.schedule,
         "batch_size": settings.batch_size,
@@ -175,10 +183,7 @@ def _score_table(results: Results) -> str:
 
 
 def _time_table(results: Results) -> str:
-    rows = [
-        (method, screen.time_cells(results, outcome))
-        for method, outcome in results.outcomes.items()
-    ]
+    rows = [(method, screen.time_cells(results, method)) for method in results.outcomes]
     return table(["method", *screen.time_columns(results)], rows)
 
 

@@ -9,9 +9,11 @@ from joint training.
 from functools import partial
 
 from mtl_optax.study import toy, verdicts
-from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
+from mtl_optax.study.compare import Judgement, Study
 from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.settings import Settings
 
 REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."
 SCALES = (1, 1000)

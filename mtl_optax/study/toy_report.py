@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtl_optax.study import report, screen, toy
-from mtl_optax.study.compare import Outcome, Results
+from mtl_optax.study.compare import Results
+from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.page import figure, table
 from mtl_optax.study.plots import STYLE, grid
 from mtl_optax.study.styles import style
