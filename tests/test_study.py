@@ -24,13 +24,13 @@ from mtl_optax.study import (
     data,
     intervals,
     methods,
-    plots,
     report,
     runner,
     studies,
     styles,
     verdicts,
 )
+from mtl_optax.study.figures import frame
 from mtl_optax.study.model import digits_problem
 from mtl_optax.study.programs import Recipe
 
@@ -162,8 +162,9 @@ def test_figures_of_many_methods(results, tmp_path):
         outcomes=dict.fromkeys(names, outcome),
         settings=TINY._replace(methods=tuple(names)),
     )
-    captions = plots.write(tmp_path, many)
-    assert list(captions) == [f"{name}.png" for name in studies.STRESS.figures]
+    captions = frame.save(tmp_path, many)
+    drawn = [figure.__name__ for figure in studies.STRESS.figures]
+    assert list(captions) == [f"{name}.png" for name in drawn]
     assert "A panel a method" in captions["losses.png"]
     for name in captions:
         width, height = png_size(tmp_path / name)

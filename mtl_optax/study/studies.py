@@ -10,6 +10,10 @@ from functools import partial
 
 from mtl_optax.study import toy, verdicts
 from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
+from mtl_optax.study.figures.accuracy import accuracy
+from mtl_optax.study.figures.differences import differences
+from mtl_optax.study.figures.losses import losses
+from mtl_optax.study.figures.shares import shares
 from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
 
@@ -103,7 +107,7 @@ STRESS = Study(
     settings=_SETTINGS,
     quick=_QUICK,
     scales=SCALES,
-    figures=("accuracy", "differences", "shares", "losses"),
+    figures=(accuracy, differences, shares, losses),
     rules=(verdicts.RULE, f"Null: {verdicts.NULL_RULE}"),
     judge=judge_stress,
 )
@@ -117,7 +121,7 @@ NULL = Study(
     problem=_TWO_DIGITS,
     settings=_SETTINGS,
     quick=_QUICK,
-    figures=("accuracy", "differences", "shares", "losses"),
+    figures=(accuracy, differences, shares, losses),
     rules=(verdicts.NULL_RULE,),
     judge=judge_null,
 )
@@ -133,7 +137,7 @@ TRANSFER = Study(
     settings=Settings(("unitary", "cagrad", "imtl_g", "pcgrad", "upgrad", SINGLE_TASK)),
     quick=_quick("unitary", "cagrad", SINGLE_TASK),
     baseline=SINGLE_TASK,
-    figures=("accuracy", "differences", "losses"),
+    figures=(accuracy, differences, losses),
     rules=(verdicts.TRANSFER_RULE,),
     judge=judge_transfer,
 )
