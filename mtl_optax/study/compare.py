@@ -17,7 +17,7 @@ from mtl_optax.study.checkpoints import Checkpoints
 from mtl_optax.study.methods import BASELINE, NO_SHARES, OPTIMIZERS, SINGLE_TASK
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Lanes, Recipe
-from mtl_optax.study.verdicts import shares
+from mtl_optax.study.shares import shares
 
 
 class Settings(NamedTuple):

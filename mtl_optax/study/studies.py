@@ -8,7 +8,7 @@ from joint training.
 
 from functools import partial
 
-from mtl_optax.study import toy, verdicts
+from mtl_optax.study import toy
 from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.differences import differences
@@ -16,6 +16,7 @@ from mtl_optax.study.figures.losses import losses
 from mtl_optax.study.figures.shares import shares
 from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.verdicts import null, paired, stress, transfer
 
 REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."
 SCALES = (1, 1000)
@@ -27,7 +28,7 @@ def _null(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> str:
         for method, outcome in outcomes.items()
         if method != SINGLE_TASK
     }
-    return verdicts.null_statement(compared, tasks)
+    return null.statement(compared, tasks)
 
 
 def judge_stress(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
@@ -38,8 +39,8 @@ def judge_stress(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgem
             words[method], sentences[method] = "reference", REFERENCE
             continue
         accuracy = outcome.score
-        words[method] = verdicts.verdict(accuracy, outcome.shares[0])
-        sentences[method] = verdicts.sentence(
+        words[method] = stress.verdict(accuracy, outcome.shares[0])
+        sentences[method] = stress.sentence(
             method, words[method], accuracy, tasks, SCALES[1]
         )
     return Judgement(words, sentences, _null(outcomes, tasks))
@@ -59,8 +60,8 @@ def judge_null(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgemen
                 sentences[method] = f"{method} has no {BASELINE} beside it."
         else:
             difference = (outcome.score - base.score)[0]
-            words[method] = verdicts.null_verdict(difference)
-            changes = verdicts.changes(difference, tasks)
+            words[method] = null.verdict(difference)
+            changes = paired.changes(difference, tasks)
             sentences[method] = (
                 f"{method}, {words[method]}: {changes} points from {BASELINE}."
             )
@@ -79,11 +80,11 @@ def judge_transfer(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judg
             words[method] = "unknown"
             sentences[method] = f"{method} has no {SINGLE_TASK} to compare with."
         else:
-            words[method] = verdicts.transfer_verdict(accuracy[method] - reference)
-            sentences[method] = verdicts.transfer_sentence(
+            words[method] = transfer.verdict(accuracy[method] - reference)
+            sentences[method] = transfer.sentence(
                 method, words[method], accuracy[method], reference, tasks
             )
-    statement = verdicts.transfer_statement(accuracy, reference, tasks)
+    statement = transfer.statement(accuracy, reference, tasks)
     return Judgement(words, sentences, statement)
 
 
@@ -108,7 +109,7 @@ STRESS = Study(
     quick=_QUICK,
     scales=SCALES,
     figures=(accuracy, differences, shares, losses),
-    rules=(verdicts.RULE, f"Null: {verdicts.NULL_RULE}"),
+    rules=(stress.RULE, f"Null: {null.RULE}"),
     judge=judge_stress,
 )
 
@@ -122,7 +123,7 @@ NULL = Study(
     settings=_SETTINGS,
     quick=_QUICK,
     figures=(accuracy, differences, shares, losses),
-    rules=(verdicts.NULL_RULE,),
+    rules=(null.RULE,),
     judge=judge_null,
 )
 
@@ -138,7 +139,7 @@ TRANSFER = Study(
     quick=_quick("unitary", "cagrad", SINGLE_TASK),
     baseline=SINGLE_TASK,
     figures=(accuracy, differences, losses),
-    rules=(verdicts.TRANSFER_RULE,),
+    rules=(transfer.RULE,),
     judge=judge_transfer,
 )
 
