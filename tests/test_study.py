@@ -26,19 +26,20 @@ from mtl_optax.study import (
     data,
     intervals,
     methods,
-    plots,
     report,
     runner,
     starts,
     studies,
     styles,
-    verdicts,
 )
+from mtl_optax.study.figures import frame
 from mtl_optax.study.model import digits_problem
 from mtl_optax.study.outcome import choose
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Recipe
 from mtl_optax.study.settings import Settings
+from mtl_optax.study.shares import shares
+from mtl_optax.study.verdicts import null, paired, stress, transfer
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
@@ -190,8 +191,9 @@ def test_figures_of_many_methods(results, tmp_path):
         outcomes=dict.fromkeys(names, outcome),
         settings=TINY._replace(methods=tuple(names)),
     )
-    captions = plots.write(tmp_path, many)
-    assert list(captions) == [f"{name}.png" for name in studies.STRESS.figures]
+    captions = frame.save(tmp_path, many)
+    drawn = [figure.__name__ for figure in studies.STRESS.figures]
+    assert list(captions) == [f"{name}.png" for name in drawn]
     assert "A panel a method" in captions["losses.png"]
     for name in captions:
         width, height = png_size(tmp_path / name)
@@ -297,16 +299,16 @@ ALMOST = np.stack([EQUAL[0], np.tile([0.5009, 0.4991], (3, 1))])
 def test_verdict(after, first_shares, expected):
     seeds = np.array([[-0.5], [0.0], [0.5]])
     accuracy = np.stack([seeds + np.array(x) for x in ((97.0, 96.0), after)])
-    word = verdicts.verdict(accuracy, first_shares)
+    word = stress.verdict(accuracy, first_shares)
     assert word == expected
-    text = verdicts.sentence("x", word, accuracy, ("left", "right"), 1000)
+    text = stress.sentence("x", word, accuracy, ("left", "right"), 1000)
     assert text.startswith(f"x {'' if word in ('over-corrects', 'fails') else 'is '}")
     assert word in text
 
 
 def test_sentence_gives_the_numbers():
     accuracy = np.stack([np.full((2, 2), 96.8), np.tile([77.1, 96.9], (2, 1))])
-    text = verdicts.sentence("mgda", "over-corrects", accuracy, ("left", "right"), 1000)
+    text = stress.sentence("mgda", "over-corrects", accuracy, ("left", "right"), 1000)
     assert text == (
         "mgda over-corrects: left falls from 96.8 to 77.1 when its loss is multiplied "
         "by 1000."
@@ -314,9 +316,9 @@ def test_sentence_gives_the_numbers():
 
 
 def test_shares_without_an_update_are_unknown():
-    shares = verdicts.shares(np.array([[0.0, 0.0], [1.0, 3.0]]), np.ones((2, 2)))
-    assert np.isnan(shares[0]).all()
-    np.testing.assert_allclose(shares[1], [0.25, 0.75])
+    parts = shares(np.array([[0.0, 0.0], [1.0, 3.0]]), np.ones((2, 2)))
+    assert np.isnan(parts[0]).all()
+    np.testing.assert_allclose(parts[1], [0.25, 0.75])
 
 
 def test_null_statement():
@@ -324,26 +326,26 @@ def test_null_statement():
     noisy = base + np.array([[0.3, 0.1], [-0.3, -0.1], [0.1, 0.0]])
     better = base + np.array([[0.1, 0.5], [-0.1, 0.6], [0.0, 0.4]])
     tasks = ("left", "right")
-    same = verdicts.null_statement({"unitary": base, "a": noisy}, tasks)
+    same = null.statement({"unitary": base, "a": noisy}, tasks)
     assert same == (
         "At equal scales no method differs from unitary by more than 2 sd; the largest "
         "mean difference is 0.03 points. Intervals of 95 %, paired over 3 seeds, "
         "exclude 0 in 0 of 2 comparisons; by chance in about 0.1."
     )
-    named = verdicts.null_statement({"a": noisy, "b": better, "unitary": base}, tasks)
+    named = null.statement({"a": noisy, "b": better, "unitary": base}, tasks)
     assert "b on right (+0.50 ± 0.10 points); no other does." in named
     assert "0.3 of 4" in named
     assert "exclude 0 in 1 of 4 comparisons; by chance in about 0.2" in named
     for unable in [{"unitary": base}, {"a": base, "b": base}]:
-        assert "no statement is possible" in verdicts.null_statement(unable, tasks)
+        assert "no statement is possible" in null.statement(unable, tasks)
     one_seed = {"unitary": base[:1], "a": noisy[:1]}
-    assert "no statement is possible" in verdicts.null_statement(one_seed, tasks)
+    assert "no statement is possible" in null.statement(one_seed, tasks)
 
 
 def test_chance_of_a_false_alarm():
     # Student's t of 1 degree of freedom beyond 2 sqrt(2): the Cauchy distribution.
-    assert verdicts.chance(2) == pytest.approx(2 / np.pi * np.arcsin(1 / 3), rel=1e-5)
-    assert 1 / verdicts.chance(5) == pytest.approx(90, abs=1)
+    assert null.chance(2) == pytest.approx(2 / np.pi * np.arcsin(1 / 3), rel=1e-5)
+    assert 1 / null.chance(5) == pytest.approx(90, abs=1)
 
 
 LOST = np.array([[90.0, 80.0], [91.0, 80.0], [92.0, 80.0]])
@@ -352,27 +354,27 @@ ALONE = np.array([[90.0, 88.0], [91.0, 89.0], [92.0, 90.0]])
 
 def test_transfer_names_what_is_lost_and_who_repairs_it():
     tasks = ("left", "parity")
-    assert verdicts.transfer_verdict(LOST - ALONE) == "negative transfer"
-    assert verdicts.transfer_verdict(ALONE - ALONE) == "no loss"
-    text = verdicts.transfer_sentence("a", "negative transfer", LOST, ALONE, tasks)
+    assert transfer.verdict(LOST - ALONE) == "negative transfer"
+    assert transfer.verdict(ALONE - ALONE) == "no loss"
+    text = transfer.sentence("a", "negative transfer", LOST, ALONE, tasks)
     # t of 2 degrees of freedom is 4.303; 4.303 / sqrt(3) = 2.48
     assert "left +0.00 [+0.00, +0.00], parity -9.00 [-11.5, -6.5] points" in text
     assert "Δp -5.05 [-6.31, -3.80] % (higher is better)" in text  # half of -9 / 89
-    nobody = verdicts.transfer_statement({"unitary": LOST, "a": LOST}, ALONE, tasks)
+    nobody = transfer.statement({"unitary": LOST, "a": LOST}, ALONE, tasks)
     assert "parity -9.00 [-11.5, -6.5] points" in nobody
     assert nobody.endswith("None of a removes it.")
-    cured = verdicts.transfer_statement({"unitary": LOST, "a": ALONE}, ALONE, tasks)
+    cured = transfer.statement({"unitary": LOST, "a": ALONE}, ALONE, tasks)
     assert cured.endswith("No task loses with a.")
-    none = verdicts.transfer_statement({"unitary": ALONE}, ALONE, tasks)
+    none = transfer.statement({"unitary": ALONE}, ALONE, tasks)
     assert none.startswith("No negative transfer")
-    unable = verdicts.transfer_statement({"unitary": ALONE}, None, tasks)
+    unable = transfer.statement({"unitary": ALONE}, None, tasks)
     assert unable.startswith("No statement is possible")
 
 
 def test_null_verdict_is_about_paired_differences():
-    assert verdicts.null_verdict(np.array([[0.3], [-0.3], [0.1]])) == "no difference"
-    assert verdicts.null_verdict(np.array([[0.3], [0.3], [0.31]])) == "differs"
-    assert verdicts.null_verdict(np.array([[9.0]])) == "unknown"
+    assert null.verdict(np.array([[0.3], [-0.3], [0.1]])) == "no difference"
+    assert null.verdict(np.array([[0.3], [0.3], [0.31]])) == "differs"
+    assert null.verdict(np.array([[9.0]])) == "unknown"
 
 
 def test_the_rate_is_chosen_on_the_mean_of_validation():
@@ -425,8 +427,8 @@ def test_intervals_pair_the_runs_of_a_seed(results):
     expected = comparison.paired_t(np.moveaxis(difference, 1, 0), np.zeros((2, 2, 2)))
     np.testing.assert_allclose(interval.low, expected.low)
     assert interval.mean.shape == (2, 2)  # scales, tasks
-    assert verdicts.bracket(-0.123, 9.99) == "[-0.12, +9.99]"
-    assert verdicts.bracket(-0.123, 10) == "[-0.1, +10.0]"
+    assert paired.bracket(-0.123, 9.99) == "[-0.12, +9.99]"
+    assert paired.bracket(-0.123, 10) == "[-0.1, +10.0]"
     rows = [
         dict(zip(intervals.COLUMNS, row, strict=True))
         for row in intervals.summary(results)

@@ -5,7 +5,7 @@ words. Learning rates, scales and seeds are lanes of one program a method.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Study(NamedTuple):
     problem: Callable[[], Problem]
     settings: Settings
     quick: Settings  # the smoke run
-    figures: tuple[str, ...]  # names of functions in plots.py
+    figures: tuple[Callable[["Results"], Any], ...]  # see figures/
     rules: tuple[str, ...]
     judge: Callable[[dict[str, Outcome], tuple[str, ...]], Judgement]
     scales: tuple[int, ...] = (1,)  # factors on the loss of the first task

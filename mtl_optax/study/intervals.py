@@ -16,7 +16,7 @@ from mtl_optax.analysis.comparison import (
     paired_t,
 )
 from mtl_optax.study.compare import Results
-from mtl_optax.study.verdicts import CONFIDENCE, bracket
+from mtl_optax.study.verdicts.paired import CONFIDENCE, bracket
 
 COLUMNS = (
     *("method", "scale", "learning_rate", "task", "split", "metric", "seeds"),

@@ -9,7 +9,7 @@ from mtl_optax.study.methods import NO_SHARES, SINGLE_TASK
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.runner import Run
 from mtl_optax.study.settings import Settings
-from mtl_optax.study.verdicts import shares
+from mtl_optax.study.shares import shares
 
 
 class Outcome(NamedTuple):

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 
 import mtl_optax
-from mtl_optax.study import cache, intervals, plots, screen
+from mtl_optax.study import cache, intervals, screen
 from mtl_optax.study.compare import Results
+from mtl_optax.study.figures.frame import save
 from mtl_optax.study.page import figure, page, table
 
 COLUMNS = (
@@ -26,7 +27,7 @@ def write(folder: Path, results: Results, command: str, seconds: float) -> None:
     """Writes everything into the folder, which is made if need be."""
     configuration = write_numbers(folder, results, command, seconds)
     _csv(folder / "summary.csv", intervals.COLUMNS, intervals.summary(results))
-    captions = plots.write(folder, results)
+    captions = save(folder, results)
     text = html(results, configuration, _scores(results, folder, captions))
     (folder / "report.html").write_text(text, encoding="utf-8")
 

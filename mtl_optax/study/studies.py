@@ -8,12 +8,17 @@ from joint training.
 
 from functools import partial
 
-from mtl_optax.study import toy, verdicts
+from mtl_optax.study import toy
 from mtl_optax.study.compare import Judgement, Study
+from mtl_optax.study.figures.accuracy import accuracy
+from mtl_optax.study.figures.differences import differences
+from mtl_optax.study.figures.losses import losses
+from mtl_optax.study.figures.shares import shares
 from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.settings import Settings
+from mtl_optax.study.verdicts import null, paired, stress, transfer
 
 REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."
 SCALES = (1, 1000)
@@ -25,7 +30,7 @@ def _null(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> str:
         for method, outcome in outcomes.items()
         if method != SINGLE_TASK
     }
-    return verdicts.null_statement(compared, tasks)
+    return null.statement(compared, tasks)
 
 
 def judge_stress(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
@@ -36,8 +41,8 @@ def judge_stress(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgem
             words[method], sentences[method] = "reference", REFERENCE
             continue
         accuracy = outcome.score
-        words[method] = verdicts.verdict(accuracy, outcome.shares[0])
-        sentences[method] = verdicts.sentence(
+        words[method] = stress.verdict(accuracy, outcome.shares[0])
+        sentences[method] = stress.sentence(
             method, words[method], accuracy, tasks, SCALES[1]
         )
     return Judgement(words, sentences, _null(outcomes, tasks))
@@ -57,8 +62,8 @@ def judge_null(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgemen
                 sentences[method] = f"{method} has no {BASELINE} beside it."
         else:
             difference = (outcome.score - base.score)[0]
-            words[method] = verdicts.null_verdict(difference)
-            changes = verdicts.changes(difference, tasks)
+            words[method] = null.verdict(difference)
+            changes = paired.changes(difference, tasks)
             sentences[method] = (
                 f"{method}, {words[method]}: {changes} points from {BASELINE}."
             )
@@ -77,11 +82,11 @@ def judge_transfer(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judg
             words[method] = "unknown"
             sentences[method] = f"{method} has no {SINGLE_TASK} to compare with."
         else:
-            words[method] = verdicts.transfer_verdict(accuracy[method] - reference)
-            sentences[method] = verdicts.transfer_sentence(
+            words[method] = transfer.verdict(accuracy[method] - reference)
+            sentences[method] = transfer.sentence(
                 method, words[method], accuracy[method], reference, tasks
             )
-    statement = verdicts.transfer_statement(accuracy, reference, tasks)
+    statement = transfer.statement(accuracy, reference, tasks)
     return Judgement(words, sentences, statement)
 
 
@@ -105,8 +110,8 @@ STRESS = Study(
     settings=_SETTINGS,
     quick=_QUICK,
     scales=SCALES,
-    figures=("accuracy", "differences", "shares", "losses"),
-    rules=(verdicts.RULE, f"Null: {verdicts.NULL_RULE}"),
+    figures=(accuracy, differences, shares, losses),
+    rules=(stress.RULE, f"Null: {null.RULE}"),
     judge=judge_stress,
 )
 
@@ -119,8 +124,8 @@ NULL = Study(
     problem=_TWO_DIGITS,
     settings=_SETTINGS,
     quick=_QUICK,
-    figures=("accuracy", "differences", "shares", "losses"),
-    rules=(verdicts.NULL_RULE,),
+    figures=(accuracy, differences, shares, losses),
+    rules=(null.RULE,),
     judge=judge_null,
 )
 
@@ -135,8 +140,8 @@ TRANSFER = Study(
     settings=Settings(("unitary", "cagrad", "imtl_g", "pcgrad", "upgrad", SINGLE_TASK)),
     quick=_quick("unitary", "cagrad", SINGLE_TASK),
     baseline=SINGLE_TASK,
-    figures=("accuracy", "differences", "losses"),
-    rules=(verdicts.TRANSFER_RULE,),
+    figures=(accuracy, differences, losses),
+    rules=(transfer.RULE,),
     judge=judge_transfer,
 )
 

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from mtl_optax.study import report, screen, toy
 from mtl_optax.study.compare import Results
+from mtl_optax.study.figures.frame import STYLE, grid
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.page import figure, table
-from mtl_optax.study.plots import STYLE, grid
 from mtl_optax.study.styles import style
 
 COLUMNS = ("method", "start_x", "start_y", "x", "y", "mean_loss", "distance", "place")
