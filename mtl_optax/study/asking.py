@@ -14,6 +14,9 @@ import jax
 import optax
 
 import mtl_optax as mtl
+from mtl_optax.study.halves import joint_against_halves
+
+LOOK_AHEAD = 0.01
 
 
 class Parts(NamedTuple):
@@ -69,6 +72,16 @@ def _selective_groups(parts: Parts, **settings: Any) -> optax.GradientTransforma
     )
 
 
+def _joint(parts: Parts, ahead: Any = LOOK_AHEAD) -> optax.GradientTransformation:
+    """The plain sum, watched by TAG with plain steps of the rate `ahead`.
+
+    Also told is what steps of the halves of the tasks would have done.
+    """
+    watch = mtl.task_affinity(parts.num_tasks, owner=parts.owner, learning_rate=ahead)
+    step = joint_against_halves(parts.num_tasks, parts.optimizer, parts.owner)
+    return optax.chain(watch, step)
+
+
 def _tag(parts: Parts, **settings: Any) -> optax.GradientTransformation:
     """The plain sum, watched; looking ahead with the optimiser of the training."""
     watch = mtl.task_affinity(
@@ -86,6 +99,9 @@ ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
     "f_imtl_g": partial(_flat, mtl.imtl_g),
     "sam": _sam,
     "selective_groups": _selective_groups,
+    # The same with a preference that is a number, not the median.
+    "selective_preference": partial(_selective_groups, preference=0.0),
+    "joint": _joint,
     "tag": _tag,
 }
 

@@ -153,6 +153,11 @@ def _scores(results: Results, folder: Path, captions: dict[str, str]) -> str:
             f'<p class="small">{escape(intervals.title(results))} (Student\'s t; also '
             f"in summary.csv, the bootstrap beside it).</p>{table(head, rows)}"
         )
+    for show in results.study.tables:
+        if (shown := show(results)) is not None:
+            text += f"""<h2>{escape(shown.title)}</h2>
+<p class="small">{escape(shown.note)}</p>
+{table(shown.head, shown.rows, looks=False)}"""
     return text + "".join(figure(folder / name, x) for name, x in captions.items())
 
 
