@@ -54,8 +54,10 @@ def _study(options: argparse.Namespace) -> int:
     print(f"mtl-optax study {options.name}: loading ...", flush=True)
     if missing := _missing():
         return _fail(missing)
+    from mtl_optax.study import cache, checkpoints, conduct
     from mtl_optax.study.methods import ALL, EVERY, KNOWN, SINGLE_TASK
     from mtl_optax.study.studies import STUDIES as studies
+    from mtl_optax.study.suite import Suite
 
     study = studies[options.name]
     left_out = () if study.has_single_task else (SINGLE_TASK,)
@@ -64,83 +66,22 @@ def _study(options: argparse.Namespace) -> int:
         options.methods = tuple(x for x in EVERY if x not in left_out)
     if unknown := _unknown(options.methods, known):
         return _fail(unknown)
+    several = len(options.optimizer or ()) > 1
+    if several and (options.name == "toy" or isinstance(study, Suite)):
+        return _fail(f"{options.name} has a page of its own: name one optimiser")
     out = options.out or Path("results") / options.name
-    if options.optimizer is None or len(options.optimizer) == 1:
-        only = None if options.optimizer is None else options.optimizer[0]
-        code = _train(options, only, out, options.resume, start)
-        return code if code else _done(out, start)
-    if options.name == "toy":
-        return _fail("the toy's report stands alone: name one optimiser at a time")
-    for name in options.optimizer:  # one after the other, each in a folder of its own
-        begun = (out / name / "checkpoints").exists()
-        if options.resume and not begun and (out / name / "config.json").exists():
-            print(f"{name} is finished: {out / name}")
-            continue
-        resume = options.resume and begun
-        if code := _train(options, name, out / name, resume, time.perf_counter()):
-            return code
-    from mtl_optax.study import join
-
-    folders = [join.read(out / name) for name in options.optimizer]
-    (out / "report.html").write_text(join.join(folders), encoding="utf-8")
-    return _done(out, start)
-
-
-def _done(out: Path, start: float) -> int:
-    seconds = time.perf_counter() - start
-    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
-    return 0
-
-
-def _train(
-    options: argparse.Namespace,
-    optimizer: str | None,
-    out: Path,
-    resume: bool,
-    start: float,
-) -> int:
-    """One study with one optimiser; None is the study's own."""
-    from rich.console import Console
-
-    from mtl_optax.study import cache, checkpoints, compare, report, screen, toy_report
-    from mtl_optax.study.methods import OPTIMIZERS
-    from mtl_optax.study.studies import STUDIES as studies
-
-    study, rates = studies[options.name], options.lr
-    if rates is None and optimizer is not None:
-        rates = (OPTIMIZERS[optimizer].learning_rate,)
-    chosen = {
-        "methods": options.methods,
-        "seeds": options.seeds,
-        "tuning_seeds": options.tuning_seeds,
-        "steps": options.steps,
-        "learning_rates": rates,
-        "optimizer": optimizer,
-    }
-    settings = study.quick if options.quick else study.settings
-    settings = settings._replace(**{k: v for k, v in chosen.items() if v is not None})
-    identity = checkpoints.identity(study.name, settings._asdict())
+    cache.configure(options.cache)
     try:
-        store = checkpoints.Checkpoints(out / "checkpoints", identity, resume=resume)
+        if isinstance(study, Suite):
+            conduct.parts(study, options, out, start)
+        elif several:
+            conduct.optimizers(study, options, out)
+        else:
+            conduct.alone(study, options, out, start)
     except checkpoints.Refused as refused:
         return _fail(str(refused))
-    cache.configure(options.cache)
-    console = Console()
-    console.print(
-        f"{len(settings.methods)} methods, {settings.seeds} seeds, {settings.steps} "
-        f"steps, {settings.optimizer}; results go to {out}",
-        highlight=False,
-    )
-    with screen.progress(console, settings.methods, settings.steps) as tick:
-        results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start
-    if study is studies["toy"]:
-        toy_report.write(out, results, options.line, seconds)
-        toy_report.show(console, results)
-    else:
-        report.write(out, results, options.line, seconds)
-        screen.show(console, results)
-    store.remove()
+    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
     return 0
 
 
