@@ -1,9 +1,9 @@
 """Joint training that also asks what separate steps would have done.
 
-At every step the optimiser starts twice from the same parameters, state and batch: with
-one step on the sum of all losses, which is kept, and with a step for each half of the
-tasks, one after the other, which is only looked at. Both are `group_steps`, of one group
-and of two.
+At every step the optimiser starts from the same parameters, state and batch with one
+step on the sum of all losses, which is kept, and with a step for each half of the
+tasks, one after the other, which is only looked at. Both are `group_steps`, of one
+group and of two.
 """
 
 from collections.abc import Callable
@@ -65,8 +65,9 @@ def joint_against_halves(
                 labels, order = division
                 sweep = group_steps(
                     *(inner, of_leaf, params, (state, nobody, jnp.zeros(num_tasks))),
-                    *((order, labels, jnp.ones(num_tasks, bool)), 0.0),
-                    *(False, group_grad_fn, {}),
+                    *((order, labels, jnp.ones(num_tasks, bool)), 0.0, False),
+                    ask=group_grad_fn,
+                    extra_args={},
                 )
                 after = jnp.stack(losses_fn(optax.apply_updates(params, sweep.moved)))
                 return jnp.log(jnp.stack([sweep.losses, sweep.before, after])), sweep

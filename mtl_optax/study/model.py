@@ -78,9 +78,7 @@ def classification(
     """
     tasks = tuple(classes)
     # The structure without numbers: the same for every seed.
-    structure, _ = nnx.split(
-        nnx.eval_shape(lambda: network(classes, rngs=nnx.Rngs(0)))
-    )
+    structure, _ = nnx.split(nnx.eval_shape(lambda: network(classes, rngs=nnx.Rngs(0))))
 
     def init(seed: int) -> Any:
         return nnx.split(network(classes, rngs=nnx.Rngs(seed)))[1]
