@@ -9,9 +9,19 @@ appended to; then no method changes its looks.
 import zlib
 from typing import Any, NamedTuple
 
-DASHES: Any = ((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)), (0, (2, 1)))
-MARKERS = ("s", "^", "D", "v")
-GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}  # of markers, for HTML
+DASHES: Any = (
+    *((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)), (0, (2, 1))),
+    (0, (6, 2, 1, 2, 1, 2)),
+)
+MARKERS = ("s", "^", "D", "v", "P")
+GLYPHS = {
+    "o": "●",
+    "s": "■",
+    "^": "▲",
+    "D": "◆",
+    "v": "▼",
+    "P": "✚",
+}  # of markers, for HTML
 
 
 class Style(NamedTuple):
