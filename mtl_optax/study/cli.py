@@ -148,10 +148,10 @@ def _methods(options: argparse.Namespace) -> int:
         return _fail(missing)
     from rich.console import Console
 
-    from mtl_optax.study import catalogue, choosing
+    from mtl_optax.study import catalogue, choosing_page
 
     if options.markdown:
-        print(choosing.page(), end="")
+        print(choosing_page.markdown(), end="")
     else:
         catalogue.show(Console())
     return 0
