@@ -29,6 +29,7 @@ from mtl_optax.study import (
     toy,
     toy_report,
 )
+from mtl_optax.study.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -268,9 +269,7 @@ def test_cagrad_reaches_the_minimum_and_the_mean_does_not():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "null"
-    settings = compare.Settings(
-        ("unitary",), seeds=2, steps=2, learning_rates=(1e-4, 1e-2)
-    )
+    settings = Settings(("unitary",), seeds=2, steps=2, learning_rates=(1e-4, 1e-2))
     results = compare.run(studies.NULL, settings)
     report.write(path, results, "mtl-optax study null", seconds=1.0)
     return path

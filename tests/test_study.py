@@ -13,12 +13,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.datasets import load_digits
 
 import mtl_optax
 from mtl_optax.analysis import comparison
 from mtl_optax.study import (
+    asking,
     cli,
     compare,
     data,
@@ -27,17 +29,21 @@ from mtl_optax.study import (
     report,
     results_files,
     runner,
+    starts,
     studies,
     styles,
 )
 from mtl_optax.study.figures import frame
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.outcome import choose
+from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Recipe
+from mtl_optax.study.settings import Settings
 from mtl_optax.study.shares import shares
 from mtl_optax.study.verdicts import null, paired, stress, transfer
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = compare.Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
+TINY = Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +124,40 @@ def test_the_table_has_every_public_method_or_the_reason_why_not():
 
 
 @pytest.mark.parametrize("name", methods.KNOWN)
-def test_every_known_method_can_be_built(name):
-    params = {"trunk": jnp.zeros(3), "head": jnp.zeros(2)}
-    mask = {"trunk": True, "head": False}
+def test_every_known_method_trains(name):
+    params = {"trunk": jnp.ones(3), "head": jnp.ones(2)}
 
-    def update(seed, own_task, grads):
-        tx = methods.aggregator(name, 2, lambda _: mask, seed=seed, own_task=own_task)
-        losses = jnp.ones(2)
-        return tx.update(grads, tx.init(params), params, losses=losses)[0]
+    def losses_fn(params):
+        trunk = jnp.sum(params["trunk"] ** 2)
+        return trunk, trunk + jnp.sum(params["head"] ** 2)
 
-    grads = jax.tree.map(lambda x: jnp.ones((2, *x.shape)), params)
-    new = jax.eval_shape(update, jnp.int32(0), jnp.array([1.0, 0.0]), grads)
+    def step(seed, trained):
+        tx = methods.transformation(
+            *(name, two_leaves(), optax.sgd(0.1)),
+            seed=seed,
+            trained=trained,
+            settings={},
+        )
+        losses, grads = mtl_optax.lazy_task_grads(losses_fn)(params)
+        extra = asking.functions(losses_fn)
+        return tx.update(grads, tx.init(params), params, losses=losses, **extra)[0]
+
+    new = jax.eval_shape(step, jnp.int32(0), jnp.array([1.0, 0.0]))
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, params)
+
+
+def two_leaves():
+    """Enough of a problem to build methods: a shared leaf, and a head of task 1."""
+    return Problem(
+        name="two leaves",
+        tasks=("first", "second"),
+        splits={},
+        init=lambda seed: None,
+        losses=lambda params, batch: (),
+        metrics=(),
+        evaluate=lambda params, split: {},
+        owner=lambda params: {"trunk": None, "head": 1},
+    )
 
 
 # --- Looks ----------------------------------------------------------------------------
@@ -180,31 +208,34 @@ def png_size(path):
 
 
 def test_single_task_leaves_the_other_head_alone():
-    params = {"trunk": jnp.zeros(1), "left": jnp.zeros(1), "right": jnp.zeros(1)}
-    grads = {
-        "trunk": jnp.array([[1.0], [2.0]]),
-        "left": jnp.array([[3.0], [0.0]]),
-        "right": jnp.array([[0.0], [4.0]]),
-    }
-    mask = {"trunk": True, "left": False, "right": False}
-    own = jnp.array([0.0, 1.0])
-    tx = methods.aggregator(
-        methods.SINGLE_TASK, 2, lambda _: mask, seed=0, own_task=own
-    )
-    new, _ = tx.update(grads, tx.init(params), params)
-    assert [float(new[k][0]) for k in ("trunk", "left", "right")] == [2.0, 0.0, 4.0]
+    params = {"trunk": jnp.zeros(1), "head": jnp.zeros(1)}
+    grads = {"trunk": jnp.array([[1.0], [2.0]]), "head": jnp.array([[0.0], [4.0]])}
+
+    def moved(trained):
+        tx = methods.transformation(
+            *(methods.SINGLE_TASK, two_leaves(), optax.identity()),
+            seed=0,
+            trained=jnp.array(trained),
+            settings={},
+        )
+        new, _ = tx.update(grads, tx.init(params), params)
+        return float(new["trunk"][0]), float(new["head"][0])
+
+    assert moved([1.0, 0.0]) == (1.0, 0.0)
+    assert moved([0.0, 1.0]) == (2.0, 4.0)
+    assert moved([1.0, 1.0]) == (3.0, 4.0)
 
 
 # --- Runner ---------------------------------------------------------------------------
 
 
 def test_batches_depend_on_the_seed_alone():
-    first = runner.batch_indices(3, 4000, 7, 64)
+    first = starts.batch_indices(3, 4000, 7, 64)
     assert first.shape == (7, 64)
     assert first.min() >= 0
     assert first.max() < 4000
-    np.testing.assert_array_equal(first, runner.batch_indices(3, 4000, 7, 64))
-    assert (first != runner.batch_indices(4, 4000, 7, 64)).any()
+    np.testing.assert_array_equal(first, starts.batch_indices(3, 4000, 7, 64))
+    assert (first != starts.batch_indices(4, 4000, 7, 64)).any()
 
 
 def test_runs_of_a_seed_are_paired(results):
@@ -352,7 +383,7 @@ def test_the_rate_is_chosen_on_the_mean_of_validation():
     validation[1, 0] = [[50, 60], [50, 60]]
     validation[0, 0, 0, 0] = 100  # best in one seed and task only
     validation[2, 1] = validation[1, 1] = 7  # a tie
-    np.testing.assert_array_equal(compare.choose(validation), [1, 1])
+    np.testing.assert_array_equal(choose(validation), [1, 1])
 
 
 def test_diverged_runs_are_named(results):
@@ -373,7 +404,7 @@ def test_the_rate_can_be_chosen_on_seeds_that_are_not_reported():
     both = compare.run(studies.NULL, settings._replace(seeds=4)).outcomes
     for name, outcome in tuned.items():
         every, ours = both[name].metrics["val"]["accuracy"], plain[name].metrics
-        np.testing.assert_array_equal(outcome.chosen, compare.choose(every[:, :, 2:]))
+        np.testing.assert_array_equal(outcome.chosen, choose(every[:, :, 2:]))
         for split, named in outcome.metrics.items():
             np.testing.assert_array_equal(named["accuracy"], ours[split]["accuracy"])
         wanted = named["accuracy"][outcome.chosen[0], 0]
@@ -383,8 +414,8 @@ def test_the_rate_can_be_chosen_on_seeds_that_are_not_reported():
 
 def test_a_diverged_rate_is_not_chosen_and_losses_are_better_when_low():
     validation = np.array([np.nan, 3.0, 1.0, 2.0]).reshape(4, 1, 1, 1)
-    np.testing.assert_array_equal(compare.choose(validation), [1])
-    np.testing.assert_array_equal(compare.choose(validation, False), [2])
+    np.testing.assert_array_equal(choose(validation), [1])
+    np.testing.assert_array_equal(choose(validation, False), [2])
 
 
 def test_intervals_pair_the_runs_of_a_seed(results):

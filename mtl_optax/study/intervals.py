@@ -57,7 +57,6 @@ def title(results: Results) -> str:
 def summary(results: Results) -> list[tuple[Any, ...]]:
     """One row a mean, in the order of COLUMNS; blanks where there is nothing to say."""
     split = results.problem.reported_on
-    rates = results.settings.learning_rates
     baseline = results.study.baseline
     base = results.outcomes.get(baseline)
     rows = []
@@ -69,8 +68,8 @@ def summary(results: Results) -> list[tuple[Any, ...]]:
                 if base is not None and method != baseline:
                     others = base.metrics[split][name][base.chosen[s], s]
                 for t, task in enumerate(results.tasks):
-                    rate = f"{rates[outcome.chosen[s]]:g}"
-                    key = method, scale, rate, task, split, name, len(ours)
+                    best = str(results.chosen(method)[s])
+                    key = method, scale, best, task, split, name, len(ours)
                     other = None if others is None else others[:, t]
                     numbers = _numbers(ours[:, t], other)
                     named = baseline if other is not None else ""

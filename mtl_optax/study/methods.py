@@ -4,7 +4,6 @@ A method that needs settings of its own is a `partial` with a comment that says 
 that takes `key` gets the seed of its run.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +13,8 @@ import optax
 from jax.typing import ArrayLike
 
 import mtl_optax as mtl
+from mtl_optax.study.asking import ASKING, Parts, keyed
+from mtl_optax.study.problem import Problem
 
 BASELINE = "unitary"
 SINGLE_TASK = "single_task"
@@ -59,12 +60,13 @@ TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "db_mtl": mtl.db_mtl,
     "moco": mtl.moco,
 }
-KNOWN = (*TABLE, SINGLE_TASK)
+EVERY = (*TABLE, SINGLE_TASK)  # what ALL stands for
+KNOWN = (*EVERY, *ASKING)
 # Public methods that the table leaves out, each with the reason.
 LEFT_OUT = {
-    "flat_mtl": "needs the gradient function again, at other parameters",
-    "selective_groups": "contains its optimiser, and needs the gradient function",
-    "task_affinity": "changes no gradient: it measures",
+    "flat_mtl": "wraps others: f_mean, f_mgda and so on of ASKING",
+    "selective_groups": "contains its optimiser: in ASKING",
+    "task_affinity": "changes no gradient, it measures: tag of ASKING",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 
@@ -90,28 +92,36 @@ SCHEDULES: dict[str, Callable[[ArrayLike, int], Any]] = {
 }
 
 
-def aggregator(
+def transformation(
     name: str,
-    num_tasks: int,
-    shared: Callable[[Any], Any],
+    problem: Problem,
+    optimizer: optax.GradientTransformation,
     *,
     seed: ArrayLike,
-    own_task: ArrayLike,
+    trained: ArrayLike,
+    settings: dict[str, Any],
 ) -> optax.GradientTransformationExtraArgs:
-    """The method on shared parameters, and each head's own gradient for the head.
+    """The method on shared parameters, each head's own gradient, and the optimiser.
 
     Args:
       name: one of KNOWN.
-      num_tasks: T.
-      shared: params -> mask, True on what all tasks share.
+      problem: whose tasks and shared parameters they are.
+      optimizer: what follows the aggregator.
       seed: for the methods that draw; may be a tracer.
-      own_task: `[T]`, one-hot; the only task of a single-task run; may be a tracer.
+      trained: `[T]`, 1 for the tasks that a run of `single_task` trains, 0 for the
+        others; may be a tracer.
+      settings: keyword arguments of the method; may be tracers.
     """
+    num_tasks, key = len(problem.tasks), jax.random.key(seed)
+    if name in ASKING:
+        parts = Parts(num_tasks, problem.owner, problem.shared, optimizer, key)
+        made = ASKING[name](parts, **settings)
+        return optax.with_extra_args_support(made)
     if name == SINGLE_TASK:
         # "weights": the head of a task that is not trained stays as it was.
-        rule = mtl.constant(num_tasks, weights=own_task)
-        return mtl.on_shared(rule, shared, rest="weights")
-    method = TABLE[name]
-    if "key" in inspect.signature(method).parameters:
-        method = partial(method, key=jax.random.key(seed))
-    return mtl.on_shared(method(num_tasks), shared)
+        rule = mtl.constant(num_tasks, weights=trained)
+        rule = mtl.on_shared(rule, problem.shared, rest="weights")
+        return optax.chain(rule, optimizer)
+    aggregator = keyed(TABLE[name], key)(num_tasks, **settings)
+    rule = mtl.on_shared(aggregator, problem.shared)
+    return optax.chain(rule, optimizer)

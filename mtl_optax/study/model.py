@@ -88,15 +88,19 @@ def digits_problem(num_tasks: int) -> Problem:
         losses=losses,
         metrics=(Metric("accuracy", "%"),),
         evaluate=evaluate,
-        shared=shared_leaves,
+        owner=partial(owners_by_name, tasks),
         about=ABOUT,
         facts={"scans": NUM_SCANS, "images": NUM_IMAGES},
         credits=CREDITS,
     )
 
 
-def shared_leaves(params: Any) -> Any:
-    """True on the leaves of the trunk, which is where their key path begins."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path).startswith("['trunk']"), params
-    )
+def owners_by_name(tasks: Sequence[str], params: Any) -> Any:
+    """The task whose head holds a leaf, as its key path says; None in the trunk."""
+    place = {f"['heads']['{task}']": index for index, task in enumerate(tasks)}
+
+    def owner(path: Any, _: Any) -> int | None:
+        name = jax.tree_util.keystr(path)
+        return next((t for head, t in place.items() if name.startswith(head)), None)
+
+    return jax.tree_util.tree_map_with_path(owner, params)

@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     losses: Callable[[Any, Any], tuple[jax.Array, ...]]  # (params, batch) -> T losses
     metrics: tuple[Metric, ...]  # the first chooses the learning rate
     evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # (params, split) -> [T] each
-    shared: Callable[[Any], Any]  # params -> mask, True on what all tasks share
+    owner: Callable[[Any], Any]  # params -> None on what all tasks share, or the task
     chosen_on: str = "val"  # the split that chooses the learning rate
     reported_on: str = "test"
     watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path
@@ -46,3 +46,8 @@ class Problem(NamedTuple):
     about: str = ""  # for the report: what is trained
     facts: dict[str, Any] = {}  # noqa: RUF012  for config.json; read only
     credits: str = ""  # of the data
+
+    def shared(self, params: Any) -> Any:
+        """True on the leaves that all tasks share, False on those that a task owns."""
+        owner = self.owner(params)
+        return jax.tree.map(lambda x: x is None, owner, is_leaf=lambda x: x is None)

@@ -13,8 +13,11 @@ import optax
 from numpy.typing import NDArray
 
 import mtl_optax as mtl
-from mtl_optax.study.methods import OPTIMIZERS, SCHEDULES, aggregator
+from mtl_optax.study import asking, methods
 from mtl_optax.study.problem import Problem
+
+# What is read from the states of methods: [T, T] of source on recipient, [T] labels.
+READINGS = ("affinity", "groups")
 
 
 class Lanes(NamedTuple):
@@ -23,7 +26,8 @@ class Lanes(NamedTuple):
     seed: NDArray[np.int32]  # [L]
     learning_rate: NDArray[np.float64]  # [L], where the schedule begins
     loss_scales: NDArray[np.float64]  # [L, T], multiply the losses
-    own_task: NDArray[np.float64]  # [L, T] one-hot, read by single_task alone
+    trained: NDArray[np.float64]  # [L, T] 1 or 0, read by single_task alone
+    settings: dict[str, NDArray[np.float64]]  # [L] each, keyword arguments of a method
 
 
 class Recipe(NamedTuple):
@@ -34,6 +38,7 @@ class Recipe(NamedTuple):
     schedule: str = "cosine"  # of methods.SCHEDULES
     batch_size: int = 64
     record_every: int = 1  # steps; divides their number
+    look_back: bool = False  # whether to record the losses after the step too
 
 
 class Record(NamedTuple):
@@ -41,23 +46,25 @@ class Record(NamedTuple):
 
     losses: Any  # [T], before the step and before scaling
     task_weights: Any  # [T], NaN if the method has none
-    watched: Any = ()  # what Problem.watch sees after the step
+    watched: Any  # what Problem.watch sees after the step, or ()
+    after: Any  # [T] like losses, on the same batch after the step; () if not asked for
+    readings: dict[str, Any]  # those of READINGS that the method's state has
 
 
 def programs(
     problem: Problem, method: str, recipe: Recipe
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Two functions of all lanes: the initial optimiser state, and a chunk of steps."""
-    num_tasks = len(problem.tasks)
 
     def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
-        rule = aggregator(
-            *(method, num_tasks, problem.shared),
+        schedule = methods.SCHEDULES[recipe.schedule]
+        rate = schedule(lane.learning_rate, recipe.steps)
+        return methods.transformation(
+            *(method, problem, methods.OPTIMIZERS[recipe.optimizer].make(rate)),
             seed=lane.seed,
-            own_task=lane.own_task,
+            trained=lane.trained,
+            settings=lane.settings,
         )
-        rate = SCHEDULES[recipe.schedule](lane.learning_rate, recipe.steps)
-        return optax.chain(rule, OPTIMIZERS[recipe.optimizer].make(rate))
 
     def init(params: Any, lane: Lanes) -> Any:
         return transformation(lane).init(params)
@@ -70,10 +77,18 @@ def programs(
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-        updates, opt_state = transformation(lane).update(grads, opt_state, params)
+        updates, opt_state = transformation(lane).update(
+            *(grads, opt_state, params), **asking.functions(losses_fn)
+        )
         params = optax.apply_updates(params, updates)
-        weights = _recorded_weights(opt_state, num_tasks)
-        record = Record(losses / lane.loss_scales, weights, problem.watch(params))
+        found = {name: optax.tree.get(opt_state, name) for name in READINGS}
+        record = Record(
+            losses=losses / lane.loss_scales,
+            task_weights=_recorded_weights(opt_state, len(problem.tasks)),
+            watched=problem.watch(params),
+            after=jnp.stack(problem.losses(params, batch)) if recipe.look_back else (),
+            readings={name: x for name, x in found.items() if x is not None},
+        )
         return params, opt_state, record
 
     def advance(

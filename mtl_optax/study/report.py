@@ -95,8 +95,5 @@ def _score_table(results: Results) -> str:
 
 
 def _time_table(results: Results) -> str:
-    rows = [
-        (method, screen.time_cells(results, outcome))
-        for method, outcome in results.outcomes.items()
-    ]
+    rows = [(method, screen.time_cells(results, method)) for method in results.outcomes]
     return table(["method", *screen.time_columns(results)], rows)

@@ -14,7 +14,10 @@ import mtl_optax
 from mtl_optax.study import cache
 from mtl_optax.study.compare import Results
 
-COLUMNS = ("method", "scale", "learning_rate", "chosen", "seed", "task", "split")
+COLUMNS = (
+    *("method", "scale", "learning_rate", "settings", "chosen", "seed", "task"),
+    "split",
+)
 
 
 def write(
@@ -39,17 +42,17 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[Any, ...]]) ->
 
 def metrics(results: Results) -> list[tuple[Any, ...]]:
     """One row a run, task and split: COLUMNS, then a column a metric."""
-    rates = results.settings.learning_rates
     names = [metric.name for metric in results.problem.metrics]
     return [
         (
-            *(method, scale, f"{rate:g}", int(r == outcome.chosen[s])),
+            *(method, scale, f"{candidate.learning_rate:g}", candidate.more()),
+            int(r == outcome.chosen[s]),
             *(seed, task, split),
             *(f"{values[name][r, s, seed, t]:.4f}" for name in names),
         )
         for method, outcome in results.outcomes.items()
         for split, values in outcome.metrics.items()
-        for r, rate in enumerate(rates)
+        for r, candidate in enumerate(results.settings.candidates(method))
         for s, scale in enumerate(results.study.scales)
         for seed in range(results.settings.seeds)
         for t, task in enumerate(results.tasks)
@@ -70,8 +73,13 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
         "optimizer": settings.optimizer,
         "learning_rates": settings.learning_rates,
         "chosen_rates": {
-            method: [settings.learning_rates[index] for index in outcome.chosen]
-            for method, outcome in results.outcomes.items()
+            method: [candidate.learning_rate for candidate in results.chosen(method)]
+            for method in results.outcomes
+        },
+        "chosen_settings": {
+            method: [candidate.settings for candidate in results.chosen(method)]
+            for method in results.outcomes
+            if method in settings.grids
         },
         "schedule": settings.schedule,
         "batch_size": settings.batch_size,

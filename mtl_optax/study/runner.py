@@ -1,9 +1,7 @@
 """The one training loop on which every study stands.
 
 A study is a problem, methods and lanes. A lane is one training run, described by traced
-numbers, so that all lanes of a method are one compiled program. Lanes of the same seed
-start at the same parameters and see the same batches, whatever the method: what differs
-between them is the method alone.
+numbers, so that all lanes of a method are one compiled program.
 """
 
 import os
@@ -21,27 +19,13 @@ from numpy.typing import NDArray
 from mtl_optax.study.checkpoints import Checkpoints, Saved
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Lanes, Recipe, Record, programs
+from mtl_optax.study.starts import Common, precision, prepare
 
 CHUNK = 50  # records between two signs of progress, at most
 # Methods at a time: one compiles, on one core, while another trains.
 WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
 
 Tick = Callable[[str, str, int], None]
-
-
-class Start(NamedTuple):
-    """What the runs of one seed have in common, whatever the method."""
-
-    params: Any
-    batches: NDArray[np.int32] | None  # [steps, batch size], indices of examples
-
-
-class Common(NamedTuple):
-    """What all methods share: made once."""
-
-    starts: dict[int, Start]  # by seed
-    data: Any  # the training split on the device, or None
-    evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # over lanes, compiled
 
 
 class Run(NamedTuple):
@@ -51,14 +35,6 @@ class Run(NamedTuple):
     metrics: dict[str, dict[str, NDArray]]  # split -> name -> [L, T], after training
     compile_seconds: float
     run_seconds: float
-
-
-def batch_indices(
-    seed: int, num_examples: int, steps: int, batch_size: int
-) -> NDArray[np.int32]:
-    """The batches of a seed `[steps, batch_size]`, drawn outside of any jit."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(num_examples, size=(steps, batch_size), dtype=np.int32)
 
 
 def train_all(
@@ -93,23 +69,6 @@ def train_all(
             raise
 
 
-def prepare(problem: Problem, seeds: list[int], recipe: Recipe) -> Common:
-    """Draws starts and batches, outside of any jit and once for all methods."""
-    train = problem.splits.get("train")
-
-    def batches(seed: int) -> NDArray[np.int32] | None:
-        if train is None:
-            return None
-        size = len(jax.tree.leaves(train)[0])
-        return batch_indices(seed, size, recipe.steps, recipe.batch_size)
-
-    with _precision(problem):
-        starts = {seed: Start(problem.init(seed), batches(seed)) for seed in seeds}
-        data = jax.tree.map(jnp.asarray, train)
-    evaluate = jax.jit(jax.vmap(problem.evaluate, in_axes=(0, None)))
-    return Common(starts, data, evaluate)
-
-
 def train(
     problem: Problem,
     method: str,
@@ -130,7 +89,7 @@ def train(
       tick: called with the method, "compiling" or "training", and the steps done.
       store: where to continue from, and to write to.
     """
-    with _precision(problem):  # a setting of this thread
+    with precision(problem):  # a setting of this thread
         return _train(problem, method, lanes, common, recipe, tick, store)
 
 
@@ -157,11 +116,11 @@ def _train(
 
     # The data are arguments: closed over, XLA would fold them into the program.
     data = common.data, lanes
-    run_chunk = (
-        jax.jit(advance, donate_argnums=(0, 1), static_argnums=5)
-        .lower(params, opt_state, batch(0), *data, chunk)
-        .compile()
+    lowered = jax.jit(advance, donate_argnums=(0, 1), static_argnums=5).lower(
+        params, opt_state, batch(0), *data, chunk
     )
+    of_record = jax.tree.structure(lowered.out_info[2])
+    run_chunk = lowered.compile()
     compiled = written = time.perf_counter()
     saved = store.load(method) if store is not None else None
     done, spent = 0, 0.0
@@ -191,7 +150,8 @@ def _train(
         for name, split in problem.splits.items()
         if name != "train"
     }
-    return Run(Record(*_joined(records)), metrics, compiled - start, spent)
+    record = jax.tree.unflatten(of_record, _joined(records))
+    return Run(record, metrics, compiled - start, spent)
 
 
 def chunk_length(recipe: Recipe) -> int:
@@ -203,7 +163,3 @@ def chunk_length(recipe: Recipe) -> int:
 
 def _joined(records: list[list[NDArray]]) -> tuple[NDArray, ...]:
     return tuple(map(np.concatenate, zip(*records, strict=True)))
-
-
-def _precision(problem: Problem) -> Any:
-    return jax.enable_x64(problem.precision == "float64")

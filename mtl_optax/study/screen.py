@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mtl_optax.analysis.comparison import mean_and_sd
 from mtl_optax.study import intervals
-from mtl_optax.study.compare import Outcome, Results
+from mtl_optax.study.compare import Results
 from mtl_optax.study.runner import WORKERS, Tick
 
 # Narrow enough that the accuracies fit into 80 columns.
@@ -124,8 +124,8 @@ def time_table(results: Results) -> Table:
     table.add_column("method")
     for name in time_columns(results):
         table.add_column(name, justify="right")
-    for method, outcome in results.outcomes.items():
-        table.add_row(method, *time_cells(results, outcome))
+    for method in results.outcomes:
+        table.add_row(method, *time_cells(results, method))
     return table
 
 
@@ -139,19 +139,19 @@ def columns(scales: tuple[int, ...], tasks: tuple[str, ...]) -> list[str]:
 def time_columns(results: Results) -> list[str]:
     """Heads of `time_cells`."""
     names = ["compile", "train"]
-    if len(results.settings.learning_rates) == 1:
+    if not results.settings.choosing:
         return names
     if len(results.study.scales) == 1:
         return [*names, "chosen rate"]
     return [*names, *(f"chosen rate ×{scale}" for scale in results.study.scales)]
 
 
-def time_cells(results: Results, outcome: Outcome) -> list[str]:
-    """Seconds, then the chosen rate of each scale."""
+def time_cells(results: Results, method: str) -> list[str]:
+    """Seconds, then the chosen rate of each scale, and what else was chosen."""
+    outcome = results.outcomes[method]
     times = [f"{outcome.compile_seconds:.1f}", f"{outcome.run_seconds:.1f}"]
-    rates = results.settings.learning_rates
-    if len(rates) > 1:
-        times += [f"{rates[index]:g}" for index in outcome.chosen]
+    if results.settings.choosing:
+        times += [str(candidate) for candidate in results.chosen(method)]
     return times
 
 

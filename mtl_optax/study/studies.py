@@ -9,13 +9,15 @@ from joint training.
 from functools import partial
 
 from mtl_optax.study import toy
-from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
+from mtl_optax.study.compare import Judgement, Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.differences import differences
 from mtl_optax.study.figures.losses import losses
 from mtl_optax.study.figures.shares import shares
 from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.settings import Settings
 from mtl_optax.study.verdicts import null, paired, stress, transfer
 
 REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."

@@ -17,17 +17,19 @@ from mtl_optax.study import (
     toy_report,
 )
 from mtl_optax.study.arguments import UsageError
-from mtl_optax.study.compare import Settings, Study
-from mtl_optax.study.methods import ALL, KNOWN, OPTIMIZERS, SINGLE_TASK
+from mtl_optax.study.compare import Study
+from mtl_optax.study.methods import ALL, EVERY, KNOWN, OPTIMIZERS, SINGLE_TASK
+from mtl_optax.study.settings import Settings
 from mtl_optax.study.studies import STUDIES
 
 
 def run(options: argparse.Namespace, start: float) -> None:
     """With one optimiser, or with several, which share a page; `start` is a time."""
     study = STUDIES[options.name]
-    known = tuple(x for x in KNOWN if study.has_single_task or x != SINGLE_TASK)
+    left_out = () if study.has_single_task else (SINGLE_TASK,)
+    known = tuple(x for x in KNOWN if x not in left_out)
     if options.methods == (ALL,):
-        options.methods = known
+        options.methods = tuple(x for x in EVERY if x not in left_out)
     for method in options.methods or ():
         if method not in known:
             raise UsageError(f"unknown method '{method}'; known: {', '.join(known)}")

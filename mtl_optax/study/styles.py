@@ -44,7 +44,8 @@ ORDER = (
     *("imtl_l", "moco", "gls", "gradnorm", "dualproj", "db_mtl", "tchebycheff"),
     *("excess_mtl", "modo", "constant", "krum", "trimmed_mean", "pcd", "pbi", "cosmos"),
     *("scale_invariant", "cdtt", "nmt", "flat_mtl", "cr_mogm", "selective_groups"),
-    *("cso", "cso_project", "task_affinity"),
+    *("cso", "cso_project", "task_affinity", "sam", "tag"),
+    *("f_mean", "f_mgda", "f_pcgrad", "f_cagrad", "f_imtl_g"),
 )
 
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.compare import Judgement, Outcome, Settings, Study
+from mtl_optax.study.compare import Judgement, Study
+from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.problem import Metric, Problem
+from mtl_optax.study.settings import Settings
 
 # The starts of the paper, of its code, and of later papers (FAMO, Nash-MTL).
 STARTS = (
@@ -74,7 +76,7 @@ def problem() -> Problem:
         losses=losses,
         metrics=(Metric("loss", "", higher_is_better=False),),
         evaluate=lambda point, split: {"loss": jnp.stack(losses(point))},
-        shared=lambda point: True,
+        owner=lambda point: None,
         chosen_on="end",  # nothing is held back: the losses are all there is
         reported_on="end",
         watch=lambda point: point,

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mtl_optax.study import report, results_files, screen, toy
-from mtl_optax.study.compare import Outcome, Results
+from mtl_optax.study.compare import Results
 from mtl_optax.study.figures.frame import STYLE, grid
+from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.page import figure, table
 from mtl_optax.study.styles import style
 

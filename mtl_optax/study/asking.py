@@ -1,0 +1,100 @@
+"""Methods that ask the gradient function again, or contain the optimiser.
+
+Each is a function of `Parts` and of its settings, and gives the whole transformation.
+They are known to the command line by these names, but are no part of "all": a step of
+them costs several of the others.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import mtl_optax as mtl
+
+
+class Parts(NamedTuple):
+    """What such a method is made of."""
+
+    num_tasks: int
+    owner: Callable[[Any], Any]  # Problem.owner
+    shared: Callable[[Any], Any]  # Problem.shared
+    optimizer: optax.GradientTransformation
+    key: jax.Array
+
+
+def keyed(method: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
+    """The method, with the key if it is one that draws."""
+    draws = "key" in inspect.signature(method).parameters
+    return partial(method, key=key) if draws else method
+
+
+def _flat(
+    method: Callable[..., optax.GradientTransformation],
+    parts: Parts,
+    rho_shared: Any = 0.05,
+) -> optax.GradientTransformation:
+    """F- and the method: radius 0.05 is the default of the authors' Multi-MNIST."""
+    aggregator = keyed(method, parts.key)(parts.num_tasks)
+    rule = mtl.flat_mtl(aggregator, rho_shared=rho_shared, shared=parts.shared)
+    return optax.chain(rule, parts.optimizer)
+
+
+def _sam(parts: Parts, rho_shared: Any = 0.05) -> optax.GradientTransformation:
+    """One perturbation, along the gradient of the sum, for all tasks: the control."""
+    uphill = optax.chain(optax.contrib.normalize(), optax.sgd(rho_shared))
+    sam = optax.contrib.sam(parts.optimizer, uphill, opaque_mode=True)
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, grad_fn: Any, **extra: Any
+    ) -> tuple[Any, Any]:
+        del extra  # optax's sam takes no other
+        return sam.update(updates, state, params, grad_fn=grad_fn)
+
+    only_grad_fn = optax.GradientTransformationExtraArgs(sam.init, update)
+    joint = mtl.on_shared(mtl.unitary(parts.num_tasks), parts.shared)
+    return optax.chain(joint, only_grad_fn)
+
+
+def _selective_groups(parts: Parts, **settings: Any) -> optax.GradientTransformation:
+    return mtl.selective_groups(
+        parts.num_tasks,
+        parts.optimizer,
+        owner=parts.owner,
+        key=parts.key,
+        **settings,
+    )
+
+
+def _tag(parts: Parts, **settings: Any) -> optax.GradientTransformation:
+    """The plain sum, watched; looking ahead with the optimiser of the training."""
+    watch = mtl.task_affinity(
+        parts.num_tasks, owner=parts.owner, optimizer=parts.optimizer, **settings
+    )
+    joint = mtl.on_shared(mtl.unitary(parts.num_tasks), parts.shared)
+    return optax.chain(watch, joint, parts.optimizer)
+
+
+ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "f_mean": partial(_flat, mtl.mean),
+    "f_mgda": partial(_flat, mtl.mgda),
+    "f_pcgrad": partial(_flat, mtl.pcgrad),
+    "f_cagrad": partial(_flat, mtl.cagrad),
+    "f_imtl_g": partial(_flat, mtl.imtl_g),
+    "sam": _sam,
+    "selective_groups": _selective_groups,
+    "tag": _tag,
+}
+
+
+def functions(losses_fn: Callable[[Any], tuple[jax.Array, ...]]) -> dict[str, Any]:
+    """The extra arguments with which they ask, one each; unused ones cost nothing."""
+    return {
+        "task_grad_fn": mtl.task_grads_at(losses_fn),
+        "group_grad_fn": mtl.group_grads_at(losses_fn),
+        "losses_fn": losses_fn,
+        "grad_fn": jax.grad(lambda params, _: sum(losses_fn(params))),
+    }
