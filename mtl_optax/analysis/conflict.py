@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import products, solvers
+from mtl_optax.core import linalg, products
 from mtl_optax.core.lazy import LazyTaskGrads
 
 
@@ -50,7 +50,7 @@ def cosine_similarity(task_gradients: Any) -> jax.Array:
       Elich et al., `Examining Common Paradigms in Multi-task Learning
       <https://arxiv.org/abs/2311.04698>`_, 2024.
     """
-    return solvers.cosine_matrix(products.gramian(task_gradients))[0]
+    return linalg.cosine_matrix(products.gramian(task_gradients))[0]
 
 
 def magnitude_similarity(task_gradients: Any) -> jax.Array:
@@ -86,7 +86,7 @@ def magnitude_similarity(task_gradients: Any) -> jax.Array:
       <https://arxiv.org/abs/2311.04698>`_, 2024; as in Yu et al., `Gradient Surgery
       for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_, 2020, definition 2.
     """
-    _, norms = solvers.cosine_matrix(products.gramian(task_gradients))
+    _, norms = linalg.cosine_matrix(products.gramian(task_gradients))
     one, other = norms[:, None], norms[None, :]
     larger = jnp.maximum(one, other)
     # By the ratio: squares of small norms would underflow.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core import checks
-from mtl_optax.core.solvers import noise_floor
+from mtl_optax.core.linalg import noise_floor
 from mtl_optax.core.weighting import Weighting
 
 

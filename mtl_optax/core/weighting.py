@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, products, solvers
+from mtl_optax.core import checks, linalg, products
 from mtl_optax.core.lazy import LazyTaskGrads, TaskRows
 from mtl_optax.core.leaves import chosen, only
 
@@ -287,12 +287,12 @@ def zero_if_noise(
     The Gramian tells a squared norm to within its own rounding only. Where that is not
     enough, and only there, the norm of the update itself decides.
     """
-    noise = solvers.cancels(weights, gramian)
+    noise = linalg.cancels(weights, gramian)
     if gradients is not None:
 
         def norm_is_noise() -> jax.Array:
             update = products.combine(gradients, weights, mask)
-            floor = solvers.noise_floor(weights.shape[0], weights.dtype)
+            floor = linalg.noise_floor(weights.shape[0], weights.dtype)
             apart = jnp.sum(weights**2 * jnp.diag(gramian))
             return products.squared_norm(update) <= floor**2 * apart
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products, solvers
+from mtl_optax.core import checks, linalg, products
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
 from mtl_optax.core.weighting import zero_if_noise
 
@@ -112,7 +112,7 @@ def db_mtl(
         averages = follow(state.averages, of_logs, rate, active)
 
         gramian = products.gramian(averages)
-        norms = jnp.where(active, solvers.cosine_matrix(gramian)[1], 0)
+        norms = jnp.where(active, linalg.cosine_matrix(gramian)[1], 0)
         some = norms > 0
         weights = jnp.where(some, jnp.max(norms) / jnp.where(some, norms + eps, 1), 0)
         combined = products.combine(averages, zero_if_noise(weights, gramian, averages))

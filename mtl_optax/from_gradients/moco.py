@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products, solvers
+from mtl_optax.core import checks, linalg, products
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.simplex import project_simplex
 from mtl_optax.core.stacked import follow, from_stack, task_sums, zero_stack
@@ -133,7 +133,7 @@ def moco(
         shares = jnp.where(jnp.any(shares > 0), shares, active)
         total = jnp.sum(shares)
         weights = shares / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-        slope = solvers.dot(gramian, weights) + rho * weights
+        slope = linalg.dot(gramian, weights) + rho * weights
         point = weights - gamma / count**gamma_sigma * slope
         project = project_simplex if projection == "simplex" else softmax_among
         weights = project(point, active)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks, linalg
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.weighting import Weighting, from_weighting
 
@@ -46,7 +46,7 @@ def _slopes(
     weighted = weights * norms
     target = _mean(weighted, active) * rates
     gap = weighted - target
-    floor = solvers.noise_floor(weights.shape[0], weights.dtype)
+    floor = linalg.noise_floor(weights.shape[0], weights.dtype)
     tie = jnp.abs(gap) <= floor * jnp.maximum(weighted, target)
     return jnp.where(tie, 0, jnp.sign(gap)) * norms
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks
+from mtl_optax.core.min_norm import min_norm_weights
 from mtl_optax.core.weighting import Weighting, from_weighting
 
 
@@ -38,7 +39,7 @@ def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:
         # A task without gradient, or with a loss that is not positive, stays as it is.
         scale = jnp.where(scale > 0, scale, 1)
         normalized = gramian / scale[:, None] / scale[None, :]
-        weights = solvers.min_norm_weights(normalized, active)
+        weights = min_norm_weights(normalized, active)
         return (weights if apply_to == "raw" else weights / scale), state
 
     return Weighting(lambda num_tasks: (), update)
