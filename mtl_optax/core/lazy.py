@@ -17,12 +17,7 @@ from jax.tree_util import Partial, register_pytree_with_keys_class
 
 from mtl_optax.core.leaves import only
 from mtl_optax.core.losses import loss_of, stack_losses
-
-
-class TaskRows(NamedTuple):
-    """T gradients as T separate trees (no stack); internal to the library."""
-
-    trees: tuple[optax.Updates, ...]
+from mtl_optax.core.task_rows import TaskRows
 
 
 class Features(NamedTuple):

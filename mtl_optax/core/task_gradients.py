@@ -14,9 +14,9 @@ from jax import lax
 from jax.tree_util import Partial
 
 from mtl_optax.core.checks import static_int
+from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import Features, LazyTaskGrads
 from mtl_optax.core.losses import stack_losses
-from mtl_optax.core.products import gramian
 
 
 def task_grads(

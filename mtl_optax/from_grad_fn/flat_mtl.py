@@ -18,8 +18,8 @@ import optax
 from mtl_optax.core import checks
 from mtl_optax.core.lazy import as_stacked
 from mtl_optax.core.leaves import chosen
-from mtl_optax.core.products import lead
 from mtl_optax.core.stacked import task_sums
+from mtl_optax.core.task_axis import lead
 from mtl_optax.wrappers.on_shared import on_shared
 
 

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks
 from mtl_optax.core.group_steps import by_owner, group_steps
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.leaf_groups import owners
 from mtl_optax.core.proximal_affinity import affinity_groups
 from mtl_optax.core.random import next_key, raw_key
+from mtl_optax.core.replicated import replicated_zeros
 
 
 class SelectiveGroupsState(NamedTuple):
@@ -140,9 +141,9 @@ def selective_groups(
     causal, first_key = credit == "causal", raw_key(key)
 
     def init(params: optax.Params) -> SelectiveGroupsState:
-        vector = products.replicated_zeros((num_tasks,), params)
+        vector = replicated_zeros((num_tasks,), params)
         return SelectiveGroupsState(
-            affinity=products.replicated_zeros((num_tasks, num_tasks), params),
+            affinity=replicated_zeros((num_tasks, num_tasks), params),
             groups=vector.astype(jnp.int32) + jnp.arange(num_tasks, dtype=jnp.int32),
             losses=vector,
             step=vector.astype(jnp.int32),

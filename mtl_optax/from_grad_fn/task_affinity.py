@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks
+from mtl_optax.core.combine import combine
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.leaf_groups import owners
 from mtl_optax.core.leaves import only
+from mtl_optax.core.replicated import replicated_zeros
 
 
 class TaskAffinityState(NamedTuple):
@@ -135,7 +137,7 @@ def task_affinity(
         return kept
 
     def init(params: optax.Params) -> TaskAffinityState:
-        affinity = products.replicated_zeros((num_tasks, num_tasks), params)
+        affinity = replicated_zeros((num_tasks, num_tasks), params)
         return TaskAffinityState(
             affinity=affinity,
             counts=affinity.astype(jnp.int32),
@@ -188,7 +190,7 @@ def task_affinity(
         inner = state.optimizer_state
         if optimizer is not None:
             rows = gradients.rows() if lazy and mask is not None else gradients
-            joint = products.combine(rows, present.astype(affinity.dtype), mask)
+            joint = combine(rows, present.astype(affinity.dtype), mask)
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.products import combine
+from mtl_optax.core.combine import combine
 from mtl_optax.core.random import next_key, raw_key
 from mtl_optax.core.sign_dropout import (
     drop_features,

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, linalg
+from mtl_optax.core.from_weighting import from_weighting
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 # A loss, or a learned weight, below this counts as this.
 _LEAST_LOSS = 1e-8

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, linalg
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(num_byzantine: int, num_selected: int = 1) -> Weighting:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
+from mtl_optax.core.from_weighting import from_weighting
 from mtl_optax.core.min_norm import min_norm_weights
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:

@@ -14,7 +14,8 @@ import optax
 from jax import lax
 
 from mtl_optax.core import checks, linalg, nash_solver
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(max_norm: Any = None) -> Weighting:

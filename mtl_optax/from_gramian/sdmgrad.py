@@ -16,12 +16,10 @@ import optax
 from jax import lax
 
 from mtl_optax.core import checks, linalg
+from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.preference import preference_or_uniform
 from mtl_optax.core.simplex import project_simplex
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core.weighting import Weighting
 
 
 class SDMGradState(NamedTuple):

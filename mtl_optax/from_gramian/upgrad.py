@@ -13,11 +13,9 @@ import optax
 
 from mtl_optax.core import checks
 from mtl_optax.core.dual_cone import regularised_projection
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
+from mtl_optax.core.from_weighting import from_weighting
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.losses import stack_losses
 from mtl_optax.core.scalarization import above, positive, softmax_among
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 _EPSILON = 1e-8  # of the authors, added to every loss
 

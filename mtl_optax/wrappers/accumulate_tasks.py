@@ -9,7 +9,7 @@ from jax import lax
 
 from mtl_optax.core import checks
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead
+from mtl_optax.core.task_axis import lead
 
 
 class AccumulateTasksState(NamedTuple):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks
+from mtl_optax.core.combine import combine
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.leaf_groups import groups_of_labels
 from mtl_optax.core.leaves import chosen, only
@@ -151,7 +152,7 @@ def on_shared(
             plain = part(others)
             if lazy and present is not None:
                 plain = plain.rows()
-            _place(leaves, others, products.combine(plain, weights, present))
+            _place(leaves, others, combine(plain, weights, present))
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)

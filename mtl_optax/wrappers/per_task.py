@@ -8,7 +8,7 @@ import optax
 
 from mtl_optax.core import checks
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead
+from mtl_optax.core.task_axis import lead
 
 
 def per_task(
