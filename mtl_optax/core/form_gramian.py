@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mtl_optax.core.gramians import gramian, leaf_gramians
 from mtl_optax.core.lazy import LazyTaskGrads
@@ -48,8 +47,3 @@ def kept_leaves(leaves: Any, tree: Any) -> tuple[bool, ...] | None:
             f"more leaves of {jax.tree.structure(tree)}."
         )
     return kept
-
-
-def one_tree(updates: Any) -> optax.Updates:
-    """A tree with the leaves of one task's gradients, or of the stack."""
-    return updates.like() if isinstance(updates, LazyTaskGrads) else updates

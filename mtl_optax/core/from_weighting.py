@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks
+from mtl_optax.core import checks, guards
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine, combine_per_leaf
-from mtl_optax.core.form_gramian import form_gramian, kept_leaves, one_tree
+from mtl_optax.core.form_gramian import form_gramian, kept_leaves
 from mtl_optax.core.gramians import rotated_gramian
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import LazyTaskGrads, one_tree
 from mtl_optax.core.replicated import replicated_zeros
 from mtl_optax.core.weighting import Weighting
 
@@ -70,7 +70,7 @@ def from_weighting(
       ValueError: at construction for a `num_tasks` that is no positive Python int, or
         `leaves` with `granularity="leaf"`; in `init` and `update` if `leaves` names
         none; in `update` for gradients that are not stacked, see
-        :mod:`mtl_optax.core.checks`.
+        :mod:`mtl_optax.core.guards`.
 
     Cost: T backward passes and one read of the gradients for the Gramian, if it is
     used; one read for the weighted sum. With `leaves`, lazy gradients need T passes
@@ -130,11 +130,12 @@ def from_weighting(
         precomputed_gramian: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WeightingState]:
-        checks.task_gradients(updates, num_tasks, params)
-        losses = checks.losses_vector(losses, updates, num_tasks)
-        mask = checks.active_mask(active, num_tasks)
-        if checks.is_empty(updates):
-            return one_tree(updates), state
+        guards.task_gradients(updates, num_tasks, params)
+        losses = guards.losses_vector(losses, updates, num_tasks)
+        mask = guards.active_mask(active, num_tasks)
+        like = one_tree(updates)
+        if not jax.tree.leaves(like):
+            return like, state
 
         name, value = "precomputed_gramian", precomputed_gramian
         cross = (
@@ -142,7 +143,7 @@ def from_weighting(
         )
         if cross is not None:
             name, value = "cross_gramian", cross
-        given = checks.gramian_like(name, value, state.task_gramian)
+        given = guards.gramian_like(name, value, state.task_gramian)
         tells_zero = leaves is None and cross is None
         weighted_sum = combine_per_leaf if per_leaf else combine
         present = jnp.ones(num_tasks, bool) if mask is None else mask
@@ -166,8 +167,7 @@ def from_weighting(
         def fresh(inner: Any) -> tuple[optax.Updates, WeightingState]:
             gramian, rows, gradients = given, None, updates
             if weighting.uses_gramian and given is None:
-                tree = one_tree(updates) if params is None else params
-                kept = kept_leaves(leaves, tree)
+                kept = kept_leaves(leaves, like if params is None else params)
                 gramian, rows, gradients = form_gramian(updates, per_leaf, kept, mask)
             if per_leaf:
                 weights, gramian, inner = jax.vmap(weigh)(gramian, inner)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, gramians, linalg
+from mtl_optax.core import checks, gramians, guards, linalg
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine
 from mtl_optax.core.replicated import replicated_zeros
@@ -106,7 +106,7 @@ def db_mtl(
         **extra: Any,
     ) -> tuple[optax.Updates, DBMTLState]:
         del extra
-        losses = checks.required("db_mtl", "losses", losses)
+        losses = guards.required("db_mtl", "losses", losses)
         steps = state.steps + active
         slope = 1 / (jnp.maximum(losses, 0) + _LOSS_FLOOR)
         of_logs = jax.tree.map(lambda g: lead(slope, g) * g, gradients)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, gramians, linalg
+from mtl_optax.core import checks, gramians, guards, linalg
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine
 from mtl_optax.core.replicated import replicated_zeros
@@ -124,7 +124,7 @@ def moco(
     ) -> tuple[optax.Updates, MoCoState]:
         del extra
         if projection == "softmax":
-            losses = checks.required("moco", "losses", losses)
+            losses = guards.required("moco", "losses", losses)
             gradients = _as_long_as(losses, gradients)
         steps = state.steps + active
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))

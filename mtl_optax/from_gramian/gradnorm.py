@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, linalg
+from mtl_optax.core import checks, guards, linalg
 from mtl_optax.core.from_weighting import from_weighting
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.weighting import Weighting
@@ -79,7 +79,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, GradNormState]:
         del extra
-        losses = checks.required("gradnorm", "losses", losses)
+        losses = guards.required("gradnorm", "losses", losses)
         losses = jnp.maximum(losses, _LEAST_LOSS)
         first, scalars = state
         first = jnp.where(active & (first == 0), losses, first)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core import checks, guards
 from mtl_optax.core.combine import combine
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.leaf_groups import groups_of_labels
@@ -126,8 +126,8 @@ def on_shared(
         lazy = isinstance(updates, LazyTaskGrads)
         like = updates.like() if lazy else updates
         num_tasks = updates.num_tasks if lazy else _num_tasks(updates)
-        checks.task_gradients(updates, num_tasks, params)
-        present = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        present = guards.active_mask(active, num_tasks)
         groups = groups_of(like if params is None else params, num_tasks)
 
         def part(kept: tuple[bool, ...]) -> Any:
