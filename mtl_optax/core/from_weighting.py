@@ -72,10 +72,11 @@ def from_weighting(
         none; in `update` for gradients that are not stacked, see
         :mod:`mtl_optax.core.guards`.
 
-    Cost: T backward passes and one read of the gradients for the Gramian, if it is
-    used; one read for the weighted sum. With `leaves`, lazy gradients need T passes
-    down to these leaves and one full pass (T full ones if `active` is passed, so that a
-    NaN task stays isolated).
+    Cost: T backward passes and one read of the gradients for the Gramian, if it is used
+    (two and T copies of a leaf at a time, if the weighting has a `basis`); one read for
+    the weighted sum. With `leaves`, lazy gradients need T passes down to these leaves
+    and one full pass (T full ones if `active` is passed, so that a NaN task stays
+    isolated).
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
