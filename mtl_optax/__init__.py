@@ -15,8 +15,10 @@ from mtl_optax.analysis.task_groups import (
     train_groups,
 )
 from mtl_optax.core.check_chain import check_chain
+from mtl_optax.core.combine import combine
+from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import conflicts, task_weights
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_gradients import (
@@ -25,7 +27,7 @@ from mtl_optax.core.task_gradients import (
     task_grads,
 )
 from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity

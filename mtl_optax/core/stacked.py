@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core import guards
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead, where_active
+from mtl_optax.core.task_axis import lead, where_active
 
 
 def from_stack(
@@ -46,11 +46,11 @@ def from_stack(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        checks.task_gradients(updates, num_tasks, params)
-        losses = checks.losses_vector(losses, updates, num_tasks)
-        mask = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        losses = guards.losses_vector(losses, updates, num_tasks)
+        mask = guards.active_mask(active, num_tasks)
         gradients = as_stacked(updates)
-        if checks.is_empty(gradients):
+        if not jax.tree.leaves(gradients):
             return gradients, state
         if mask is not None:
             absent = jax.tree.map(jnp.zeros_like, gradients)
