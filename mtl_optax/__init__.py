@@ -14,9 +14,9 @@ from mtl_optax.analysis.task_groups import (
     served_by,
     train_groups,
 )
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.combine import combine
-from mtl_optax.core.from_weighting import from_weighting
 from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.readings import conflicts, task_weights

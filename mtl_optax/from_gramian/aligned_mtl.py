@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.jacobi import jacobi_eigh
 from mtl_optax.core.linalg import dot
 from mtl_optax.core.preference import preference_or_uniform

@@ -12,8 +12,8 @@ import jax
 import optax
 
 from mtl_optax.core import checks
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.dual_cone import regularised_projection
-from mtl_optax.core.from_weighting import from_weighting
 from mtl_optax.core.preference import preference_or_uniform
 from mtl_optax.core.weighting import Weighting
 

@@ -11,7 +11,7 @@ import jax
 import optax
 
 from mtl_optax.core import checks, nash_solver
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.weighting import Weighting
 
 

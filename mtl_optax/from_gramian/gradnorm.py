@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, guards, linalg
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.weighting import Weighting
 

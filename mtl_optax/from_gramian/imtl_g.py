@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core import linalg
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.weighting import Weighting
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, guards
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.min_norm import min_norm_weights
 from mtl_optax.core.weighting import Weighting
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, linalg
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.simplex import project_simplex
 from mtl_optax.core.weighting import Weighting
 

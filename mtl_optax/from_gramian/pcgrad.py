@@ -13,7 +13,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core import checks, linalg, surgery
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.random import next_key, raw_key
 from mtl_optax.core.weighting import Weighting
 

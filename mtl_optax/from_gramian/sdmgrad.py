@@ -16,7 +16,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core import checks, linalg
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.preference import preference_or_uniform
 from mtl_optax.core.simplex import project_simplex
 from mtl_optax.core.weighting import Weighting

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import checks, guards
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.scalarization import positive, softmax_among
 from mtl_optax.core.task_axis import where_active
 from mtl_optax.core.weighting import Weighting

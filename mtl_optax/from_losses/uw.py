@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import guards
-from mtl_optax.core.from_weighting import from_weighting
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.weighting import Weighting

@@ -18,6 +18,7 @@ from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.model import digits_problem
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.settings import Settings
+from mtl_optax.study.suite import Suite
 from mtl_optax.study.verdicts import null, paired, stress, transfer
 
 REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."
@@ -145,4 +146,6 @@ TRANSFER = Study(
     judge=judge_transfer,
 )
 
-STUDIES = {study.name: study for study in (STRESS, TRANSFER, toy.STUDY, NULL)}
+STUDIES: dict[str, Study | Suite] = {
+    study.name: study for study in (STRESS, TRANSFER, toy.STUDY, NULL)
+}
