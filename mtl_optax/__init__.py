@@ -36,6 +36,7 @@ from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.cdtt import cdtt
 from mtl_optax.from_gramian.conflictfree import conflictfree
 from mtl_optax.from_gramian.dualproj import dualproj
 from mtl_optax.from_gramian.fairgrad import fairgrad
@@ -108,6 +109,7 @@ __all__ = [
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "cdtt",
     "conflictfree",
     "dualproj",
     "fairgrad",

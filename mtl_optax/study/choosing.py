@@ -67,6 +67,12 @@ GUIDE = (
         "is the one with the smallest loss.",
     ),
     Advice(
+        "Some tasks still learn while others have converged",
+        ("dwa", "gradnorm", "cdtt"),
+        "They compare each loss, or gradient, with its own past. `cdtt` never makes "
+        "a short update, so shrink the learning rate.",
+    ),
+    Advice(
         "A certain trade-off, or a whole Pareto front",
         ("stch", "tchebycheff", "pbi", "cosmos", "constant"),
         "Give a preference; weights of a sum cannot reach concave parts of a front. "

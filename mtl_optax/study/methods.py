@@ -45,6 +45,7 @@ TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "conflictfree": mtl.conflictfree,
     "aligned_mtl": mtl.aligned_mtl,
     "gradnorm": mtl.gradnorm,
+    "cdtt": mtl.cdtt,
     "sdmgrad": mtl.sdmgrad,
     "modo": mtl.modo,
     "pcd": mtl.pcd,
