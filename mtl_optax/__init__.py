@@ -58,6 +58,7 @@ from mtl_optax.from_losses.famo import famo
 from mtl_optax.from_losses.gls import gls
 from mtl_optax.from_losses.imtl_l import imtl_l
 from mtl_optax.from_losses.mean import mean
+from mtl_optax.from_losses.nmt import nmt
 from mtl_optax.from_losses.pbi import pbi
 from mtl_optax.from_losses.rlw import rlw
 from mtl_optax.from_losses.scale_invariant import scale_invariant
@@ -99,6 +100,7 @@ __all__ = [
     "gls",
     "imtl_l",
     "mean",
+    "nmt",
     "pbi",
     "rlw",
     "scale_invariant",

@@ -79,6 +79,12 @@ GUIDE = (
         "Other methods with `preference` keep it as a tendency only.",
     ),
     Advice(
+        "Tasks have an order of importance",
+        ("nmt", "pcd", "constant"),
+        "`nmt` trains them one after the other and keeps what the former reached, "
+        "`pcd` lets one task lead. Both are about one trade-off, not about scales.",
+    ),
+    Advice(
         "Small batches: the noise of gradients is larger than their differences",
         ("moco", "sdmgrad", "modo", "cagrad"),
         "They average over steps or use a second batch. Compare with a larger batch "

@@ -66,6 +66,7 @@ LEFT_OUT = {
     "flat_mtl": "needs the gradient function again, at other parameters",
     "selective_groups": "contains its optimiser, and needs the gradient function",
     "task_affinity": "changes no gradient: it measures",
+    "nmt": "needs an order of the tasks, and trains them in stages",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 
