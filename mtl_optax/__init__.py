@@ -29,6 +29,7 @@ from mtl_optax.core.weighting import Weighting, from_weighting
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
+from mtl_optax.from_gradients.cso_project import cso_project
 from mtl_optax.from_gradients.db_mtl import db_mtl
 from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
@@ -127,6 +128,7 @@ __all__ = [
     "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
+    "cso_project",
     "db_mtl",
     "excess_mtl",
     "graddrop",
