@@ -27,10 +27,11 @@ def from_stack(
     Args:
       num_tasks: T, a Python int.
       init: `init(params) -> state`.
-      update: `update(gradients, state, *, losses, active, **extra) -> (update, state)`.
-        `gradients` are stacked, each leaf `[T, *param]`, zero in rows of inactive
+      update: `update(gradients, state, *, losses, active, params, **extra) -> (update,
+        state)`. `gradients` are stacked, each leaf `[T, *param]`, zero in rows of inactive
         tasks; `losses` is `[T]`, 1 at inactive tasks, or None; `active` is always an
-        array `[T]` bool. The update is cast to the dtypes of the gradients.
+        array `[T]` bool; `params` may be None. The update is cast to the dtypes of the
+        gradients.
 
     Returns:
       A transformation of stacked gradients, or of lazy ones, which it stacks. A tree
@@ -58,7 +59,11 @@ def from_stack(
             losses = None if losses is None else jnp.where(mask, losses, 1)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         combined, state = update(
-            gradients, state, losses=losses, active=present, **extra_args
+            *(gradients, state),
+            losses=losses,
+            active=present,
+            params=params,
+            **extra_args,
         )
         same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
         return same, state

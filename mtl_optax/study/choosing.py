@@ -62,10 +62,22 @@ GUIDE = (
         "is the one with the smallest loss.",
     ),
     Advice(
+        "Some tasks still learn while others have converged",
+        ("dwa", "gradnorm", "cdtt"),
+        "They compare each loss, or gradient, with its own past. `cdtt` never makes "
+        "a short update, so shrink the learning rate.",
+    ),
+    Advice(
         "A certain trade-off, or a whole Pareto front",
         ("stch", "tchebycheff", "pbi", "cosmos", "constant"),
         "Give a preference; weights of a sum cannot reach concave parts of a front. "
         "Other methods with `preference` keep it as a tendency only.",
+    ),
+    Advice(
+        "Tasks have an order of importance",
+        ("nmt", "pcd", "constant"),
+        "`nmt` trains them one after the other and keeps what the former reached, "
+        "`pcd` lets one task lead. Both are about one trade-off, not about scales.",
     ),
     Advice(
         "Small batches: the noise of gradients is larger than their differences",
