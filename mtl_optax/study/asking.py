@@ -14,6 +14,9 @@ import jax
 import optax
 
 import mtl_optax as mtl
+from mtl_optax.study.halves import joint_against_halves
+
+LOOK_AHEAD = 0.01  # of the studies, see benchmarks/groups_tuning.py
 
 
 class Parts(NamedTuple):
@@ -69,13 +72,34 @@ def _selective_groups(parts: Parts, **settings: Any) -> optax.GradientTransforma
     )
 
 
-def _tag(parts: Parts, **settings: Any) -> optax.GradientTransformation:
-    """The plain sum, watched; looking ahead with the optimiser of the training."""
-    watch = mtl.task_affinity(
-        parts.num_tasks, owner=parts.owner, optimizer=parts.optimizer, **settings
+def _watch(
+    parts: Parts, ahead: Any, every_k: int
+) -> optax.GradientTransformationExtraArgs:
+    """TAG: plain steps of the rate `ahead`, or with None the steps of the training."""
+    return mtl.task_affinity(
+        parts.num_tasks,
+        owner=parts.owner,
+        learning_rate=ahead,
+        optimizer=parts.optimizer if ahead is None else None,
+        every_k=every_k,
     )
+
+
+def tag(
+    parts: Parts, ahead: Any = None, every_k: int = 10
+) -> optax.GradientTransformation:
+    """The plain sum, watched by TAG."""
     joint = mtl.on_shared(mtl.unitary(parts.num_tasks), parts.shared)
-    return optax.chain(watch, joint, parts.optimizer)
+    return optax.chain(_watch(parts, ahead, every_k), joint, parts.optimizer)
+
+
+def _joint(parts: Parts, ahead: Any = LOOK_AHEAD) -> optax.GradientTransformation:
+    """`tag`, measured at every step, and what steps of halves would have done.
+
+    Under `jax.vmap` over runs a step that is not measured costs as much.
+    """
+    step = joint_against_halves(parts.num_tasks, parts.optimizer, parts.owner)
+    return optax.chain(_watch(parts, ahead, every_k=1), step)
 
 
 ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -86,7 +110,10 @@ ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
     "f_imtl_g": partial(_flat, mtl.imtl_g),
     "sam": _sam,
     "selective_groups": _selective_groups,
-    "tag": _tag,
+    # The same with a preference that is a number, not the median.
+    "selective_preference": partial(_selective_groups, preference=0.0),
+    "joint": _joint,
+    "tag": tag,
 }
 
 

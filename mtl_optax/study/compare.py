@@ -26,6 +26,15 @@ class Judgement(NamedTuple):
     statement: str  # on all methods together
 
 
+class Shown(NamedTuple):
+    """A table that a study shows beside the scores."""
+
+    title: str
+    note: str
+    head: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
 class Study(NamedTuple):
     """All that tells one study from another."""
 
@@ -41,6 +50,11 @@ class Study(NamedTuple):
     scales: tuple[int, ...] = (1,)  # factors on the loss of the first task
     baseline: str = BASELINE  # whose runs the others are paired with
     has_single_task: bool = True  # whether single_task can be among the methods
+    tables: tuple[Callable[["Results"], Shown | None], ...] = ()  # after the scores
+    # Trains what depends on the runs of the methods: their outcomes -> more outcomes
+    then: Callable[[Problem, Settings, dict[str, Outcome]], dict[str, Outcome]] = (
+        lambda problem, settings, outcomes: {}
+    )
 
 
 class Results(NamedTuple):
@@ -80,6 +94,7 @@ def run(
         name: outcome_of(problem, study.scales, settings, name, run)
         for name, run in runs.items()
     }
+    outcomes |= study.then(problem, settings, outcomes)
     judgement = study.judge(outcomes, problem.tasks)
     for name, outcome in outcomes.items():
         judgement.sentences[name] += _divergence(outcome)

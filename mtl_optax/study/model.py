@@ -1,6 +1,6 @@
 """Multi-digits as a problem: one trunk for all tasks, one linear head for each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ ABOUT = (
 class MultiTaskMLP(nnx.Module):
     """Trunk 144-128-64 with ReLU, and a linear head for each task."""
 
-    def __init__(self, tasks: Sequence[str], *, rngs: nnx.Rngs):
+    def __init__(self, classes: dict[str, int], *, rngs: nnx.Rngs):
         # He's gain keeps the signal through ReLU. It matters: with Flax's default a
         # dominated task ends 10 to 30 points lower, because the other one fits later.
         linear = partial(nnx.Linear, kernel_init=nnx.initializers.he_normal())
@@ -43,7 +43,7 @@ class MultiTaskMLP(nnx.Module):
             nnx.relu,
         )
         self.heads = nnx.Dict(
-            {task: linear(64, TASKS[task], rngs=rngs) for task in tasks}
+            {task: linear(64, count, rngs=rngs) for task, count in classes.items()}
         )
 
     def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
@@ -54,14 +54,34 @@ class MultiTaskMLP(nnx.Module):
 
 def digits_problem(num_tasks: int) -> Problem:
     """Multi-digits with the MLP."""
-    tasks = tuple(TASKS)[:num_tasks]
+    classes = dict(list(TASKS.items())[:num_tasks])
+    splits = multi_digits(num_tasks)
+    name = f"Multi-digits, T={num_tasks}"
+    return classification(name, classes, splits, MultiTaskMLP, ABOUT)
+
+
+def classification(
+    name: str,
+    classes: dict[str, int],
+    splits: dict[str, Split],
+    network: Callable[..., nnx.Module],
+    about: str,
+) -> Problem:
+    """A network whose `heads` answer so many questions about images.
+
+    Args:
+      name: of the problem.
+      classes: task -> number of classes, in the order of the labels.
+      splits: images `[N, 144]` and labels `[N, T]`.
+      network: `network(classes, rngs=rngs)(images)` -> logits of each task.
+      about: for the report.
+    """
+    tasks = tuple(classes)
     # The structure without numbers: the same for every seed.
-    structure, _ = nnx.split(
-        nnx.eval_shape(lambda: MultiTaskMLP(tasks, rngs=nnx.Rngs(0)))
-    )
+    structure, _ = nnx.split(nnx.eval_shape(lambda: network(classes, rngs=nnx.Rngs(0))))
 
     def init(seed: int) -> Any:
-        return nnx.split(MultiTaskMLP(tasks, rngs=nnx.Rngs(seed)))[1]
+        return nnx.split(network(classes, rngs=nnx.Rngs(seed)))[1]
 
     def logits(params: Any, images: Any) -> list[jax.Array]:
         answers = nnx.merge(structure, params)(images)
@@ -81,15 +101,15 @@ def digits_problem(num_tasks: int) -> Problem:
         return {"accuracy": 100 * jnp.stack(hits)}
 
     return Problem(
-        name=f"Multi-digits, T={num_tasks}",
+        name=name,
         tasks=tasks,
-        splits=multi_digits(num_tasks),
+        splits=splits,
         init=init,
         losses=losses,
         metrics=(Metric("accuracy", "%"),),
         evaluate=evaluate,
         owner=partial(owners_by_name, tasks),
-        about=ABOUT,
+        about=about,
         facts={"scans": NUM_SCANS, "images": NUM_IMAGES},
         credits=CREDITS,
     )

@@ -40,13 +40,17 @@ def page(title: str, body: str) -> str:
 """
 
 
-def table(head: list[str], rows: list[tuple[str, list[str]]]) -> str:
-    """A row is a method, shown with its colour, and cells."""
+def table(
+    head: list[str], rows: list[tuple[str, list[str]]], looks: bool = True
+) -> str:
+    """A row is a name and cells; that of a method is shown with its colour."""
 
     def row(tag: str, cells: list[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
     def dot(method: str) -> str:
+        if not looks:
+            return escape(method)
         look = style(method)
         return (
             f'<span class="dot" style="color:{look.colour}">{GLYPHS[look.marker]}'

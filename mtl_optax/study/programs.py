@@ -16,8 +16,9 @@ import mtl_optax as mtl
 from mtl_optax.study import asking, methods
 from mtl_optax.study.problem import Problem
 
-# What is read from the states of methods: [T, T] of source on recipient, [T] labels.
-READINGS = ("affinity", "groups")
+# What is read from the states of methods: [T, T] of source on recipient, [T] labels,
+# and the `decrease` of `halves`.
+READINGS = ("affinity", "groups", "decrease")
 
 
 class Lanes(NamedTuple):

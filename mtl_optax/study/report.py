@@ -64,7 +64,20 @@ def _scores(results: Results, folder: Path, captions: dict[str, str]) -> str:
             f'<p class="small">{escape(intervals.title(results))} (Student\'s t; also '
             f"in summary.csv, the bootstrap beside it).</p>{table(head, rows)}"
         )
+    text += extra_tables(results)
     return text + "".join(figure(folder / name, x) for name, x in captions.items())
+
+
+def extra_tables(results: Results) -> str:
+    """Those of this study alone."""
+    made = (show(results) for show in results.study.tables)
+    return "".join(
+        f"<h2>{escape(shown.title)}</h2>"
+        f'<p class="small">{escape(shown.note)}</p>'
+        f"{table(shown.head, shown.rows, looks=False)}"
+        for shown in made
+        if shown is not None
+    )
 
 
 def _rates(results: Results) -> str:

@@ -66,6 +66,14 @@ def show(console: Console, results: Results) -> None:
         for method, interval in compared.items():
             table.add_row(method, *map(Text, intervals.cells(interval)))
         _print(console, intervals.title(results), table)
+    for show_more in results.study.tables:
+        if (shown := show_more(results)) is not None:
+            table = Table(**LAYOUT)
+            for name in shown.head:
+                table.add_column(name)
+            for row, own in shown.rows:
+                table.add_row(row, *map(Text, own))
+            _print(console, f"{shown.title}. {shown.note}", table)
     show_times_and_words(console, results)
 
 

@@ -8,7 +8,7 @@ from joint training.
 
 from functools import partial
 
-from mtl_optax.study import toy
+from mtl_optax.study import groups, toy
 from mtl_optax.study.compare import Judgement, Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.differences import differences
@@ -147,5 +147,5 @@ TRANSFER = Study(
 )
 
 STUDIES: dict[str, Study | Suite] = {
-    study.name: study for study in (STRESS, TRANSFER, toy.STUDY, NULL)
+    study.name: study for study in (STRESS, TRANSFER, toy.STUDY, NULL, groups.STUDY)
 }

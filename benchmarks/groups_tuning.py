@@ -1,0 +1,93 @@
+"""On which the settings of `mtl-optax study groups` were fixed: seeds 5 to 9.
+
+In how many of these seeds TAG and selective group updates find the two blocks of six
+tasks (MLP), for each setting tried. The study itself reports seeds 0 to 4.
+"""
+
+import argparse
+import csv
+import itertools
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mtl_optax.study import asking, runner
+from mtl_optax.study.blocks import block_digits, truth
+from mtl_optax.study.programs import Lanes, Recipe
+from mtl_optax.study.verdicts import groups
+
+SEEDS = range(5, 10)
+TASKS, STEPS, RATE = 6, 400, 3e-3
+SETTINGS = ("ahead", "decay", "warmup", "preference")
+COLUMNS = ("method", *SETTINGS, "found_at_end", "second_half", "validation")
+EVERY_STEP = "tag_every_step"  # not every tenth
+asking.ASKING[EVERY_STEP] = partial(asking.tag, every_k=1)
+GRIDS = (
+    {"tag": {}},  # looks ahead with Adam, as it trains
+    {
+        "tag": {"ahead": (0.01, 0.1)},
+        EVERY_STEP: {"ahead": (0.01, 0.003)},
+        "selective_groups": {"decay": (1e-3, 1e-2), "warmup": (100.0,)},
+        "selective_preference": {
+            "decay": (1e-3, 1e-2),
+            "warmup": (100.0,),
+            "preference": (0.1, 0.2, 0.3),
+        },
+    },
+)
+
+
+def lanes(grid: dict[str, tuple[float, ...]]) -> Lanes:
+    """All combinations, each with all seeds."""
+    rows = [(seed, *x) for x in itertools.product(*grid.values()) for seed in SEEDS]
+    columns = list(zip(*rows, strict=True))
+    return Lanes(
+        seed=np.array(columns[0], np.int32),
+        learning_rate=np.full(len(rows), RATE),
+        loss_scales=np.ones((len(rows), TASKS)),
+        trained=np.ones((len(rows), TASKS)),
+        settings={name: np.array(x) for name, x in zip(grid, columns[1:], strict=True)},
+    )
+
+
+def rows(method: str, work: Lanes, run: runner.Run) -> list[tuple]:
+    """One a setting."""
+    found = []
+    for first in range(0, len(work.seed), len(SEEDS)):
+        own = slice(first, first + len(SEEDS))
+        if method.startswith("tag"):
+            made = groups.tag_groups(run.record.readings["affinity"][-1, own])
+            late = ""
+        else:
+            labels = run.record.readings["groups"][:, own]
+            made = [groups.partition(x) for x in labels[-1]]
+            late = f"{groups.share_recovered(labels, truth(TASKS)):.2f}"
+        number = sum(groups.recovered(x, truth(TASKS)) for x in made)
+        chosen = (
+            f"{work.settings[x][first]:g}" if x in work.settings else ""
+            for x in SETTINGS
+        )
+        accuracy = run.metrics["val"]["accuracy"][own].mean()
+        found.append((method, *chosen, number, late, f"{accuracy:.2f}"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("tuning.csv"))
+    out = parser.parse_args().out
+    problem = block_digits(TASKS, "mlp")
+    recipe = Recipe(STEPS, schedule="constant", record_every=STEPS // 50)
+    table = []
+    for grids in GRIDS:
+        work = {method: lanes(grid) for method, grid in grids.items()}
+        runs = runner.train_all(problem, work, recipe, lambda *progress: None)
+        table += [row for m, run in runs.items() for row in rows(m, work[m], run)]
+    with open(out, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table])
+    print(out.read_text())
+
+
+if __name__ == "__main__":
+    main()
