@@ -1,8 +1,8 @@
 """Multi-digits as a problem: one trunk for all tasks, one linear head for each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +52,15 @@ class MultiTaskMLP(nnx.Module):
         return {task: head(features) for task, head in self.heads.items()}
 
 
-def digits_problem(num_tasks: int) -> Problem:
-    """Multi-digits with the MLP."""
-    tasks = tuple(TASKS)[:num_tasks]
+class Network(NamedTuple):
+    """The MLP as functions of its parameters."""
+
+    init: Callable[[int], Any]  # seed -> params
+    logits: Callable[[Any, Any], list[jax.Array]]  # (params, images) -> [B, classes]
+
+
+def network(tasks: Sequence[str]) -> Network:
+    """The MLP for these tasks."""
     # The structure without numbers: the same for every seed.
     structure, _ = nnx.split(
         nnx.eval_shape(lambda: MultiTaskMLP(tasks, rngs=nnx.Rngs(0)))
@@ -66,6 +72,14 @@ def digits_problem(num_tasks: int) -> Problem:
     def logits(params: Any, images: Any) -> list[jax.Array]:
         answers = nnx.merge(structure, params)(images)
         return [answers[task] for task in tasks]
+
+    return Network(init, logits)
+
+
+def digits_problem(num_tasks: int) -> Problem:
+    """Multi-digits with the MLP."""
+    tasks = tuple(TASKS)[:num_tasks]
+    init, logits = network(tasks)
 
     def losses(params: Any, batch: Split) -> tuple[jax.Array, ...]:
         return tuple(
