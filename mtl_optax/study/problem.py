@@ -41,6 +41,8 @@ class Problem(NamedTuple):
     owner: Callable[[Any], Any]  # params -> None on what all tasks share, or the task
     chosen_on: str = "val"  # the split that chooses the learning rate
     reported_on: str = "test"
+    # batch -> [T] bool, the tasks that have an example in it; None: all tasks always
+    active: Callable[[Any], jax.Array] | None = None
     watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path
     precision: str = "float32"  # or "float64"
     about: str = ""  # for the report: what is trained
