@@ -17,8 +17,8 @@ from mtl_optax.study import asking, methods
 from mtl_optax.study.problem import Problem
 
 # What is read from the states of methods: [T, T] of source on recipient, [T] labels,
-# and the `decrease` of `halves`.
-READINGS = ("affinity", "groups", "decrease")
+# the `decrease` of `halves`, and the [T] multipliers and targets of nmt.
+READINGS = ("affinity", "groups", "decrease", "multipliers", "targets")
 
 
 class Lanes(NamedTuple):
