@@ -1,4 +1,4 @@
-"""Methods that ask the gradient function again, contain the optimiser, or have orders.
+"""Methods that ask for more than gradients, or contain the optimiser.
 
 Each is a function of `Parts` and of its settings, and gives the whole transformation.
 They are known to the command line by these names, but are no part of "all": a step of

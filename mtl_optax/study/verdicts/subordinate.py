@@ -18,11 +18,11 @@ RULE = (
     f"subordinate tasks, from {', '.join(f'{w:g}' for w in WEIGHTS)}; the best of the "
     f"grid is that with the best primary metric on validation data, over other seeds "
     f"than those reported. {NMT} trains left, right, parity and greater for "
-    f"{STAGE:g} steps each; its multiplier rate is chosen likewise from three, of which "
-    f"the smallest is the learning rate, which is what the reconstruction suggests. The "
+    f"{STAGE:g} steps each; its multiplier rate is chosen likewise, from three, of "
+    f"which the smallest is the learning rate: what the reconstruction suggests. The "
     f"excess is the loss on all training images at the end, minus the target that the "
-    f"method measured in the last tenth of the task's stage. The equations of {NMT} are "
-    f"INFERRED: reconstructed from the paper's abstract and Platt and Barr 1987. "
+    f"method measured in the last tenth of the task's stage. The equations of {NMT} "
+    f"are INFERRED: reconstructed from the paper's abstract and Platt and Barr 1987. "
     f"{paired.INTERVALS}"
 )
 
@@ -42,7 +42,8 @@ def excess(outcome: Outcome) -> NDArray:
 def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
     """Whether the method that needs no tuning is as good as the best of the grid."""
     best = {
-        m: [x[o.chosen[0]] for x in primary_and_later(o)] for m, o in outcomes.items()
+        method: [values[outcome.chosen[0]] for values in primary_and_later(outcome)]
+        for method, outcome in outcomes.items()
     }
     words = dict.fromkeys(outcomes, "")
     sentences = {
@@ -51,10 +52,8 @@ def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
         for method, own in best.items()
     }
     if NMT in outcomes:
-        over = ", ".join(
-            f"{tasks[t]} {paired.change(100 * excess(outcomes[NMT])[:, t])}"
-            for t in FIRST
-        )
+        digits = tuple(tasks[t] for t in FIRST)
+        over = paired.changes(100 * excess(outcomes[NMT]), digits)
         sentences[NMT] += f" Excess of the loss over its target, times 100: {over}."
     if NMT not in outcomes or FIXED not in outcomes:
         return Judgement(words, sentences, f"No statement without {NMT} and {FIXED}.")
