@@ -14,9 +14,11 @@ from mtl_optax.analysis.task_groups import (
     served_by,
     train_groups,
 )
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
+from mtl_optax.core.combine import combine
+from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import conflicts, task_weights
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_gradients import (
@@ -25,10 +27,11 @@ from mtl_optax.core.task_gradients import (
     task_grads,
 )
 from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
+from mtl_optax.from_gradients.cso_project import cso_project
 from mtl_optax.from_gradients.db_mtl import db_mtl
 from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
@@ -36,6 +39,7 @@ from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
+from mtl_optax.from_gramian.cdtt import cdtt
 from mtl_optax.from_gramian.conflictfree import conflictfree
 from mtl_optax.from_gramian.dualproj import dualproj
 from mtl_optax.from_gramian.fairgrad import fairgrad
@@ -57,6 +61,7 @@ from mtl_optax.from_losses.famo import famo
 from mtl_optax.from_losses.gls import gls
 from mtl_optax.from_losses.imtl_l import imtl_l
 from mtl_optax.from_losses.mean import mean
+from mtl_optax.from_losses.nmt import nmt
 from mtl_optax.from_losses.pbi import pbi
 from mtl_optax.from_losses.rlw import rlw
 from mtl_optax.from_losses.scale_invariant import scale_invariant
@@ -98,6 +103,7 @@ __all__ = [
     "gls",
     "imtl_l",
     "mean",
+    "nmt",
     "pbi",
     "rlw",
     "scale_invariant",
@@ -108,6 +114,7 @@ __all__ = [
     # from_gramian: T backward passes.
     "aligned_mtl",
     "cagrad",
+    "cdtt",
     "conflictfree",
     "dualproj",
     "fairgrad",
@@ -123,6 +130,7 @@ __all__ = [
     "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
+    "cso_project",
     "db_mtl",
     "excess_mtl",
     "graddrop",

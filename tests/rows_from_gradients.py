@@ -1,11 +1,35 @@
 """Rows of the methods in from_gradients."""
 
+import jax
 import jax.numpy as jnp
 from method_row import Method, claims
 
 import mtl_optax as mtl
 
+
+def first_or_last(num_tasks):
+    """Channels whose first task is 0, and in turn the last one; also without others."""
+
+    def of_leaf(leaf):
+        if not leaf.ndim:
+            return None
+        return (num_tasks - 1) * (jnp.arange(leaf.shape[-1], dtype=jnp.int32) % 2)
+
+    return lambda params: jax.tree.map(of_leaf, params)
+
+
 FROM_GRADIENTS = [
+    Method(
+        name="cso_project",
+        family="gradients",
+        make=lambda num_tasks, priority=None: mtl.cso_project(
+            num_tasks, priority or first_or_last(num_tasks)
+        ),
+        common=lambda num_tasks, norm: num_tasks,
+        # The first column is no channel, and nothing conflicts on the others.
+        hand={"ORTH": (1, 2), "CONF": (0, 1), "JD": (2, 2, 2)},
+        static={"priority": first_or_last(3)},
+    ),
     Method(
         name="db_mtl",
         family="gradients",

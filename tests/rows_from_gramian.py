@@ -30,6 +30,25 @@ FROM_GRAMIAN = [
         static={"rescale": 1},
     ),
     Method(
+        name="cdtt",
+        family="gramian",
+        # The first update, before any tension, is the bisector; with the shortest
+        # window tension begins with the second, which tests of several steps reach.
+        make=lambda num_tasks, window=1, **hyper: mtl.cdtt(
+            num_tasks, window=window, **hyper
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (2 / 3, 2 / 3),
+            "CONF": (0.171573, 0.414214),
+            "JD": (0.076697, 1, 1),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant", "zero_at_stationary"),
+        hyper={"alpha": (0.3, 0.0)},
+        static={"window": 1},
+    ),
+    Method(
         name="modo",
         family="gramian",
         make=mtl.modo,

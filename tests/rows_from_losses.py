@@ -196,4 +196,27 @@ FROM_LOSSES = [
         claims=claims("permutation_equivariant"),
         hyper={"preference": uniform_and_not(), "mu": (0.0, 2.0)},
     ),
+    Method(
+        name="nmt",
+        family="losses",
+        # One step a stage, so that tests of several steps reach the constraints.
+        make=lambda num_tasks, multiplier_lr=0.5, stage_steps=1, **hyper: mtl.nmt(
+            num_tasks,
+            hyper.pop("priority", range(num_tasks)),
+            multiplier_lr=multiplier_lr,
+            stage_steps=stage_steps,
+            **hyper,
+        ),
+        common=lambda num_tasks, norm: 1,
+        # The stage of the first task.
+        hand={"ORTH": (1, 0), "CONF": (1, 0), "JD": (-4, 1, 1)},
+        losses=True,
+        claims=claims("simplex"),
+        hyper={
+            "multiplier_lr": (0.1, 0.5),
+            "targets": (jnp.array([0.5, jnp.nan, 1.0]), jnp.array([0.1, 0.2, 0.3])),
+            "stage_steps": (1, 0),
+        },
+        static={"priority": (0, 1, 2)},
+    ),
 ]

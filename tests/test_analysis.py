@@ -19,7 +19,7 @@ from mtl_optax.analysis import (
     normals,
     student,
 )
-from mtl_optax.core.lazy import TaskRows
+from mtl_optax.core.task_rows import TaskRows
 
 RNG = np.random.default_rng(0)
 

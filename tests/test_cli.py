@@ -21,6 +21,7 @@ from mtl_optax.study import (
     choosing,
     cli,
     compare,
+    docstrings,
     join,
     report,
     studies,
@@ -105,11 +106,11 @@ def test_sections_of_a_docstring():
         Guarantee: :math:`\|d\| \ge 0`, INFERRED.
         """
 
-    parts = catalogue._sections(inspect.getdoc(method))
+    parts = docstrings.sections(inspect.getdoc(method))
     assert parts[""] == r"One line. It never moves; :math:`\|d\| \ge 0`."
     assert parts["Returns"] == "Zero. Output scale: none at all. More."
     assert parts["Invariances"] == "to everything."
-    assert catalogue._plain(parts["Guarantee"]) == "‖d‖ ≥ 0, INFERRED."
+    assert docstrings.plain(parts["Guarantee"]) == "‖d‖ ≥ 0, INFERRED."
 
 
 def test_methods_command(capsys, monkeypatch):

@@ -25,25 +25,11 @@ VARIANTS = [
     for dtype in DTYPES
 ]
 
-# Calls that miss their tolerance, by name and dtype, and why. Strict: one that meets it
-# after all fails until it is taken out of here.
-PARALLEL = (
-    "the correctly rounded entries of a float32 Gramian alone give 1.3 tolerances"
-)
-OPEN = {
-    ("aligned_mtl/nearparallel_T2__min__mean/direction", "float32"): PARALLEL,
-    (
-        "aligned_mtl/nearparallel_T2__median__mean/direction",
-        "float32",
-    ): PARALLEL,
-}
-
 
 class Findings:
     """Collects every failure and count of a method, to report them at once."""
 
-    def __init__(self, dtype):
-        self.dtype = dtype
+    def __init__(self):
         self.counts = Counter()
         self.failures = []
         self.worst = 0.0
@@ -64,11 +50,6 @@ class Findings:
             self.counts["finite only"] += 1
             return
         error = np.max(np.abs(np.asarray(got, np.float64) - expected), initial=0.0)
-        if (name, self.dtype) in OPEN:
-            self.counts["open"] += 1
-            if error <= bound:
-                self.failures.append(f"{name}: meets its tolerance, close it in OPEN")
-            return
         self.worst = max(self.worst, error / bound if bound else float(error > 0))
         self.require(error <= bound, f"{name}: {error:.3g} > {bound:.3g}", "asserted")
 
@@ -91,7 +72,7 @@ def test_reference_values(name, dtype, golden_report):
         if "J" in arrays:
             num_tasks, width = arrays["J"].shape[-2:]
             widths[num_tasks] = max(widths[num_tasks], width)
-    found = Findings(dtype)
+    found = Findings()
     with precision(dtype):
         for case, arrays in stored:
             for call in ADAPTERS[name].calls(case["args"], arrays):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import mtl_optax as mtl
-from mtl_optax.core import products
-from mtl_optax.core.lazy import TaskRows
+from mtl_optax.core import gramians
+from mtl_optax.core.combine import combine_per_leaf
+from mtl_optax.core.task_rows import TaskRows
 
-SHAPES = {"a": (3, 5), "scalar": (), "long": (3, 5000), "exact": (2 * products._SLICE,)}
+SHAPES = {"a": (3, 5), "scalar": (), "long": (3, 5000), "exact": (2 * gramians._SLICE,)}
 
 
 def make(num_tasks, dtype=jnp.float32):
@@ -88,7 +89,7 @@ def test_combine_keeps_the_leaf_dtype(num_tasks, dtype):
 def test_combine_per_leaf():
     stacked = make(2)
     weights = jnp.arange(8.0).reshape(4, 2)
-    got = products.combine_per_leaf(stacked, weights)
+    got = combine_per_leaf(stacked, weights)
     for i, name in enumerate(sorted(SHAPES)):
         expected = weights[i, 0] * stacked[name][0] + weights[i, 1] * stacked[name][1]
         np.testing.assert_allclose(got[name], expected, rtol=1e-6)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_optax.study import cli, compare, report, runner, studies, toy
+from mtl_optax.study import cli, compare, results_files, runner, studies, toy
 from mtl_optax.study.checkpoints import Checkpoints, Refused, Saved
 from mtl_optax.study.programs import Recipe
 from mtl_optax.study.settings import Settings
@@ -47,7 +47,7 @@ def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
         first[method] = steps[0]
     # One was stopped at 4, the other where it was by then.
     assert max(first.values()) == 4
-    assert report.metrics(resumed) == report.metrics(whole)
+    assert results_files.metrics(resumed) == results_files.metrics(whole)
     for method, outcome in whole.outcomes.items():
         again = resumed.outcomes[method]
         np.testing.assert_array_equal(again.losses, outcome.losses)

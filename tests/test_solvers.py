@@ -14,8 +14,11 @@ import pytest
 import quadprog
 import scipy.sparse
 
-from mtl_optax.core import cagrad_solver, nash_solver, solvers
+from mtl_optax.core import cagrad_solver, linalg, nash_solver
+from mtl_optax.core.dual_cone import project_dual_cone
 from mtl_optax.core.jacobi import jacobi_eigh
+from mtl_optax.core.min_norm import in_hull, min_norm_weights
+from mtl_optax.core.nonnegative_qp import _sweep, nonnegative_qp
 
 FAMILIES = ("random", "conflict", "scales", "lowrank", "dup")
 SIZES = (1, 2, 3, 10, 50)
@@ -102,9 +105,9 @@ def is_stationary(family, num_tasks):
 
 
 # Compiled once for each size and dtype of this file.
-PROJECT = jax.jit(jax.vmap(solvers.project_dual_cone, (None, 0)))
-MIN_NORM = jax.jit(solvers.min_norm_weights)
-IN_HULL = jax.jit(solvers.in_hull)
+PROJECT = jax.jit(jax.vmap(project_dual_cone, (None, 0)))
+MIN_NORM = jax.jit(min_norm_weights)
+IN_HULL = jax.jit(in_hull)
 NASH = jax.jit(nash_solver.nash_weights)
 CAGRAD = jax.jit(cagrad_solver.cagrad_weights)
 
@@ -311,20 +314,20 @@ def test_coordinate_sweeps_finish_an_unsolved_problem():
     cosines, _ = cosine(rows @ rows.T)
     linear = np.random.default_rng(1).standard_normal(10)
     problem = jnp.float32(cosines), jnp.float32(linear), jnp.zeros(10)
-    swept = solvers._sweep(*problem, jnp.asarray(False))
+    swept = _sweep(*problem, jnp.asarray(False))
     np.testing.assert_allclose(swept, qp_oracle(cosines, linear), atol=1e-5)
-    kept = solvers._sweep(*problem, jnp.asarray(True))
+    kept = _sweep(*problem, jnp.asarray(True))
     np.testing.assert_array_equal(kept, np.zeros(10))
 
 
 def test_psd_eigh_drops_the_null_space():
     rows = rows_of("lowrank", 10)
-    values, vectors, keep = solvers.psd_eigh(np.float32(rows @ rows.T))
+    values, vectors, keep = linalg.psd_eigh(np.float32(rows @ rows.T))
     assert int(keep.sum()) == 3
     np.testing.assert_array_equal(values[~keep], 1)
     rebuilt = (vectors * jnp.where(keep, values, 0)[None, :]) @ vectors.T
     np.testing.assert_allclose(rebuilt, rows @ rows.T, rtol=1e-4, atol=1e-3)
-    assert not solvers.psd_eigh(jnp.zeros((3, 3)))[2].any()
+    assert not linalg.psd_eigh(jnp.zeros((3, 3)))[2].any()
 
 
 @pytest.mark.parametrize("num_tasks", SIZES)
@@ -351,14 +354,14 @@ def test_jacobi_finds_each_eigenvalue_to_its_own_precision(num_tasks, dtype):
 def every_solver(gramian, preference, c, alpha, active):
     """All public solvers in one computation."""
     return {
-        "cosine": solvers.cosine_matrix(gramian),
-        "qp": solvers.nonnegative_qp(gramian, -preference),
-        "project": solvers.project_dual_cone(gramian, preference),
-        "min_norm": solvers.min_norm_weights(gramian, active),
-        "in_hull": solvers.in_hull(gramian, active),
+        "cosine": linalg.cosine_matrix(gramian),
+        "qp": nonnegative_qp(gramian, -preference),
+        "project": project_dual_cone(gramian, preference),
+        "min_norm": min_norm_weights(gramian, active),
+        "in_hull": in_hull(gramian, active),
         "nash": nash_solver.nash_weights(gramian, alpha),
         "cagrad": cagrad_solver.cagrad_weights(gramian, preference, c, active),
-        "eigh": solvers.psd_eigh(gramian),
+        "eigh": linalg.psd_eigh(gramian),
     }
 
 
@@ -414,8 +417,8 @@ def test_vmap_equals_loop():
     def solve(*args):
         gramian, preference, c, alpha, active = args
         return {
-            "project": solvers.project_dual_cone(gramian, preference),
-            "min_norm": solvers.min_norm_weights(gramian, active),
+            "project": project_dual_cone(gramian, preference),
+            "min_norm": min_norm_weights(gramian, active),
             "nash": nash_solver.nash_weights(gramian, alpha),
             "cagrad": cagrad_solver.cagrad_weights(gramian, preference, c, active),
         }

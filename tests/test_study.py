@@ -27,6 +27,7 @@ from mtl_optax.study import (
     intervals,
     methods,
     report,
+    results_files,
     runner,
     starts,
     studies,
@@ -458,8 +459,8 @@ class References(HTMLParser):
 def check_folder(folder, names, seeds):
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == (*report.COLUMNS, "accuracy")
-    keys = {tuple(row[c] for c in report.COLUMNS) for row in rows}
+    assert tuple(rows[0]) == (*results_files.COLUMNS, "accuracy")
+    keys = {tuple(row[c] for c in results_files.COLUMNS) for row in rows}
     assert len(keys) == len(rows) == len(names) * 2 * seeds * 2 * 2
     assert {row["method"] for row in rows} == set(names)
     assert {row["scale"] for row in rows} == {"1", "1000"}

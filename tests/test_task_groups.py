@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, sparse
 
 import mtl_optax as mtl
-from mtl_optax.analysis import task_groups
+from mtl_optax.analysis import group_search, task_groups
 
 # The specification's table: rows are recipients, so it is transposed below. Order:
 # segmentation, depth, normals, keypoints, edges.
@@ -156,8 +156,8 @@ def test_local_search_is_near_the_optimum():
     for budget in (2, 3, 4):
         affinity = task_groups._matrix(rng.standard_normal((10, 10)))
         best = mtl.select_task_groups(affinity, budget)[1]
-        found = task_groups._local_search(affinity, budget)
-        assert best - task_groups._total(affinity, found) / 10 < 0.05
+        found = group_search.local_search(affinity, budget)
+        assert best - group_search.total_score(affinity, found) / 10 < 0.05
 
 
 def test_scale_and_diagonal_do_not_matter():

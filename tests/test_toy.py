@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import mtl_optax as mtl
-from mtl_optax.core import solvers
+from mtl_optax.core.min_norm import min_norm_weights
 from mtl_optax.study import toy as problem_of_study
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -174,7 +174,7 @@ def shortest(problem, point):
     """Length of the shortest vector in the hull of the gradients: 0 if stationary."""
     grads_fn = mtl.task_grads(quadratic_losses)
     gramian = mtl.gramian(grads_fn(point, problem.matrices, problem.centres)[1])
-    weights = solvers.min_norm_weights(gramian, jnp.ones(2, bool))
+    weights = min_norm_weights(gramian, jnp.ones(2, bool))
     return jnp.sqrt(jnp.maximum(weights @ gramian @ weights, 0))
 
 

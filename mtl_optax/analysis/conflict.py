@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import products, solvers
+from mtl_optax.core import gramians, linalg
 from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.task_rows import leaf_rows
 
 
 def cosine_similarity(task_gradients: Any) -> jax.Array:
@@ -50,7 +51,7 @@ def cosine_similarity(task_gradients: Any) -> jax.Array:
       Elich et al., `Examining Common Paradigms in Multi-task Learning
       <https://arxiv.org/abs/2311.04698>`_, 2024.
     """
-    return solvers.cosine_matrix(products.gramian(task_gradients))[0]
+    return linalg.cosine_matrix(gramians.gramian(task_gradients))[0]
 
 
 def magnitude_similarity(task_gradients: Any) -> jax.Array:
@@ -86,7 +87,7 @@ def magnitude_similarity(task_gradients: Any) -> jax.Array:
       <https://arxiv.org/abs/2311.04698>`_, 2024; as in Yu et al., `Gradient Surgery
       for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_, 2020, definition 2.
     """
-    _, norms = solvers.cosine_matrix(products.gramian(task_gradients))
+    _, norms = linalg.cosine_matrix(gramians.gramian(task_gradients))
     one, other = norms[:, None], norms[None, :]
     larger = jnp.maximum(one, other)
     # By the ratio: squares of small norms would underflow.
@@ -138,14 +139,14 @@ def conflict_fraction(task_gradients: Any) -> jax.Array:
     """
     if isinstance(task_gradients, LazyTaskGrads):
         task_gradients = task_gradients.rows()
-    leaves, _ = products.leaf_rows(task_gradients)
+    leaves, _ = leaf_rows(task_gradients)
     size = 0
     opposite: Any = 0.0
     for leaf in leaves:
         stacked = jnp.stack(leaf) if isinstance(leaf, tuple) else leaf
         signs = jnp.sign(stacked)
         # Where both are nonzero, 1 - s s' is 2 for opposite signs, else 0.
-        both, agree = products.gramian(jnp.abs(signs)), products.gramian(signs)
+        both, agree = gramians.gramian(jnp.abs(signs)), gramians.gramian(signs)
         opposite = opposite + jnp.maximum(both - agree, 0) / 2
         size += math.prod(stacked.shape[1:])
     if size == 0:

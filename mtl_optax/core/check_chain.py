@@ -6,23 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.chain_parts import (
+    CANNOT_WRAP,
+    check_nothing_optimises_twice,
+    wrapper_of_everything,
+)
 from mtl_optax.core.checks import static_int
-
-# Wrappers that compare or select between what goes in and what comes out, so that an
-# aggregator inside, which removes the task axis, cannot work. State class -> cure.
-_CANNOT_WRAP = {
-    "MultiStepsState": (
-        "optax.MultiSteps around the aggregator accumulates gradients of the "
-        "parameters' shapes. Use mtl_optax.accumulate_tasks(chain, num_tasks, every_k) "
-        "around the whole chain instead; or put optax.MultiSteps after the aggregator, "
-        "which then aggregates every micro-batch."
-    ),
-    "ApplyIfFiniteState": (
-        "optax.apply_if_finite around the aggregator selects between stacked gradients "
-        "and an update. Use mtl_optax.skip_nonfinite_tasks, which drops only the task "
-        "that is not finite; or put apply_if_finite after the aggregator."
-    ),
-}
 
 
 def check_chain(
@@ -74,7 +63,7 @@ def check_chain(
         lambda p: jax.ShapeDtypeStruct((num_tasks, *jnp.shape(p)), jnp.result_type(p)),
         params,
     )
-    wrapper = _wrapper_of_everything(state)
+    wrapper = wrapper_of_everything(state)
 
     def one_update(stacked: Any, state: Any, params: Any) -> Any:
         return tx.update(stacked, state, params, **extra_args)
@@ -86,25 +75,10 @@ def check_chain(
     except (TypeError, ValueError) as error:
         if wrapper is None:
             raise
-        raise ValueError(f"check_chain: {_CANNOT_WRAP[wrapper]}") from error
+        raise ValueError(f"check_chain: {CANNOT_WRAP[wrapper]}") from error
     _check_updates(updates, params)
     _check_state(state, new_state)
-    _contains_optimizer(state)
-
-
-def _wrapper_of_everything(state: Any) -> str | None:
-    """The class of a wrapping state above any other in the tree, outermost first."""
-    name = type(state).__name__
-    if name in _CANNOT_WRAP:
-        return name
-    if isinstance(state, dict):
-        children: Any = state.values()
-    elif isinstance(state, (tuple, list)):
-        children = state
-    else:
-        return None
-    found = [_wrapper_of_everything(child) for child in children]
-    return next((name for name in found if name is not None), None)
+    check_nothing_optimises_twice(state)
 
 
 def _check_updates(updates: Any, params: Any) -> None:
@@ -160,37 +134,4 @@ def _check_state(before: Any, after: Any) -> None:
                 f"one update, from {was.dtype} to {now.dtype}, so jax.lax.scan cannot "
                 "carry it. Under optax.inject_hyperparams pass "
                 "hyperparam_dtype=jnp.float32."
-            )
-
-
-def _contains_optimizer(state: Any) -> bool:
-    """Whether a method in it contains its optimiser; raises if another one follows."""
-    if getattr(type(state), "contains_optimizer", False):
-        return True
-    if isinstance(state, dict):
-        children: Any = state.values()
-    elif isinstance(state, (tuple, list)):
-        children = state
-    else:
-        return False
-    found = False
-    for child in children:
-        # A chain's state is a plain tuple, in order; fields of a state have no order.
-        if found and type(state) is tuple:
-            _check_keeps_no_moments(child)
-        found |= _contains_optimizer(child)
-    return found
-
-
-def _check_keeps_no_moments(state: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if leaf.ndim and jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"check_chain: the state {jax.tree_util.keystr(path)} of shape "
-                f"{leaf.shape} belongs to an optimiser (Adam, momentum, ...) after a "
-                "method that already contains its optimiser. That method's updates are "
-                "the displacement of all its steps, not a gradient: Adam would undo "
-                "their length and step the wrong way. Give the optimiser to the method "
-                "as in mtl_optax.selective_groups(num_tasks, optax.adam(1e-3), ...); "
-                "what follows may act on displacements only, such as optax.scale."
             )

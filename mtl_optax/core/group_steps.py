@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks
+from mtl_optax.core import guards
 from mtl_optax.core.proximal_affinity import proximal_affinity
 
 _SHARED = "shared"  # the name of what no single task owns
@@ -74,7 +74,7 @@ def group_steps(
         there = jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, sweep.moved)
         losses, gradient = ask(there, group.astype(jnp.result_type(float)))
         _check_gradient(gradient, params)
-        return there, checks.losses_vector(losses, None, num_tasks), gradient
+        return there, guards.losses_vector(losses, None, num_tasks), gradient
 
     def measure(sweep: Sweep, group: jax.Array, after: jax.Array) -> jax.Array:
         return proximal_affinity(sweep.affinity, group, sweep.before, after, decay)

@@ -5,7 +5,7 @@ gradients but no stack of them. Neither is known before the method runs, so the
 gradients travel as the linearised losses and are pulled back on demand.
 """
 
-import copy
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,16 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.tree_util import Partial, register_pytree_with_keys_class
+from jax.tree_util import Partial
 
 from mtl_optax.core.leaves import only
 from mtl_optax.core.losses import loss_of, stack_losses
-
-
-class TaskRows(NamedTuple):
-    """T gradients as T separate trees (no stack); internal to the library."""
-
-    trees: tuple[optax.Updates, ...]
+from mtl_optax.core.task_rows import TaskRows
 
 
 class Features(NamedTuple):
@@ -34,7 +29,11 @@ class Features(NamedTuple):
     heads: Any  # tangent of the parameters -> tangent of the losses, z held still
 
 
-@register_pytree_with_keys_class
+_STATIC = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LazyTaskGrads:
     r"""Per-task gradients, pulled back when a method asks for them.
 
@@ -47,36 +46,26 @@ class LazyTaskGrads:
     transformation that stands before the method (scaling, clipping, Adam) has nothing
     to map over, and raises a TypeError about `key<...>` dtypes or a tree mismatch.
 
-    Attributes:
+    Attributes (the others are internal to the library):
       losses: `[T]`, the task losses (means over `axis_name`, where one was given).
       gramian: `[T, T]` to use in place of the parameter Gramian, or None.
       features: for `graddrop(at="features")`; None but from `feature_task_grads`.
       num_tasks: T.
     """
 
-    def __init__(
-        self,
-        primal: Any,
-        pushforward: Any,
-        params: optax.Params,
-        *,
-        gramian: jax.Array | None = None,
-        features: Features | None = None,
-        axis_name: Any = None,
-        chunk_size: int | None = None,
-    ):
-        self.losses = mean_over(stack_losses(primal), axis_name)
-        self.gramian = gramian
-        self.features = features
-        # Arithmetic on a typed key raises: whoever maps over this tree as if its
-        # leaves were gradients finds out at once.
-        self._seal = jax.random.key(0)
-        self._primal = primal
-        self._pushforward = pushforward
-        self._params = params
-        self._axis_name = axis_name
-        self._chunk_size = chunk_size
-        self._kept: tuple[bool, ...] | None = None
+    # Arithmetic on a typed key raises: whoever maps over this tree as if its leaves
+    # were gradients finds out at once, for it comes first.
+    seal: jax.Array = dataclasses.field(default_factory=lambda: jax.random.key(0))
+    losses: jax.Array
+    gramian: jax.Array | None = None
+    features: Features | None = None
+    primal: Any  # the losses as the user's function returned them
+    pushforward: Any  # tangent of the parameters -> tangent of `primal`
+    params: optax.Params
+    axis_name: Any = dataclasses.field(default=None, metadata=_STATIC)
+    chunk_size: int | None = dataclasses.field(default=None, metadata=_STATIC)
+    # Leaves that `select` left; None: all.
+    kept: tuple[bool, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
 
     @property
     def num_tasks(self) -> int:
@@ -89,7 +78,7 @@ class LazyTaskGrads:
 
     def rows(self) -> TaskRows:
         """All T gradients as T trees; T backward passes, no stack."""
-        num_tasks, size = self.num_tasks, self._chunk_size or 1
+        num_tasks, size = self.num_tasks, self.chunk_size or 1
         if size == 1:
             return TaskRows(tuple(self.row(t) for t in range(num_tasks)))
         one_hot = jnp.eye(num_tasks, dtype=self.losses.dtype)
@@ -115,14 +104,14 @@ class LazyTaskGrads:
     def pull_features(self, cotangent: Any) -> optax.Updates:
         """Gradient for a cotangent of the features; one backward pass of the trunk."""
         assert self.features is not None
-        (gradient,) = jax.linear_transpose(self.features.trunk, self._params)(cotangent)
+        (gradient,) = jax.linear_transpose(self.features.trunk, self.params)(cotangent)
         return self._finish(gradient)
 
     def heads(self) -> "LazyTaskGrads":
         """The part of the gradients that does not go through the features."""
         assert self.features is not None
-        return self._replace(
-            _pushforward=self.features.heads, gramian=None, features=None
+        return dataclasses.replace(
+            self, pushforward=self.features.heads, gramian=None, features=None
         )
 
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
@@ -130,80 +119,51 @@ class LazyTaskGrads:
 
         `kept` has one bool for each leaf of `like()`.
         """
-        if self._kept is not None:
+        if self.kept is not None:
             rest = iter(kept)
-            kept = tuple(keep and next(rest) for keep in self._kept)
-        return self._replace(_kept=kept)
+            kept = tuple(keep and next(rest) for keep in self.kept)
+        return dataclasses.replace(self, kept=kept)
 
     def onto(self, params: optax.Params) -> "LazyTaskGrads":
         """The same gradients as trees like `params`, whose leaves are the same."""
-        grow = partial(_in_the_old_tree, jax.tree.structure(self._params))
+        grow = partial(_in_the_old_tree, jax.tree.structure(self.params))
         features = self.features
         if features is not None:
             features = features._replace(
                 trunk=Partial(grow, features.trunk), heads=Partial(grow, features.heads)
             )
-        return self._replace(
-            _pushforward=Partial(grow, self._pushforward),
-            _params=params,
+        return dataclasses.replace(
+            self,
+            pushforward=Partial(grow, self.pushforward),
+            params=params,
             features=features,
         )
 
     def mean(self, tree: Any) -> Any:
         """Mean over `axis_name`, or the tree as it is without one."""
-        return mean_over(tree, self._axis_name)
+        return mean_over(tree, self.axis_name)
 
     def like(self) -> optax.Params:
         """A tree of arrays shaped like one row; nothing is computed."""
-        return self._keep(self._params)
+        return self._keep(self.params)
 
     def _transpose(self, scalar_of: Any) -> optax.Updates:
         # Transposing one output, rather than feeding a vector of cotangents with zeros
         # in it, never touches the other tasks: neither their heads' cost nor a NaN.
         def tangent(params: optax.Params) -> jax.Array:
-            return scalar_of(self._pushforward(params))
+            return scalar_of(self.pushforward(params))
 
         # Made from the loss itself, so that inside jax.shard_map it varies like it.
-        like = scalar_of(self._primal)
+        like = scalar_of(self.primal)
         one = jnp.where(like == like, jnp.ones_like(like), 1)
-        (gradient,) = jax.linear_transpose(tangent, self._params)(one)
+        (gradient,) = jax.linear_transpose(tangent, self.params)(one)
         return gradient
 
     def _finish(self, gradient: optax.Updates) -> optax.Updates:
         return self.mean(self._keep(gradient))
 
-    def _replace(self, **attributes: Any) -> "LazyTaskGrads":
-        new = copy.copy(self)
-        vars(new).update(attributes)
-        return new
-
     def _keep(self, tree: Any) -> Any:
-        return tree if self._kept is None else only(tree, self._kept)
-
-    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
-        """Children with their names, and the static rest."""
-        children = [(jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in _CHILDREN]
-        return children, (self._axis_name, self._chunk_size, self._kept)
-
-    @classmethod
-    def tree_unflatten(cls, aux: Any, children: Any) -> "LazyTaskGrads":
-        """Rebuilds without checks: JAX fills trees with placeholders at times."""
-        self = object.__new__(cls)
-        vars(self).update(zip(_CHILDREN, children, strict=True))
-        self._axis_name, self._chunk_size, self._kept = aux
-        return self
-
-
-# The sealed leaf first, so that whoever maps over the tree meets it at once.
-_CHILDREN = (
-    "_seal",
-    "losses",
-    "gramian",
-    "features",
-    "_primal",
-    "_pushforward",
-    "_params",
-)
+        return tree if self.kept is None else only(tree, self.kept)
 
 
 def _in_the_old_tree(treedef: Any, pushforward: Any, tangent: Any) -> Any:
@@ -214,6 +174,12 @@ def as_stacked(task_gradients: Any) -> optax.Updates:
     """Stacked gradients `[T, *param]`; lazy ones are pulled back and stacked."""
     lazy = isinstance(task_gradients, LazyTaskGrads)
     return task_gradients.stack() if lazy else task_gradients
+
+
+def one_tree(task_gradients: Any) -> optax.Updates:
+    """A tree with the leaves of one task's gradients, or of the stack."""
+    lazy = isinstance(task_gradients, LazyTaskGrads)
+    return task_gradients.like() if lazy else task_gradients
 
 
 def mean_over(tree: Any, axis_name: Any) -> Any:

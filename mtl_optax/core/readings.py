@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import solvers
+from mtl_optax.core import linalg
 
 
 def task_weights(opt_state: Any) -> jax.Array:
@@ -67,7 +67,7 @@ def conflicts(opt_state: Any) -> jax.Array:
              [-0.707,  1.   ]], dtype=float32)
     """
     cosines = jnp.vectorize(
-        lambda gramian: solvers.cosine_matrix(gramian)[0], signature="(t,t)->(t,t)"
+        lambda gramian: linalg.cosine_matrix(gramian)[0], signature="(t,t)->(t,t)"
     )
     return cosines(_the_one(opt_state, "task_gramian"))
 

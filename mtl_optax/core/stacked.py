@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core import guards
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead, where_active
+from mtl_optax.core.task_axis import lead, where_active
 
 
 def from_stack(
@@ -27,10 +27,11 @@ def from_stack(
     Args:
       num_tasks: T, a Python int.
       init: `init(params) -> state`.
-      update: `update(gradients, state, *, losses, active, **extra) -> (update, state)`.
-        `gradients` are stacked, each leaf `[T, *param]`, zero in rows of inactive
+      update: `update(gradients, state, *, losses, active, params, **extra) -> (update,
+        state)`. `gradients` are stacked, each leaf `[T, *param]`, zero in rows of inactive
         tasks; `losses` is `[T]`, 1 at inactive tasks, or None; `active` is always an
-        array `[T]` bool. The update is cast to the dtypes of the gradients.
+        array `[T]` bool; `params` may be None. The update is cast to the dtypes of the
+        gradients.
 
     Returns:
       A transformation of stacked gradients, or of lazy ones, which it stacks. A tree
@@ -46,11 +47,11 @@ def from_stack(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        checks.task_gradients(updates, num_tasks, params)
-        losses = checks.losses_vector(losses, updates, num_tasks)
-        mask = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        losses = guards.losses_vector(losses, updates, num_tasks)
+        mask = guards.active_mask(active, num_tasks)
         gradients = as_stacked(updates)
-        if checks.is_empty(gradients):
+        if not jax.tree.leaves(gradients):
             return gradients, state
         if mask is not None:
             absent = jax.tree.map(jnp.zeros_like, gradients)
@@ -58,7 +59,11 @@ def from_stack(
             losses = None if losses is None else jnp.where(mask, losses, 1)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         combined, state = update(
-            gradients, state, losses=losses, active=present, **extra_args
+            *(gradients, state),
+            losses=losses,
+            active=present,
+            params=params,
+            **extra_args,
         )
         same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
         return same, state

@@ -14,9 +14,9 @@ from jax import lax
 from jax.tree_util import Partial
 
 from mtl_optax.core.checks import static_int
-from mtl_optax.core.lazy import Features, LazyTaskGrads
+from mtl_optax.core.gramians import gramian
+from mtl_optax.core.lazy import Features, LazyTaskGrads, mean_over
 from mtl_optax.core.losses import stack_losses
-from mtl_optax.core.products import gramian
 
 
 def task_grads(
@@ -140,7 +140,12 @@ def lazy_task_grads(
 
         primal, pushforward, aux = jax.linearize(checked, params, has_aux=True)
         lazy = LazyTaskGrads(
-            primal, pushforward, params, axis_name=axis_name, chunk_size=chunk_size
+            losses=mean_over(stack_losses(primal), axis_name),
+            primal=primal,
+            pushforward=pushforward,
+            params=params,
+            axis_name=axis_name,
+            chunk_size=chunk_size,
         )
         return ((lazy.losses, aux) if has_aux else lazy.losses), lazy
 
@@ -218,13 +223,18 @@ def feature_task_grads(
 
         features, push_trunk, aux = jax.linearize(trunk, params, has_aux=True)
         primal, push_heads = jax.linearize(heads, params, features)
+        losses = stack_losses(primal)
         at_features = LazyTaskGrads(
-            primal, Partial(_from_features, push_heads, params), features
+            losses=losses,
+            primal=primal,
+            pushforward=Partial(_from_features, push_heads, params),
+            params=features,
         )
         lazy = LazyTaskGrads(
-            primal,
-            Partial(_through_features, push_trunk, push_heads),
-            params,
+            losses=mean_over(losses, axis_name),
+            primal=primal,
+            pushforward=Partial(_through_features, push_trunk, push_heads),
+            params=params,
             gramian=_feature_gramian(at_features, axis_name),
             features=Features(
                 value=features,

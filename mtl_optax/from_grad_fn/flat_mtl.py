@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core import checks, guards
 from mtl_optax.core.lazy import as_stacked
 from mtl_optax.core.leaves import chosen
-from mtl_optax.core.products import lead
 from mtl_optax.core.stacked import task_sums
+from mtl_optax.core.task_axis import lead
 from mtl_optax.wrappers.on_shared import on_shared
 
 
@@ -138,21 +138,21 @@ def flat_mtl(
         task_grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FlatMTLState]:
-        checks.required("flat_mtl", "params", params)
-        ask = checks.required("flat_mtl", "task_grad_fn", task_grad_fn)
+        guards.required("flat_mtl", "params", params)
+        ask = guards.required("flat_mtl", "task_grad_fn", task_grad_fn)
         plain = as_stacked(updates)
         leaves = jax.tree.leaves(plain)
         if not leaves:
             return plain, state
         num_tasks = jnp.shape(leaves[0])[0]
-        checks.task_gradients(plain, num_tasks, params)
-        mask = checks.active_mask(active, num_tasks)
+        guards.task_gradients(plain, num_tasks, params)
+        mask = guards.active_mask(active, num_tasks)
 
         groups = _groups(params, shared, norm)
         radii = {True: rho_shared, False: rho_specific}
         there, moved = _perturbed(plain, params, groups, radii, adaptive, mask)
         perturbed = ask(there)
-        checks.task_gradients(perturbed, num_tasks, params)
+        guards.task_gradients(perturbed, num_tasks, params)
 
         def aggregate(gradients: Any, state: Any) -> Any:
             return inner.update(gradients, state, params, active=mask, **extra_args)

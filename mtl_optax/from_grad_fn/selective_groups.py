@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks, guards
 from mtl_optax.core.group_steps import by_owner, group_steps
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.lazy import one_tree
 from mtl_optax.core.leaf_groups import owners
 from mtl_optax.core.proximal_affinity import affinity_groups
 from mtl_optax.core.random import next_key, raw_key
+from mtl_optax.core.replicated import replicated_zeros
 
 
 class SelectiveGroupsState(NamedTuple):
@@ -140,9 +141,9 @@ def selective_groups(
     causal, first_key = credit == "causal", raw_key(key)
 
     def init(params: optax.Params) -> SelectiveGroupsState:
-        vector = products.replicated_zeros((num_tasks,), params)
+        vector = replicated_zeros((num_tasks,), params)
         return SelectiveGroupsState(
-            affinity=products.replicated_zeros((num_tasks, num_tasks), params),
+            affinity=replicated_zeros((num_tasks, num_tasks), params),
             groups=vector.astype(jnp.int32) + jnp.arange(num_tasks, dtype=jnp.int32),
             losses=vector,
             step=vector.astype(jnp.int32),
@@ -163,15 +164,15 @@ def selective_groups(
         order: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
-        checks.required("selective_groups", "params", params)
-        ask = checks.required("selective_groups", "group_grad_fn", group_grad_fn)
-        checks.task_gradients(updates, num_tasks, params)
-        checks.losses_vector(losses, updates, num_tasks)
-        active = checks.active_mask(active, num_tasks)
+        guards.required("selective_groups", "params", params)
+        ask = guards.required("selective_groups", "group_grad_fn", group_grad_fn)
+        guards.task_gradients(updates, num_tasks, params)
+        guards.losses_vector(losses, updates, num_tasks)
+        active = guards.active_mask(active, num_tasks)
         active = jnp.ones(num_tasks, bool) if active is None else active
-        if checks.is_empty(updates):
-            lazy = isinstance(updates, LazyTaskGrads)
-            return (updates.like() if lazy else updates), state
+        like = one_tree(updates)
+        if not jax.tree.leaves(like):
+            return like, state
 
         use, keep = next_key(state.key)
         if order is None:

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, products
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core import checks, guards
+from mtl_optax.core.combine import combine
+from mtl_optax.core.lazy import LazyTaskGrads, one_tree
 from mtl_optax.core.leaf_groups import owners
 from mtl_optax.core.leaves import only
+from mtl_optax.core.replicated import replicated_zeros
 
 
 class TaskAffinityState(NamedTuple):
@@ -135,7 +137,7 @@ def task_affinity(
         return kept
 
     def init(params: optax.Params) -> TaskAffinityState:
-        affinity = products.replicated_zeros((num_tasks, num_tasks), params)
+        affinity = replicated_zeros((num_tasks, num_tasks), params)
         return TaskAffinityState(
             affinity=affinity,
             counts=affinity.astype(jnp.int32),
@@ -152,13 +154,13 @@ def task_affinity(
         losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, TaskAffinityState]:
-        if checks.is_empty(updates):
+        if not jax.tree.leaves(one_tree(updates)):
             return updates, state
-        checks.required("task_affinity", "params", params)
+        guards.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
-        ask = checks.required("task_affinity", "losses_fn", given)
-        checks.task_gradients(updates, num_tasks, params)
-        mask = checks.active_mask(active, num_tasks)
+        ask = guards.required("task_affinity", "losses_fn", given)
+        guards.task_gradients(updates, num_tasks, params)
+        mask = guards.active_mask(active, num_tasks)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         kept = shared_leaves(params)
         here = only(params, kept)
@@ -166,7 +168,7 @@ def task_affinity(
         gradients = updates.select(kept) if lazy else only(updates, kept)
 
         def losses_at(params: optax.Params) -> jax.Array:
-            return jnp.asarray(checks.losses_vector(ask(params), None, num_tasks))
+            return jnp.asarray(guards.losses_vector(ask(params), None, num_tasks))
 
         def look_ahead(task: int) -> jax.Array:
             own = (
@@ -188,7 +190,7 @@ def task_affinity(
         inner = state.optimizer_state
         if optimizer is not None:
             rows = gradients.rows() if lazy and mask is not None else gradients
-            joint = products.combine(rows, present.astype(affinity.dtype), mask)
+            joint = combine(rows, present.astype(affinity.dtype), mask)
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner

@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products, solvers
+from mtl_optax.core import checks, gramians, guards, linalg
+from mtl_optax.core.cancellation import zero_if_noise
+from mtl_optax.core.combine import combine
+from mtl_optax.core.replicated import replicated_zeros
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
-from mtl_optax.core.weighting import zero_if_noise
+from mtl_optax.core.task_axis import lead
 
 _LOSS_FLOOR = 1e-8
 
@@ -90,7 +93,7 @@ def db_mtl(
         checks.at_least(name, value, 0)
 
     def init(params: optax.Params) -> DBMTLState:
-        weights = products.replicated_zeros((num_tasks,), params)
+        weights = replicated_zeros((num_tasks,), params)
         steps = weights.astype(jnp.int32)
         return DBMTLState(weights, zero_stack(params, num_tasks), steps)
 
@@ -103,19 +106,19 @@ def db_mtl(
         **extra: Any,
     ) -> tuple[optax.Updates, DBMTLState]:
         del extra
-        losses = checks.required("db_mtl", "losses", losses)
+        losses = guards.required("db_mtl", "losses", losses)
         steps = state.steps + active
         slope = 1 / (jnp.maximum(losses, 0) + _LOSS_FLOOR)
-        of_logs = jax.tree.map(lambda g: products.lead(slope, g) * g, gradients)
+        of_logs = jax.tree.map(lambda g: lead(slope, g) * g, gradients)
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))
         rate = 1 - beta / count**beta_sigma
         averages = follow(state.averages, of_logs, rate, active)
 
-        gramian = products.gramian(averages)
-        norms = jnp.where(active, solvers.cosine_matrix(gramian)[1], 0)
+        gramian = gramians.gramian(averages)
+        norms = jnp.where(active, linalg.cosine_matrix(gramian)[1], 0)
         some = norms > 0
         weights = jnp.where(some, jnp.max(norms) / jnp.where(some, norms + eps, 1), 0)
-        combined = products.combine(averages, zero_if_noise(weights, gramian, averages))
+        combined = combine(averages, zero_if_noise(weights, gramian, averages))
         return combined, DBMTLState(weights, averages, steps)
 
     return from_stack(num_tasks, init, update)

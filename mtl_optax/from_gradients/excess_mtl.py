@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks
+from mtl_optax.core.combine import combine
+from mtl_optax.core.replicated import replicated_zeros
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.stacked import from_stack, task_sums, zero_stack
 
@@ -98,7 +100,7 @@ def excess_mtl(
     simplex = normalize == "simplex"
 
     def init(params: optax.Params) -> ExcessMTLState:
-        zeros = partial(products.replicated_zeros, (num_tasks,), params)
+        zeros = partial(replicated_zeros, (num_tasks,), params)
         squares = zero_stack(params, num_tasks)
         return ExcessMTLState(
             zeros(), zeros(), squares, zeros(), zeros().astype(jnp.int32)
@@ -126,7 +128,7 @@ def excess_mtl(
         if not simplex:
             weights *= jnp.sum(active)
         state = ExcessMTLState(weights, log_weights, squares, risks, calls)
-        return products.combine(gradients, weights), state
+        return combine(gradients, weights), state
 
     return from_stack(num_tasks, init, update)
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
-from mtl_optax.core.products import combine
+from mtl_optax.core import checks, guards
+from mtl_optax.core.combine import combine
 from mtl_optax.core.random import next_key, raw_key
 from mtl_optax.core.sign_dropout import (
     drop_features,
@@ -138,8 +138,8 @@ def graddrop(
         **extra_args: Any,
     ) -> tuple[optax.Updates, GradDropState]:
         del extra_args
-        checks.task_gradients(updates, num_tasks, params)
-        mask = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        mask = guards.active_mask(active, num_tasks)
         features = jax.tree.leaves(features_of(updates).value)
         draws, state = draw(state, features, uniforms)
         trunk = updates.pull_features(drop_features(updates, draws, leak, mask))

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products, solvers
+from mtl_optax.core import checks, gramians, guards, linalg
+from mtl_optax.core.cancellation import zero_if_noise
+from mtl_optax.core.combine import combine
+from mtl_optax.core.replicated import replicated_zeros
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.simplex import project_simplex
 from mtl_optax.core.stacked import follow, from_stack, task_sums, zero_stack
-from mtl_optax.core.weighting import zero_if_noise
+from mtl_optax.core.task_axis import lead
 
 
 class MoCoState(NamedTuple):
@@ -107,7 +110,7 @@ def moco(
         checks.at_least(name, value, 0)
 
     def init(params: optax.Params) -> MoCoState:
-        zeros = products.replicated_zeros((num_tasks,), params)
+        zeros = replicated_zeros((num_tasks,), params)
         tracked = zero_stack(params, num_tasks)
         return MoCoState(zeros, zeros + 1, tracked, zeros.astype(jnp.int32))
 
@@ -121,23 +124,23 @@ def moco(
     ) -> tuple[optax.Updates, MoCoState]:
         del extra
         if projection == "softmax":
-            losses = checks.required("moco", "losses", losses)
+            losses = guards.required("moco", "losses", losses)
             gradients = _as_long_as(losses, gradients)
         steps = state.steps + active
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))
         tracked = follow(state.tracked, gradients, beta / count**beta_sigma, active)
-        gramian = products.gramian(tracked)
+        gramian = gramians.gramian(tracked)
 
         shares = jnp.where(active, state.shares, 0)
         # Where the absent tasks hold all the weight, the others start anew.
         shares = jnp.where(jnp.any(shares > 0), shares, active)
         total = jnp.sum(shares)
         weights = shares / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-        slope = solvers.dot(gramian, weights) + rho * weights
+        slope = linalg.dot(gramian, weights) + rho * weights
         point = weights - gamma / count**gamma_sigma * slope
         project = project_simplex if projection == "simplex" else softmax_among
         weights = project(point, active)
-        combined = products.combine(tracked, zero_if_noise(weights, gramian, tracked))
+        combined = combine(tracked, zero_if_noise(weights, gramian, tracked))
         shares = jnp.where(active, weights * total, state.shares)
         return combined, MoCoState(weights, shares, tracked, steps)
 
@@ -148,4 +151,4 @@ def _as_long_as(losses: jax.Array, gradients: optax.Updates) -> optax.Updates:
     """Gradients scaled to the norms `[T]`, zero ones left zero."""
     squares = jax.tree.map(lambda g: jnp.square(g.astype(losses.dtype)), gradients)
     scale = jnp.abs(losses) / (jnp.sqrt(task_sums(squares)) + 1e-8)
-    return jax.tree.map(lambda g: products.lead(scale, g) * g, gradients)
+    return jax.tree.map(lambda g: lead(scale, g) * g, gradients)

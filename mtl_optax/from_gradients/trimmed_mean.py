@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks
+from mtl_optax.core.combine import combine
 from mtl_optax.core.stacked import from_stack
+from mtl_optax.core.task_axis import lead
 
 # Up to here rows are sorted by minima and maxima of whole rows, which XLA vectorises;
 # its own sort along the task axis takes 10 to 18 times as long on CPU.
@@ -87,7 +89,7 @@ def trimmed_mean(
         del extra
 
         def ordered(leaf: jax.Array) -> jax.Array:
-            last = jnp.isnan(leaf) | ~products.lead(active, leaf)
+            last = jnp.isnan(leaf) | ~lead(active, leaf)
             return _sort_tasks(jnp.where(last, jnp.inf, leaf))
 
         count = jnp.sum(active)
@@ -95,7 +97,7 @@ def trimmed_mean(
         rank = jnp.arange(num_tasks)
         kept = (rank >= trimmed) & (rank < count - trimmed)
         weights = kept / jnp.maximum(jnp.sum(kept), 1).astype(jnp.result_type(float))
-        return products.combine(jax.tree.map(ordered, gradients), weights, kept), state
+        return combine(jax.tree.map(ordered, gradients), weights, kept), state
 
     return from_stack(num_tasks, lambda params: optax.EmptyState(), update)
 

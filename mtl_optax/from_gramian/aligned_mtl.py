@@ -3,7 +3,9 @@
 The authors sum the aligned gradients; here, as in TorchJD, `preference` 1/T gives their
 mean. Their code scales by the smallest eigenvalue ("min") unless told otherwise; its
 other modes are "rmse", the mean eigenvalue, and "median", the lower middle one. It uses
-a general eigenvalue routine; ours finds small eigenvalues beside large ones.
+a general eigenvalue routine; ours finds small eigenvalues beside large ones. Those of
+nearly parallel gradients are lost in the Gramian, so they are taken from a second one,
+of the gradients rotated by the eigenvectors of the first.
 """
 
 from typing import Any
@@ -11,15 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from mtl_optax.core import checks
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.jacobi import jacobi_eigh
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core.linalg import dot
+from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(scale_mode: str = "min", preference: Any = None) -> Weighting:
@@ -27,27 +27,38 @@ def weighting(scale_mode: str = "min", preference: Any = None) -> Weighting:
     checks.one_of("scale_mode", scale_mode, ("min", "median", "rmse"))
 
     def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        active: jax.Array,
+        rotated: tuple[jax.Array, jax.Array] | None = None,
+        **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        precision = lax.Precision.HIGHEST
-        values, vectors = jacobi_eigh(gramian)
+        if rotated is None:
+            values, vectors = jacobi_eigh(gramian)
+        else:
+            values, turned = jacobi_eigh(rotated[1])
+            vectors = dot(rotated[0], turned)
         # An eigenvalue is rounding error if it is tiny beside what its combination of
         # gradients would weigh were they orthogonal, however short they are; and the
         # authors cut off at the precision of float64.
-        apart = jnp.matmul(jnp.diag(gramian), vectors**2, precision=precision)
+        apart = dot(jnp.diag(gramian), vectors**2)
         floor = jnp.finfo(gramian.dtype).eps * apart
         floor = jnp.maximum(floor, float(jnp.finfo(jnp.float64).eps) * jnp.max(values))
         keep = values > gramian.shape[0] * floor
         values = jnp.where(keep, values, 1)
         scale = _scale(values, keep, scale_mode)
         chosen = preference_or_uniform(preference, active)
-        along = jnp.matmul(chosen, vectors, precision=precision)
+        along = dot(chosen, vectors)
         stretched = jnp.where(keep, along * jnp.sqrt(scale / values), 0)
-        weights = jnp.matmul(vectors, stretched, precision=precision)
+        weights = dot(vectors, stretched)
         return jnp.where(jnp.any(keep), weights, chosen), state
 
-    return Weighting(lambda num_tasks: (), update)
+    def eigenvectors(gramian: jax.Array) -> jax.Array:
+        return jacobi_eigh(gramian)[1]
+
+    return Weighting(lambda num_tasks: (), update, basis=eigenvectors)
 
 
 def _scale(values: jax.Array, keep: jax.Array, scale_mode: str) -> jax.Array:
@@ -83,8 +94,9 @@ def aligned_mtl(
       ValueError: for an unknown `scale_mode`, or a `preference` that is not `[T]`; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; one T x T eigenvalue problem by
-    Jacobi rotations, some 5 T steps on T x T matrices.
+    Cost: T backward passes; no state of its own; two T x T eigenvalue problems by
+    Jacobi rotations, some 5 T steps each on T x T matrices. Between them gradients are
+    read a second time, rotated leaf by leaf: T copies of one leaf more.
 
     Invariances: none to loss scales: gradients are made orthogonal with as little
     change as possible, which leaves most to the longest.

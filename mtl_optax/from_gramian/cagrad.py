@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core import cagrad_solver, checks
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(c: Any = 0.4, rescale: Any = 1, preference: Any = None) -> Weighting:

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core import checks, linalg
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.min_norm import in_hull
+from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(preference: Any = None) -> Weighting:
@@ -28,18 +27,18 @@ def weighting(preference: Any = None) -> Weighting:
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        cosines, norms = solvers.cosine_matrix(gramian)
+        cosines, norms = linalg.cosine_matrix(gramian)
         alive = norms > 0
         chosen = jnp.where(alive, preference_or_uniform(preference, active), 0)
-        values, vectors, keep = solvers.psd_eigh(cosines)
-        along = jnp.where(keep, solvers.dot(chosen, vectors), 0)
+        values, vectors, keep = linalg.psd_eigh(cosines)
+        along = jnp.where(keep, linalg.dot(chosen, vectors), 0)
         # b = U' units has inner products `projected` with the unit gradients U.
-        units = jnp.where(alive, solvers.dot(vectors, along / values), 0)
-        projected = solvers.dot(vectors, along)
+        units = jnp.where(alive, linalg.dot(vectors, along / values), 0)
+        projected = linalg.dot(vectors, along)
         square = jnp.sum(along**2 / values)
-        floor = solvers.noise_floor(norms.shape[0], norms.dtype)
+        floor = linalg.noise_floor(norms.shape[0], norms.dtype)
         exists = jnp.sum(along**2) > floor**2 * jnp.sum(chosen**2)
-        exists &= ~solvers.in_hull(gramian, active)
+        exists &= ~in_hull(gramian, active)
         # Divided by the longest, so that neither end of the range overflows.
         longest = jnp.max(norms)
         size = norms / jnp.where(longest > 0, longest, 1)

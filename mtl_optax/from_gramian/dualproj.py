@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import optax
 
-from mtl_optax.core import checks, solvers
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core import checks
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.dual_cone import regularised_projection
+from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
@@ -28,7 +27,7 @@ def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
         mean = preference_or_uniform(preference, active)
-        return solvers.regularised_projection(gramian, mean, reg_eps), state
+        return regularised_projection(gramian, mean, reg_eps), state
 
     return Weighting(lambda num_tasks: (), update)
 

@@ -11,7 +11,8 @@ import jax
 import optax
 
 from mtl_optax.core import checks, nash_solver
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(alpha: Any = 1.0) -> Weighting:

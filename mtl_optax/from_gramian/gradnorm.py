@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks, guards, linalg
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 # A loss, or a learned weight, below this counts as this.
 _LEAST_LOSS = 1e-8
@@ -46,7 +47,7 @@ def _slopes(
     weighted = weights * norms
     target = _mean(weighted, active) * rates
     gap = weighted - target
-    floor = solvers.noise_floor(weights.shape[0], weights.dtype)
+    floor = linalg.noise_floor(weights.shape[0], weights.dtype)
     tie = jnp.abs(gap) <= floor * jnp.maximum(weighted, target)
     return jnp.where(tie, 0, jnp.sign(gap)) * norms
 
@@ -78,7 +79,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, GradNormState]:
         del extra
-        losses = checks.required("gradnorm", "losses", losses)
+        losses = guards.required("gradnorm", "losses", losses)
         losses = jnp.maximum(losses, _LEAST_LOSS)
         first, scalars = state
         first = jnp.where(active & (first == 0), losses, first)

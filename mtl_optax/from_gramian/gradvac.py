@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, solvers, surgery
+from mtl_optax.core import checks, linalg, surgery
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.random import next_key, raw_key
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 class GradVacState(NamedTuple):
@@ -47,7 +48,7 @@ def weighting(key: Any, beta: Any = 0.5, eps: Any = 1e-8) -> Weighting:
         use, keep = next_key(state.key)
         if order is None:
             order = surgery.visiting_order(use, gramian.shape[0])
-        cosines, norms = solvers.cosine_matrix(gramian)
+        cosines, norms = linalg.cosine_matrix(gramian)
         numbers = jnp.asarray(beta, norms.dtype), jnp.asarray(eps, norms.dtype)
         coefficients, phi = _vaccinate(
             cosines, norms, jnp.asarray(order, jnp.int32), state.phi, *numbers
@@ -72,7 +73,7 @@ def _vaccinate(
     if num_tasks == 1:
         return start
     rows = jnp.arange(num_tasks, dtype=jnp.int32)
-    floor = solvers.noise_floor(num_tasks, cosines.dtype)
+    floor = linalg.noise_floor(num_tasks, cosines.dtype)
     sizes = jnp.where(norms > 0, norms, 1)
 
     def visit(
@@ -80,7 +81,7 @@ def _vaccinate(
     ) -> tuple[jax.Array, jax.Array]:
         coefficients, phi = both
         other = lax.dynamic_index_in_dim(order, step, axis=1, keepdims=False)
-        products = solvers.dot(coefficients, cosines)
+        products = linalg.dot(coefficients, cosines)
         inner = products[rows, other]
         square = jnp.sum(coefficients * products, axis=1)
         # What rounding leaves of a gradient that was cancelled has no direction.

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import solvers
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core import linalg
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting() -> Weighting:
@@ -21,9 +22,9 @@ def weighting() -> Weighting:
         gramian: jax.Array, state: tuple[()], **extra: object
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        cosines, norms = solvers.cosine_matrix(gramian)
+        cosines, norms = linalg.cosine_matrix(gramian)
         alive = norms > 0
-        values, vectors, keep = solvers.psd_eigh(cosines)
+        values, vectors, keep = linalg.psd_eigh(cosines)
         dot = lax.Precision.HIGHEST
         ones = alive.astype(gramian.dtype)
         along = jnp.where(keep, jnp.matmul(ones, vectors, precision=dot) / values, 0)
@@ -31,7 +32,7 @@ def weighting() -> Weighting:
         raw = of_units / jnp.where(alive, norms / jnp.max(norms), 1)
         total, size = jnp.sum(raw), jnp.sum(jnp.abs(raw))
         # Opposite gradients: no direction has equal positive projections.
-        floor = solvers.noise_floor(gramian.shape[0], gramian.dtype)
+        floor = linalg.noise_floor(gramian.shape[0], gramian.dtype)
         defined = (jnp.max(of_units) > floor) & (jnp.abs(total) > floor * size)
         return jnp.where(defined, raw / jnp.where(defined, total, 1), 0), state
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core import checks, linalg
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(num_byzantine: int, num_selected: int = 1) -> Weighting:
@@ -24,7 +25,7 @@ def weighting(num_byzantine: int, num_selected: int = 1) -> Weighting:
         square = jnp.diag(gramian)
         # Rounding takes the distance of nearly equal rows below 0.
         apart = jnp.maximum(square[:, None] + square[None, :] - 2 * gramian, 0)
-        others = active[:, None] & active[None, :] & ~solvers.eye(gramian)
+        others = active[:, None] & active[None, :] & ~linalg.eye(gramian)
         nearest = jnp.sort(jnp.where(others, apart, jnp.inf), axis=1)
         present = jnp.sum(active, dtype=jnp.int32)
         neighbours = jnp.maximum(present - num_byzantine - 2, 1)

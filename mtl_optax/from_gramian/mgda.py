@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core import checks, guards
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.min_norm import min_norm_weights
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:
@@ -34,11 +36,11 @@ def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:
             scale *= jnp.sqrt(jnp.diag(gramian))
         if normalization in ("loss", "loss+"):
             method = f"mgda(normalization={normalization!r})"
-            scale *= checks.required(method, "losses", losses)
+            scale *= guards.required(method, "losses", losses)
         # A task without gradient, or with a loss that is not positive, stays as it is.
         scale = jnp.where(scale > 0, scale, 1)
         normalized = gramian / scale[:, None] / scale[None, :]
-        weights = solvers.min_norm_weights(normalized, active)
+        weights = min_norm_weights(normalized, active)
         return (weights if apply_to == "raw" else weights / scale), state
 
     return Weighting(lambda num_tasks: (), update)

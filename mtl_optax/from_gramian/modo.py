@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks, linalg
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.simplex import project_simplex
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 class MoDoState(NamedTuple):
@@ -37,7 +38,7 @@ def weighting(gamma: Any = 1e-3, rho: Any = 0.1) -> Weighting:
         del extra
         # Among the tasks that are present the weights sum to 1 again.
         weights = project_simplex(state.simplex_weights, active)
-        slope = solvers.dot(gramian, weights) + rho * weights
+        slope = linalg.dot(gramian, weights) + rho * weights
         weights = project_simplex(weights - gamma * slope, active)
         kept = jnp.where(active, weights, state.simplex_weights)
         return weights, MoDoState(kept)

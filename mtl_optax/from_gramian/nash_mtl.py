@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, nash_solver, solvers
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core import checks, linalg, nash_solver
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(max_norm: Any = None) -> Weighting:
@@ -29,7 +30,7 @@ def weighting(max_norm: Any = None) -> Weighting:
         weights = nash_solver.bargain(gramian, active)
         if max_norm is not None:
             # Summed over unit gradients, so that tiny ones do not underflow.
-            cosines, norms = solvers.cosine_matrix(gramian)
+            cosines, norms = linalg.cosine_matrix(gramian)
             units = weights * norms
             along = jnp.matmul(cosines, units, precision=lax.Precision.HIGHEST)
             norm = jnp.sqrt(jnp.maximum(jnp.sum(units * along), 0))

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, solvers
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core import checks, linalg
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.nonnegative_qp import nonnegative_qp
+from mtl_optax.core.weighting import Weighting
 
 
 class PCDState(NamedTuple):
@@ -60,15 +62,15 @@ def _least_change(
     `sum_j y_j u_j / (1 - h'y)`. If and only if there is no x, the minimum is 0 and the
     vectors cancel (Lawson and Hanson's least distance programming).
     """
-    floor = solvers.noise_floor(missing.shape[0], missing.dtype)
+    floor = linalg.noise_floor(missing.shape[0], missing.dtype)
     missing = jnp.where(rows, missing, 0)
     size = jnp.sqrt(jnp.sum(jnp.maximum(missing, 0) ** 2))
     size = jnp.maximum(size, floor * scale)
     h = missing / jnp.where(size > 0, size, 1)
-    matrix = solvers.among(cosines, rows) + h[:, None] * h[None, :]
-    y = solvers.nonnegative_qp(matrix, -h)
+    matrix = linalg.among(cosines, rows) + h[:, None] * h[None, :]
+    y = nonnegative_qp(matrix, -h)
     minimum = 1 - jnp.sum(h * y)
-    solvable = (minimum > floor) & ~solvers.cancels(y, cosines)
+    solvable = (minimum > floor) & ~linalg.cancels(y, cosines)
     return jnp.where(solvable, size * y / jnp.where(solvable, minimum, 1), 0)
 
 
@@ -85,7 +87,7 @@ def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
         gramian: jax.Array, state: PCDState, *, active: jax.Array, **extra: object
     ) -> tuple[jax.Array, PCDState]:
         del extra
-        cosines, norms = solvers.cosine_matrix(gramian)
+        cosines, norms = linalg.cosine_matrix(gramian)
         state = _follow(state, norms, beta, active)
         usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
         lengths = jnp.where(active, norms / usual, 0)
@@ -95,13 +97,13 @@ def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
         first = active & (jnp.cumsum(active) == 1)
         along = jnp.where(first, lengths, 0)  # the first task, in unit vectors
         asked = _thresholds(tau, norms.shape[0]) * lengths
-        missing = asked - solvers.dot(cosines, along)
+        missing = asked - linalg.dot(cosines, along)
         others = active & ~first & (norms > 0)
         lift = _least_change(cosines, others, missing, jnp.sum(along))
         weights = (along + lift) / jnp.where(norms > 0, norms, 1)
 
-        keep = ~solvers.cancels(weights, gramian) & jnp.any(along > 0)
-        square = jnp.sum(weights * solvers.dot(gramian, weights))
+        keep = ~linalg.cancels(weights, gramian) & jnp.any(along > 0)
+        square = jnp.sum(weights * linalg.dot(gramian, weights))
         length = jnp.sum(jnp.where(first, norms, 0))
         weights *= length / jnp.sqrt(jnp.where(keep, square, 1))
         return jnp.where(keep, weights, 0), state

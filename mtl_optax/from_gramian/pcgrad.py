@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, solvers, surgery
+from mtl_optax.core import checks, linalg, surgery
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.random import next_key, raw_key
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 class PCGradState(NamedTuple):
@@ -42,7 +43,7 @@ def weighting(key: Any, order: str = "random", reduction: str = "sum") -> Weight
         use, keep = next_key(state.key)
         if order is None:
             order = surgery.visiting_order(use, num_tasks, visiting)
-        cosines, norms = solvers.cosine_matrix(gramian)
+        cosines, norms = linalg.cosine_matrix(gramian)
         coefficients = _project(cosines, jnp.asarray(order, jnp.int32))
         weights = surgery.sum_of_rows(coefficients, norms)
         if reduction == "mean":

@@ -15,13 +15,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, solvers
+from mtl_optax.core import checks, linalg
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.preference import preference_or_uniform
 from mtl_optax.core.simplex import project_simplex
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core.weighting import Weighting
 
 
 class SDMGradState(NamedTuple):
@@ -44,7 +42,7 @@ def _descend(
 
     def step(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         weights, velocity = carry
-        velocity = momentum * velocity + solvers.dot(products, weights + pull)
+        velocity = momentum * velocity + linalg.dot(products, weights + pull)
         return project_simplex(weights - learning_rate * velocity, active), velocity
 
     bounds = jnp.int32(0), jnp.int32(num_iters)

@@ -6,7 +6,8 @@ import jax
 import optax
 
 from mtl_optax.core import checks
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting(weights: Any) -> Weighting:

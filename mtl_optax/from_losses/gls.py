@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.preference import preference_or_uniform
 from mtl_optax.core.scalarization import of_losses, positive
-from mtl_optax.core.weighting import (
-    Weighting,
-    from_weighting,
-    preference_or_uniform,
-)
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting() -> Weighting:

@@ -7,8 +7,9 @@ appendix A1.3): minimising L/sigma + log sigma over sigma gives sigma = L.
 import jax
 import optax
 
+from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.scalarization import of_losses, positive
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting() -> Weighting:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.weighting import Weighting
 
 
 def weighting() -> Weighting:

@@ -13,6 +13,10 @@ STUDIES = {
 OPTIMIZERS = ("adam", "sgd")
 
 
+class UsageError(Exception):
+    """What the user can put right: the text is shown, and the exit code is 2."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command."""
     whole = argparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""Methods that ask the gradient function again, or contain the optimiser.
+"""Methods that ask for more than gradients, or contain the optimiser.
 
 Each is a function of `Parts` and of its settings, and gives the whole transformation.
 They are known to the command line by these names, but are no part of "all": a step of
@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
@@ -93,6 +94,27 @@ def tag(
     return optax.chain(_watch(parts, ahead, every_k), joint, parts.optimizer)
 
 
+def _nmt(
+    parts: Parts, multiplier_lr: Any = 1e-3, stage_steps: Any = 250.0
+) -> optax.GradientTransformation:
+    """In the order of the tasks; heads move with the weights of their losses."""
+    rule = mtl.nmt(
+        parts.num_tasks,
+        range(parts.num_tasks),
+        multiplier_lr=multiplier_lr,
+        stage_steps=stage_steps,
+    )
+    rule = mtl.on_shared(rule, parts.shared, rest="weights")
+    return optax.chain(rule, parts.optimizer)
+
+
+def _weighted(parts: Parts, later: Any = 1.0) -> optax.GradientTransformation:
+    """The sum, with this weight for the second half of the tasks."""
+    is_later = jnp.arange(parts.num_tasks) >= parts.num_tasks / 2
+    rule = mtl.constant(parts.num_tasks, weights=jnp.where(is_later, later, 1.0))
+    return optax.chain(mtl.on_shared(rule, parts.shared), parts.optimizer)
+
+
 def _joint(parts: Parts, ahead: Any = LOOK_AHEAD) -> optax.GradientTransformation:
     """`tag`, measured at every step, and what steps of halves would have done.
 
@@ -113,6 +135,8 @@ ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
     # The same with a preference that is a number, not the median.
     "selective_preference": partial(_selective_groups, preference=0.0),
     "joint": _joint,
+    "nmt": _nmt,
+    "weighted": _weighted,
     "tag": tag,
 }
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import mtl_optax as mtl
+from mtl_optax.study.docstrings import plain, sections
 
 _SEES = {
     "from_losses": "losses",
@@ -23,14 +24,6 @@ _SEES = {
     "from_gradients": "gradients",
     "from_grad_fn": "gradient function",
 }
-_HEAD = re.compile(
-    r"(Args|Returns|Raises|Cost|Invariances|Guarantee|When not to use it|Example|"
-    r"References):(?: |$)"
-)
-_MATHS = (
-    *((r"\\langle ?", "⟨"), (r" ?\\rangle", "⟩"), (r"\\ge\b", "≥"), (r"\\le\b", "≤")),
-    *((r"\\\|", "‖"), (r":math:`([^`]*)`", r"\1")),
-)
 _SHORT = (
     *((r"\bone backward pass\b", "1"), (r"\bT backward passes\b", "T")),
     *((r" with lazy gradients", ""), (r" and T copies of the gradient", " + T copies")),
@@ -116,7 +109,7 @@ def _factories() -> Iterator[tuple[str, str]]:
 
 def _method(name: str, folder: str) -> Method:
     factory = getattr(mtl, name)
-    parts = _sections(inspect.getdoc(factory) or "")
+    parts = sections(inspect.getdoc(factory) or "")
     returns = parts.get("Returns", "")
     cost = re.split(r"[;,.](?:\s+|$)", parts.get("Cost", ""))
     state = next((x for x in cost if "state" in x), "-").strip()
@@ -126,12 +119,12 @@ def _method(name: str, folder: str) -> Method:
         needs=", ".join([_SEES[folder], *_extras(factory, returns, folder)]),
         passes=cost[0] or "-",
         state="none" if state.startswith("no state") else _state(state),
-        scale=_plain(scale[1]) if scale else "-",
-        invariances=_plain(parts.get("Invariances", "")) or "-",
-        guarantee=_plain(parts.get("Guarantee", "")) or "-",
-        when_not=_plain(parts.get("When not to use it", "")) or "-",
+        scale=plain(scale[1]) if scale else "-",
+        invariances=plain(parts.get("Invariances", "")) or "-",
+        guarantee=plain(parts.get("Guarantee", "")) or "-",
+        when_not=plain(parts.get("When not to use it", "")) or "-",
         inferred=_inferred(factory),
-        summary=_plain((inspect.getdoc(factory) or "").partition("\n\n")[0]),
+        summary=plain((inspect.getdoc(factory) or "").partition("\n\n")[0]),
     )
 
 
@@ -154,28 +147,4 @@ def _inferred(factory: Callable) -> str:
     module = inspect.getdoc(inspect.getmodule(factory)) or ""
     text = " ".join(f"{module}\n{inspect.getdoc(factory) or ''}".split())
     found = [x for x in re.split(r"(?<=\.) |; ", text) if "INFERRED" in x]
-    return _plain(" ".join(found)) or "-"
-
-
-def _sections(text: str) -> dict[str, str]:
-    """Head -> text on one line; the description, without formulas, under ""."""
-    parts: dict[str, list[str]] = {"": []}
-    name, formula = "", False
-    for line in text.splitlines():
-        head = _HEAD.match(line)
-        if head:
-            name, line, formula = head[1], line[head.end() :], False
-            parts[name] = []
-        if line.startswith(".. math::"):
-            formula = True
-        elif line and not line.startswith(" "):
-            formula = False
-        if not formula:
-            parts[name].append(line)
-    return {name: " ".join(" ".join(x).split()) for name, x in parts.items()}
-
-
-def _plain(text: str) -> str:
-    for pattern, plain in _MATHS:
-        text = re.sub(pattern, plain, text)
-    return text
+    return plain(" ".join(found)) or "-"

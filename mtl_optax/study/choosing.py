@@ -1,14 +1,9 @@
-"""The page docs/choosing.md, which `mtl-optax methods --markdown` prints.
+"""The advice on docs/choosing.md: which method to try, where.
 
-The advice is written here; the rest comes from the docstrings, through the catalogue. A
-test compares the committed page with what this gives. Methods that are not (yet) public
-are left out of the advice.
+Methods that are named here and are not (yet) public are left out of the page.
 """
 
 from typing import NamedTuple
-
-import mtl_optax as mtl
-from mtl_optax.study.catalogue import COSTS, INFERRED, Method, methods
 
 
 class Advice(NamedTuple):
@@ -67,10 +62,22 @@ GUIDE = (
         "is the one with the smallest loss.",
     ),
     Advice(
+        "Some tasks still learn while others have converged",
+        ("dwa", "gradnorm", "cdtt"),
+        "They compare each loss, or gradient, with its own past. `cdtt` never makes "
+        "a short update, so shrink the learning rate.",
+    ),
+    Advice(
         "A certain trade-off, or a whole Pareto front",
         ("stch", "tchebycheff", "pbi", "cosmos", "constant"),
         "Give a preference; weights of a sum cannot reach concave parts of a front. "
         "Other methods with `preference` keep it as a tendency only.",
+    ),
+    Advice(
+        "Tasks have an order of importance",
+        ("nmt", "pcd", "constant"),
+        "`nmt` trains them one after the other and keeps what the former reached, "
+        "`pcd` lets one task lead. Both are about one trade-off, not about scales.",
     ),
     Advice(
         "Small batches: the noise of gradients is larger than their differences",
@@ -115,46 +122,3 @@ REMARKS = """\
   the largest loss still rules. `mtl.per_task(optax.scale_by_adam(), num_tasks)` in
   front of `unitary` rescales each task.
 """
-
-
-def page() -> str:
-    """The whole page, Markdown."""
-    rows = methods()
-    parts = [
-        INTRODUCTION,
-        _table(
-            ("where you are", "try, in this order", "why, and what to look out for"),
-            [_advice(row) for row in GUIDE if _public(row)],
-        ),
-        REMARKS,
-        "## Costs\n",
-        "T is the number of tasks.\n",
-        _table(COSTS, [(_link(row.name), *row.costs()[1:]) for row in rows]),
-        "## Methods\n",
-        f"{INFERRED}\n",
-        *map(_section, rows),
-    ]
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def _public(advice: Advice) -> list[str]:
-    return [name for name in advice.names if name in mtl.__all__]
-
-
-def _advice(advice: Advice) -> tuple[str, ...]:
-    return advice.situation, ", ".join(map(_link, _public(advice))), advice.why
-
-
-def _link(name: str) -> str:
-    return f"[`{name}`](#{name})"
-
-
-def _section(method: Method) -> str:
-    promises = (f"* **{name}**: {text}" for name, text in method.promises().items())
-    return "\n".join([f"### {method.name}\n", f"{method.summary}\n", *promises, ""])
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in lines)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)

@@ -9,9 +9,8 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from mtl_optax.study.arguments import STUDIES, parser
+from mtl_optax.study.arguments import STUDIES, UsageError, parser
 
 _EXTRA = {
     "sklearn": "scikit-learn",
@@ -35,100 +34,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole.print_help()
         return 2
     options.line = " ".join(["mtl-optax", *arguments])
+    command = {"study": _study, "methods": _methods, "report": _report}
     try:
-        return {"study": _study, "methods": _methods, "report": _report}[
-            options.command
-        ](options)
+        command[options.command](options)
+    except UsageError as error:
+        return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail(
             "interrupted; a study goes on with the same command and --resume", 130
         )
+    return 0
 
 
-def _study(options: argparse.Namespace) -> int:
+def _study(options: argparse.Namespace) -> None:
     if options.list:
         for name, line in STUDIES.items():
             print(f"{name:<9} {line}")
-        return 0
+        return
     start = time.perf_counter()
     print(f"mtl-optax study {options.name}: loading ...", flush=True)
-    if missing := _missing():
-        return _fail(missing)
-    from mtl_optax.study import cache, checkpoints, conduct
-    from mtl_optax.study.methods import ALL, EVERY, KNOWN, SINGLE_TASK
-    from mtl_optax.study.studies import STUDIES as studies
-    from mtl_optax.study.suite import Suite
+    _ask_for_the_extra()
+    from mtl_optax.study import study_command
 
-    study = studies[options.name]
-    left_out = () if study.has_single_task else (SINGLE_TASK,)
-    known = tuple(x for x in KNOWN if x not in left_out)
-    if options.methods == (ALL,):
-        options.methods = tuple(x for x in EVERY if x not in left_out)
-    if unknown := _unknown(options.methods, known):
-        return _fail(unknown)
-    several = len(options.optimizer or ()) > 1
-    if several and (options.name == "toy" or isinstance(study, Suite)):
-        return _fail(f"{options.name} has a page of its own: name one optimiser")
-    out = options.out or Path("results") / options.name
-    cache.configure(options.cache)
-    try:
-        if isinstance(study, Suite):
-            conduct.parts(study, options, out, start)
-        elif several:
-            conduct.optimizers(study, options, out)
-        else:
-            conduct.alone(study, options, out, start)
-    except checkpoints.Refused as refused:
-        return _fail(str(refused))
-    seconds = time.perf_counter() - start
-    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
-    return 0
+    study_command.run(options, start)
 
 
-def _methods(options: argparse.Namespace) -> int:
-    if missing := _missing():
-        return _fail(missing)
+def _methods(options: argparse.Namespace) -> None:
+    _ask_for_the_extra()
     from rich.console import Console
 
-    from mtl_optax.study import catalogue, choosing
+    from mtl_optax.study import catalogue, choosing_page
 
     if options.markdown:
-        print(choosing.page(), end="")
+        print(choosing_page.markdown(), end="")
     else:
         catalogue.show(Console())
-    return 0
 
 
-def _report(options: argparse.Namespace) -> int:
-    if missing := _missing():
-        return _fail(missing)
+def _report(options: argparse.Namespace) -> None:
+    _ask_for_the_extra()
     from mtl_optax.study import join
 
     try:
         folders = [join.read(folder) for folder in dict.fromkeys(options.folders)]
     except join.Unreadable as error:
-        return _fail(str(error))
+        raise UsageError(str(error)) from None
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(join.join(folders), encoding="utf-8")
     print(f"Page: {options.out}")
-    return 0
 
 
-def _missing() -> str | None:
+def _ask_for_the_extra() -> None:
     names = [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
-    if not names:
-        return None
-    return f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
+    if names:
+        raise UsageError(
+            f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
+        )
 
 
-def _unknown(methods: Sequence[str] | None, known: Sequence[str]) -> str | None:
-    for method in methods or ():
-        if method not in known:
-            return f"unknown method '{method}'; known: {', '.join(known)}"
-    return None
-
-
-def _fail(message: str, code: int = 2) -> int:
+def _fail(message: str, code: int) -> int:
     print(f"mtl-optax: {message}", file=sys.stderr)
     return code
 

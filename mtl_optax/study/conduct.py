@@ -1,4 +1,4 @@
-"""What `mtl-optax study` does: one study, or one with several optimisers, or parts."""
+"""Training and reports: of one study, of one with several optimisers, of parts."""
 
 import argparse
 import time

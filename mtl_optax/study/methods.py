@@ -46,6 +46,7 @@ TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "conflictfree": mtl.conflictfree,
     "aligned_mtl": mtl.aligned_mtl,
     "gradnorm": mtl.gradnorm,
+    "cdtt": mtl.cdtt,
     "sdmgrad": mtl.sdmgrad,
     "modo": mtl.modo,
     "pcd": mtl.pcd,
@@ -67,6 +68,7 @@ LEFT_OUT = {
     "flat_mtl": "wraps others: f_mean, f_mgda and so on of ASKING",
     "selective_groups": "contains its optimiser: in ASKING",
     "task_affinity": "changes no gradient, it measures: tag of ASKING",
+    "nmt": "needs an order of the tasks: in ASKING, in the order that they have",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 

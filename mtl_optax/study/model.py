@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,28 @@ class MultiTaskMLP(nnx.Module):
         return {task: head(features) for task, head in self.heads.items()}
 
 
+class Functions(NamedTuple):
+    """A network as functions of its parameters."""
+
+    init: Callable[[int], Any]  # seed -> params
+    logits: Callable[[Any, Any], list[jax.Array]]  # (params, images) -> [B, classes]
+
+
+def functions(network: Callable[..., nnx.Module], classes: dict[str, int]) -> Functions:
+    """Of `network(classes, rngs=rngs)(images)`, which gives the logits of each task."""
+    # The structure without numbers: the same for every seed.
+    structure, _ = nnx.split(nnx.eval_shape(lambda: network(classes, rngs=nnx.Rngs(0))))
+
+    def init(seed: int) -> Any:
+        return nnx.split(network(classes, rngs=nnx.Rngs(seed)))[1]
+
+    def logits(params: Any, images: Any) -> list[jax.Array]:
+        answers = nnx.merge(structure, params)(images)
+        return [answers[task] for task in classes]
+
+    return Functions(init, logits)
+
+
 def digits_problem(num_tasks: int) -> Problem:
     """Multi-digits with the MLP."""
     classes = dict(list(TASKS.items())[:num_tasks])
@@ -73,19 +95,11 @@ def classification(
       name: of the problem.
       classes: task -> number of classes, in the order of the labels.
       splits: images `[N, 144]` and labels `[N, T]`.
-      network: `network(classes, rngs=rngs)(images)` -> logits of each task.
+      network: see `functions`.
       about: for the report.
     """
     tasks = tuple(classes)
-    # The structure without numbers: the same for every seed.
-    structure, _ = nnx.split(nnx.eval_shape(lambda: network(classes, rngs=nnx.Rngs(0))))
-
-    def init(seed: int) -> Any:
-        return nnx.split(network(classes, rngs=nnx.Rngs(seed)))[1]
-
-    def logits(params: Any, images: Any) -> list[jax.Array]:
-        answers = nnx.merge(structure, params)(images)
-        return [answers[task] for task in tasks]
+    init, logits = functions(network, classes)
 
     def losses(params: Any, batch: Split) -> tuple[jax.Array, ...]:
         return tuple(

@@ -61,6 +61,8 @@ def outcome_of(
     tuned = metrics[problem.chosen_on][main.name]
     if settings.tuning_seeds:
         tuned = tuned[:, :, seeds:]
+    if problem.chosen_by is not None:
+        tuned = tuned[..., problem.chosen_by]
     chosen = choose(tuned, main.higher_is_better)
     metrics = {
         split: {name: values[:, :, :seeds] for name, values in named.items()}

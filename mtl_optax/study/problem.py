@@ -41,6 +41,12 @@ class Problem(NamedTuple):
     owner: Callable[[Any], Any]  # params -> None on what all tasks share, or the task
     chosen_on: str = "val"  # the split that chooses the learning rate
     reported_on: str = "test"
+    chosen_by: tuple[int, ...] | None = None  # tasks whose mean chooses; None: all
+    epochs: bool = (
+        False  # whether batches go through all examples before one comes again
+    )
+    # batch -> [T] bool, the tasks that have an example in it; None: all tasks always
+    active: Callable[[Any], jax.Array] | None = None
     watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path
     precision: str = "float32"  # or "float64"
     about: str = ""  # for the report: what is trained

@@ -17,8 +17,8 @@ from mtl_optax.study import asking, methods
 from mtl_optax.study.problem import Problem
 
 # What is read from the states of methods: [T, T] of source on recipient, [T] labels,
-# and the `decrease` of `halves`.
-READINGS = ("affinity", "groups", "decrease")
+# the `decrease` of `halves`, and the [T] multipliers and targets of nmt.
+READINGS = ("affinity", "groups", "decrease", "multipliers", "targets")
 
 
 class Lanes(NamedTuple):
@@ -78,8 +78,11 @@ def programs(
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
+        extra = asking.functions(losses_fn)
+        if problem.active is not None:
+            extra["active"] = problem.active(batch)
         updates, opt_state = transformation(lane).update(
-            *(grads, opt_state, params), **asking.functions(losses_fn)
+            *(grads, opt_state, params), **extra
         )
         params = optax.apply_updates(params, updates)
         found = {name: optax.tree.get(opt_state, name) for name in READINGS}

@@ -1,116 +1,27 @@
-"""What a study leaves in its folder: metrics.csv, config.json, figures, report.html."""
+"""The report of a study: report.html, with its tables and figures.
 
-import csv
+Beside it lie the numbers (see results_files.py), summary.csv and the figures as PNG.
+"""
+
 import json
-import os
-import platform
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-
-import mtl_optax
-from mtl_optax.study import cache, intervals, screen
+from mtl_optax.study import intervals, results_files, screen
 from mtl_optax.study.compare import Results
-from mtl_optax.study.figures.frame import save
+from mtl_optax.study.figures import frame
 from mtl_optax.study.page import figure, page, table
-
-COLUMNS = (
-    *("method", "scale", "learning_rate", "settings", "chosen", "seed", "task"),
-    "split",
-)
 
 
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
     """Writes everything into the folder, which is made if need be."""
-    configuration = write_numbers(folder, results, command, seconds)
-    _csv(folder / "summary.csv", intervals.COLUMNS, intervals.summary(results))
-    captions = save(folder, results)
+    configuration = results_files.write(folder, results, command, seconds)
+    summary = intervals.summary(results)
+    results_files.write_csv(folder / "summary.csv", intervals.COLUMNS, summary)
+    captions = frame.save(folder, results)
     text = html(results, configuration, _scores(results, folder, captions))
     (folder / "report.html").write_text(text, encoding="utf-8")
-
-
-def write_numbers(
-    folder: Path, results: Results, command: str, seconds: float
-) -> dict[str, Any]:
-    """Writes metrics.csv and config.json, which is returned."""
-    folder.mkdir(parents=True, exist_ok=True)
-    configuration = config(results, command, seconds)
-    names = tuple(metric.name for metric in results.problem.metrics)
-    _csv(folder / "metrics.csv", (*COLUMNS, *names), metrics(results))
-    (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
-    return configuration
-
-
-def metrics(results: Results) -> list[tuple[Any, ...]]:
-    """One row a run, task and split: COLUMNS, then a column a metric."""
-    names = [metric.name for metric in results.problem.metrics]
-    return [
-        (
-            *(method, scale, f"{candidate.learning_rate:g}", candidate.more()),
-            int(r == outcome.chosen[s]),
-            *(seed, task, split),
-            *(f"{values[name][r, s, seed, t]:.4f}" for name in names),
-        )
-        for method, outcome in results.outcomes.items()
-        for split, values in outcome.metrics.items()
-        for r, candidate in enumerate(results.settings.candidates(method))
-        for s, scale in enumerate(results.study.scales)
-        for seed in range(results.settings.seeds)
-        for t, task in enumerate(results.tasks)
-    ]
-
-
-def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
-    """All that is needed to run it again, and how long it took."""
-    settings, problem = results.settings, results.problem
-    packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
-    return {
-        "study": results.study.name,
-        "command": command,
-        "methods": settings.methods,
-        "seeds": list(range(settings.seeds)),
-        "tuning_seeds": settings.tuning_seeds,
-        "steps": settings.steps,
-        "optimizer": settings.optimizer,
-        "learning_rates": settings.learning_rates,
-        "chosen_rates": {
-            method: [candidate.learning_rate for candidate in results.chosen(method)]
-            for method in results.outcomes
-        },
-        "chosen_settings": {
-            method: [candidate.settings for candidate in results.chosen(method)]
-            for method in results.outcomes
-            if method in settings.grids
-        },
-        "schedule": settings.schedule,
-        "batch_size": settings.batch_size,
-        "precision": problem.precision,
-        "loss_scales": results.study.scales,
-        "scaled_task": results.tasks[0],
-        "tasks": results.tasks,
-        "metrics": [metric.name for metric in problem.metrics],
-        "reported_on": problem.reported_on,
-        **problem.facts,
-        "quick": settings.quick,
-        "verdicts": results.judgement.verdicts,
-        "statement": results.judgement.statement,
-        "versions": {name: version(name) for name in packages}
-        | {"python": platform.python_version(), "mtl_optax": mtl_optax.__version__},
-        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
-        "cpu_count": os.cpu_count(),
-        "compilation_cache": cache.in_use(),
-        "wall_seconds": round(seconds, 1),
-        "seconds": {
-            method: {
-                "compile": round(outcome.compile_seconds, 2),
-                "train": round(outcome.run_seconds, 2),
-            }
-            for method, outcome in results.outcomes.items()
-        },
-    }
 
 
 def html(results: Results, configuration: dict[str, Any], middle: str) -> str:
@@ -199,10 +110,3 @@ def _score_table(results: Results) -> str:
 def _time_table(results: Results) -> str:
     rows = [(method, screen.time_cells(results, method)) for method in results.outcomes]
     return table(["method", *screen.time_columns(results)], rows)
-
-
-def _csv(path: Path, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(rows)

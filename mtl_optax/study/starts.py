@@ -39,7 +39,8 @@ def prepare(problem: Problem, seeds: list[int], recipe: Recipe) -> Common:
         if train is None:
             return None
         size = len(jax.tree.leaves(train)[0])
-        return batch_indices(seed, size, recipe.steps, recipe.batch_size)
+        draw = epoch_indices if problem.epochs else batch_indices
+        return draw(seed, size, recipe.steps, recipe.batch_size)
 
     with precision(problem):
         starts = {seed: Start(problem.init(seed), batches(seed)) for seed in seeds}
@@ -54,6 +55,17 @@ def batch_indices(
     """The batches of a seed `[steps, batch_size]`, drawn outside of any jit."""
     rng = np.random.default_rng(seed)
     return rng.integers(num_examples, size=(steps, batch_size), dtype=np.int32)
+
+
+def epoch_indices(
+    seed: int, num_examples: int, steps: int, batch_size: int
+) -> NDArray[np.int32]:
+    """The same, in epochs: every example once, in a new order each time."""
+    rng = np.random.default_rng(seed)
+    number = -(-steps * batch_size // num_examples)
+    orders = np.tile(np.arange(num_examples, dtype=np.int32), (number, 1))
+    order = rng.permuted(orders, axis=1).reshape(-1)
+    return order[: steps * batch_size].reshape(steps, batch_size)
 
 
 def precision(problem: Problem) -> Any:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 DASHES: Any = (
     *((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)), (0, (2, 1))),
-    (0, (6, 2, 1, 2, 1, 2)),
+    *((0, (8, 2)), (0, (3, 1, 1, 1))),
 )
-MARKERS = ("s", "^", "D", "v", "P")
+MARKERS = ("s", "^", "D", "v", "P", "X")
 GLYPHS = {
     "o": "●",
     "s": "■",
@@ -21,6 +21,7 @@ GLYPHS = {
     "D": "◆",
     "v": "▼",
     "P": "✚",
+    "X": "✖",
 }  # of markers, for HTML
 
 
@@ -56,7 +57,7 @@ ORDER = (
     *("scale_invariant", "cdtt", "nmt", "flat_mtl", "cr_mogm", "selective_groups"),
     *("cso", "cso_project", "task_affinity", "sam", "tag"),
     *("f_mean", "f_mgda", "f_pcgrad", "f_cagrad", "f_imtl_g"),
-    *("joint", "selective_preference", "grouped", "blocks"),
+    *("joint", "selective_preference", "grouped", "blocks", "weighted"),
 )
 
 

@@ -1,7 +1,7 @@
 """What `mtl-optax study toy` shows and leaves in its folder."""
 
-import csv
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from mtl_optax.study import report, screen, toy
+from mtl_optax.study import report, results_files, screen, toy
 from mtl_optax.study.compare import Results
 from mtl_optax.study.figures.frame import STYLE, grid
 from mtl_optax.study.outcome import Outcome
@@ -42,18 +42,8 @@ def show(console: Console, results: Results) -> None:
 
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
     """Writes metrics.csv, ends.csv, config.json, toy.png and report.html."""
-    configuration = report.write_numbers(folder, results, command, seconds)
-    with open(folder / "ends.csv", "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for method, outcome in results.outcomes.items():
-            end = toy.ends(outcome)
-            numbers = zip(end, toy.mean_loss(end), toy.distances(end), strict=True)
-            for start, (point, *rest), place in zip(
-                _starts(results), numbers, toy.places(end), strict=True
-            ):
-                cells = (f"{number:.6f}" for number in (*point, *rest))
-                writer.writerow([method, *start, *cells, place])
+    configuration = results_files.write(folder, results, command, seconds)
+    results_files.write_csv(folder / "ends.csv", COLUMNS, _ends(results))
     with matplotlib.rc_context(STYLE):
         draw(results).savefig(folder / "toy.png")
     head = ["method", *(f"from ({x:g}, {y:g})" for x, y in _starts(results).round(1))]
@@ -88,6 +78,19 @@ def draw(results: Results) -> Figure:
     plot.supxlabel("first parameter", size="medium")
     plot.supylabel("second parameter", size="medium")
     return plot
+
+
+def _ends(results: Results) -> list[tuple[Any, ...]]:
+    """One row a method and start, in the order of COLUMNS."""
+    rows = []
+    for method, outcome in results.outcomes.items():
+        end = toy.ends(outcome)
+        numbers = np.column_stack([end, toy.mean_loss(end), toy.distances(end)])
+        for start, own, place in zip(
+            _starts(results), numbers, toy.places(end), strict=True
+        ):
+            rows.append((method, *start, *(f"{x:.6f}" for x in own), place))
+    return rows
 
 
 def _starts(results: Results) -> NDArray[np.float64]:

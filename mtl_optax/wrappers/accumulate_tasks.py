@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks
+from mtl_optax.core import checks, guards
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead
+from mtl_optax.core.task_axis import lead
 
 
 class AccumulateTasksState(NamedTuple):
@@ -96,9 +96,9 @@ def accumulate_tasks(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateTasksState]:
-        checks.task_gradients(updates, num_tasks, params)
-        losses = checks.losses_vector(losses, updates, num_tasks)
-        mask = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        losses = guards.losses_vector(losses, updates, num_tasks)
+        mask = guards.active_mask(active, num_tasks)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         stacked = as_stacked(updates)
 

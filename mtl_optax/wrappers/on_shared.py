@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, products
+from mtl_optax.core import checks, guards
+from mtl_optax.core.combine import combine
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.leaf_groups import groups_of_labels
 from mtl_optax.core.leaves import chosen, only
@@ -125,8 +126,8 @@ def on_shared(
         lazy = isinstance(updates, LazyTaskGrads)
         like = updates.like() if lazy else updates
         num_tasks = updates.num_tasks if lazy else _num_tasks(updates)
-        checks.task_gradients(updates, num_tasks, params)
-        present = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        present = guards.active_mask(active, num_tasks)
         groups = groups_of(like if params is None else params, num_tasks)
 
         def part(kept: tuple[bool, ...]) -> Any:
@@ -151,7 +152,7 @@ def on_shared(
             plain = part(others)
             if lazy and present is not None:
                 plain = plain.rows()
-            _place(leaves, others, products.combine(plain, weights, present))
+            _place(leaves, others, combine(plain, weights, present))
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)

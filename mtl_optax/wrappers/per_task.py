@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core import checks, guards
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.products import lead
+from mtl_optax.core.task_axis import lead
 
 
 def per_task(
@@ -72,8 +72,8 @@ def per_task(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        checks.task_gradients(updates, num_tasks, params)
-        mask = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        mask = guards.active_mask(active, num_tasks)
         stacked = as_stacked(updates)
 
         def one(gradient: Any, state: Any) -> Any:

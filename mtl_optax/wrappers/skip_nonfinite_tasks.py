@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core import checks, guards
 from mtl_optax.core.lazy import as_stacked
 
 
@@ -71,9 +71,9 @@ def skip_nonfinite_tasks(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteTasksState]:
-        checks.task_gradients(updates, num_tasks, params)
-        losses = checks.losses_vector(losses, updates, num_tasks)
-        present = checks.active_mask(active, num_tasks)
+        guards.task_gradients(updates, num_tasks, params)
+        losses = guards.losses_vector(losses, updates, num_tasks)
+        present = guards.active_mask(active, num_tasks)
         present = jnp.ones(num_tasks, bool) if present is None else present
         stacked = as_stacked(updates)
         finite = _finite_tasks(stacked, num_tasks)

@@ -1,0 +1,66 @@
+"""Whether the method that needs no tuning is as good as a tuned fixed weighting."""
+
+from numpy.typing import NDArray
+
+from mtl_optax.study.compare import Judgement
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.verdicts import paired
+
+FIRST, LATER = (0, 1), (2, 3)  # tasks: the digits; parity and comparison
+NMT, FIXED = "nmt", "weighted"
+WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of the subordinate tasks
+RATE = 1e-3
+STAGE = 500.0
+
+RULE = (
+    f"The primary metric is the mean test accuracy of the two digits, the subordinate "
+    f"one that of the other two tasks. {FIXED} is the sum with one weight for both "
+    f"subordinate tasks, from {', '.join(f'{w:g}' for w in WEIGHTS)}; the best of the "
+    f"grid is that with the best primary metric on validation data, over other seeds "
+    f"than those reported. {NMT} trains left, right, parity and greater for "
+    f"{STAGE:g} steps each; its multiplier rate is chosen likewise, from three, of "
+    f"which the smallest is the learning rate: what the reconstruction suggests. The "
+    f"excess is the loss on all training images at the end, minus the target that the "
+    f"method measured in the last tenth of the task's stage. The equations of {NMT} "
+    f"are INFERRED: reconstructed from the paper's abstract and Platt and Barr 1987. "
+    f"{paired.INTERVALS}"
+)
+
+
+def primary_and_later(outcome: Outcome) -> tuple[NDArray, NDArray]:
+    """Both metrics of all candidates `[candidates, seeds]`."""
+    accuracy = outcome.metrics["test"]["accuracy"][:, 0]
+    return accuracy[..., FIRST].mean(axis=-1), accuracy[..., LATER].mean(axis=-1)
+
+
+def excess(outcome: Outcome) -> NDArray:
+    """Of the digits' losses over their targets, `[seeds, 2]`."""
+    loss = outcome.metrics["all training images"]["loss"][outcome.chosen[0], 0]
+    return (loss - outcome.readings["targets"][-1, 0])[:, FIRST]
+
+
+def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+    """Whether the method that needs no tuning is as good as the best of the grid."""
+    best = {
+        method: [values[outcome.chosen[0]] for values in primary_and_later(outcome)]
+        for method, outcome in outcomes.items()
+    }
+    words = dict.fromkeys(outcomes, "")
+    sentences = {
+        method: f"{method}: digits {own[0].mean():.2f} %, parity and greater "
+        f"{own[1].mean():.2f} %."
+        for method, own in best.items()
+    }
+    if NMT in outcomes:
+        digits = tuple(tasks[t] for t in FIRST)
+        over = paired.changes(100 * excess(outcomes[NMT]), digits)
+        sentences[NMT] += f" Excess of the loss over its target, times 100: {over}."
+    if NMT not in outcomes or FIXED not in outcomes:
+        return Judgement(words, sentences, f"No statement without {NMT} and {FIXED}.")
+    primary, later = (a - b for a, b in zip(best[NMT], best[FIXED], strict=True))
+    statement = (
+        f"{NMT} against the best of {len(WEIGHTS)} fixed weightings: digits "
+        f"{paired.change(primary)} points, parity and greater {paired.change(later)} "
+        f"points. Its equations are reconstructed, not the paper's (INFERRED)."
+    )
+    return Judgement(words, sentences, statement)
