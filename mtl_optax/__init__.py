@@ -15,6 +15,7 @@ from mtl_optax.analysis.task_groups import (
     train_groups,
 )
 from mtl_optax.core.check_chain import check_chain
+from mtl_optax.core.connection_strength import connection_strength
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import conflicts, task_weights
@@ -26,6 +27,7 @@ from mtl_optax.core.task_gradients import (
 )
 from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
 from mtl_optax.core.weighting import Weighting, from_weighting
+from mtl_optax.from_grad_fn.cso import cso
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
@@ -84,6 +86,7 @@ __all__ = [
     "check_chain",
     "combine",
     "conflicts",
+    "connection_strength",
     "feature_task_grads",
     "from_weighting",
     "gramian",
@@ -135,6 +138,7 @@ __all__ = [
     "moco",
     "trimmed_mean",
     # from_grad_fn: 2T backward passes or more.
+    "cso",
     "flat_mtl",
     "selective_groups",
     "task_affinity",

@@ -65,6 +65,8 @@ KNOWN = (*TABLE, SINGLE_TASK)
 LEFT_OUT = {
     "flat_mtl": "needs the gradient function again, at other parameters",
     "selective_groups": "contains its optimiser, and needs the gradient function",
+    "cso": "contains its optimiser, and needs a normalisation for each task",
+    "cso_project": "needs the first task of each channel, which cso finds",
     "task_affinity": "changes no gradient: it measures",
     "nmt": "needs an order of the tasks, and trains them in stages",
     "constant": "its weights are the user's choice; single_task is made of it",
