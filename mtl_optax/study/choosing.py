@@ -99,6 +99,12 @@ GUIDE = (
         "one network. Neither has much to say about two or three tasks.",
     ),
     Advice(
+        "Shared layers have a batch normalisation for each task",
+        ("cso", "cso_project"),
+        "`cso` reads off these which task uses a channel most, and makes the others "
+        "give way there; `cso_project` is told. Nothing was measured here yet.",
+    ),
+    Advice(
         "Training fits and test suffers, and a step may take twice as long",
         ("flat_mtl",),
         "Around any method of this page. That it helps is its authors' claim; nothing "

@@ -69,6 +69,8 @@ LEFT_OUT = {
     "selective_groups": "contains its optimiser: in ASKING",
     "task_affinity": "changes no gradient, it measures: tag of ASKING",
     "nmt": "needs an order of the tasks: in ASKING, in the order that they have",
+    "cso": "contains its optimiser, and needs a normalisation for each task",
+    "cso_project": "needs the first task of each channel, which cso finds",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 
