@@ -26,7 +26,7 @@ COLUMNS = (
 def write(folder: Path, results: Results, command: str, seconds: float) -> None:
     """Writes everything into the folder, which is made if need be."""
     configuration = write_numbers(folder, results, command, seconds)
-    _csv(folder / "summary.csv", intervals.COLUMNS, intervals.summary(results))
+    csv_file(folder / "summary.csv", intervals.COLUMNS, intervals.summary(results))
     captions = save(folder, results)
     text = html(results, configuration, _scores(results, folder, captions))
     (folder / "report.html").write_text(text, encoding="utf-8")
@@ -39,7 +39,7 @@ def write_numbers(
     folder.mkdir(parents=True, exist_ok=True)
     configuration = config(results, command, seconds)
     names = tuple(metric.name for metric in results.problem.metrics)
-    _csv(folder / "metrics.csv", (*COLUMNS, *names), metrics(results))
+    csv_file(folder / "metrics.csv", (*COLUMNS, *names), metrics(results))
     (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
     return configuration
 
@@ -188,7 +188,8 @@ def _time_table(results: Results) -> str:
     return table(["method", *screen.time_columns(results)], rows)
 
 
-def _csv(path: Path, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def csv_file(path: Path, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Writes a table with a row of heads."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
