@@ -18,7 +18,7 @@ from mtl_optax.core.leaf_groups import owners
 
 # Rows of `decrease`, each the fall of log losses on the batch.
 STEPS = ("the joint step", "the step of its own half", "the steps of both halves")
-KINDS = ("the optimiser of the run", "plain SGD")
+KINDS = ("Optimiser of the run", "Plain SGD")
 SGD_RATE = 0.01
 ORDERS = ((0, 1), (0, 1), (1, 0))  # all together; both halves, in both orders
 

@@ -7,6 +7,8 @@ from mtl_optax.study.compare import Results
 from mtl_optax.study.figures.frame import Drawn, rows
 from mtl_optax.study.styles import style
 
+WIDE = 4  # panels that are wide enough for a label each
+
 
 def accuracy(results: Results) -> Drawn:
     """A panel a task, a row a method: hollow at scale 1, filled at the large scale."""
@@ -36,7 +38,11 @@ def accuracy(results: Results) -> Drawn:
                 )
         unit = f" / {metric.unit}" if metric.unit else ""
         label = f"{problem.reported_on} {metric.name}{unit}"
-        ax.set(title=_title(results, t), xlabel=label)
+        ax.set(title=_title(results, t))
+        if len(axes) <= WIDE:
+            ax.set_xlabel(label)
+    if len(axes) > WIDE:
+        figure.supxlabel(label, size="medium")
     if len(scales) > 1:
         for scale, face in zip(scales, faces, strict=True):
             label = f"loss scale ×{scale}"
