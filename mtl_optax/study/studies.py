@@ -8,8 +8,6 @@ from joint training. (flat, groups and toy have files of their own.)
 
 from functools import partial
 
-    study.name: study
-    for study in (STRESS, TRANSFER, toy.STUDY, NULL, flat.SUITE, groups.STUDY)
 from mtl_optax.study import flat, groups, toy
 from mtl_optax.study.compare import Judgement, Study
 from mtl_optax.study.figures.accuracy import accuracy
