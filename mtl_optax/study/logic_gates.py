@@ -4,33 +4,38 @@ XOR, with targets of 0 and 10, and AND, with 0 and 1, share two sigmoid units; e
 a linear head. After the authors' training script: heads follow their own gradients,
 the method acts on the shared layer, SGD with momentum, two batches of two rows in an
 epoch. Their settings name a factor for the learning rate that the script does not use.
-
-Both gates were learned, with seeds 0 to 19 and 100 to 199, by `cdtt` in 10 of 20 and 52
-of 100 runs, by the plain sum in 2 and 8, and by the central direction without tension,
-which for two tasks is `imtl_g`, in 15 and 62.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
-import mtl_optax as mtl
+from mtl_optax.study.compare import Judgement, Study
+from mtl_optax.study.figures.losses import losses as losses_figure
+from mtl_optax.study.methods import BASELINE
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.problem import Metric, Problem
+from mtl_optax.study.settings import Settings
 
 TASKS = ("and", "xor")
 X = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 Y = {"and": (0.0, 0.0, 0.0, 1.0), "xor": (0.0, 10.0, 10.0, 0.0)}
-SHARED = {"hidden": True, "and": False, "xor": False}
 EPOCHS, ERROR = 2500, 1e-3  # at most; below which a gate counts as learned
-NEVER = -1
+BATCHES = 2  # of two rows, an epoch
 
-Method = Callable[[int], optax.GradientTransformationExtraArgs]
+RULE = (
+    f"A gate is learned in the first epoch in which the losses of its {BATCHES} "
+    f"batches, summed and divided by 8 as the authors do, are below {ERROR:g}: a mean "
+    f"squared error of {4 * ERROR:g}. A run succeeds if both gates are learned in "
+    f"{EPOCHS} epochs."
+)
 
 
-def init(key: jax.Array) -> Any:
+def init(seed: int) -> Any:
     """Layers of two inputs, uniform in 1/sqrt(2), as PyTorch draws them."""
 
     def layer(key: jax.Array, outputs: int) -> dict[str, jax.Array]:
@@ -40,12 +45,12 @@ def init(key: jax.Array) -> Any:
             "bias": jax.random.uniform(bias, (outputs,), float, -bound, bound),
         }
 
-    keys = jax.random.split(key, 3)
+    keys = jax.random.split(jax.random.key(seed), 3)
     sizes = {"hidden": 2, "and": 1, "xor": 1}
     return {name: layer(k, n) for k, (name, n) in zip(keys, sizes.items(), strict=True)}
 
 
-def losses_fn(params: Any, rows: jax.Array) -> dict[str, jax.Array]:
+def losses(params: Any, rows: jax.Array) -> tuple[jax.Array, ...]:
     """Mean squared error of each gate on some of the four rows."""
 
     def through(layer: Any, x: jax.Array) -> jax.Array:
@@ -54,51 +59,82 @@ def losses_fn(params: Any, rows: jax.Array) -> dict[str, jax.Array]:
 
     hidden = jax.nn.sigmoid(through(params["hidden"], jnp.asarray(X)[rows]))
     outputs = {name: through(params[name], hidden)[:, 0] for name in TASKS}
+    return tuple(
+        jnp.mean((outputs[name] - jnp.asarray(Y[name])[rows]) ** 2) for name in TASKS
+    )
+
+
+def owner(params: Any) -> Any:
+    """The hidden layer is shared, each head belongs to its task."""
+    of_layer = {"hidden": None, "and": 0, "xor": 1}
     return {
-        name: jnp.mean((outputs[name] - jnp.asarray(Y[name])[rows]) ** 2)
-        for name in TASKS
+        name: jax.tree.map(lambda _, name=name: of_layer[name], layer)
+        for name, layer in params.items()
     }
 
 
-def learned(
-    method: Method,
-    seeds: Sequence[int],
-    *,
-    epochs: int = EPOCHS,
-    learning_rate: float = 0.05,
-    momentum: float = 0.9,
-) -> jax.Array:
-    """The epoch in which each gate was first learned, `[seeds, T]`; NEVER if not.
-
-    That is, in which the losses of the two batches, summed and divided by 8 as the
-    authors do, are below ERROR: a mean squared error of 0.004.
-    """
-    tx = optax.chain(
-        mtl.on_shared(method(len(TASKS)), SHARED), optax.sgd(learning_rate, momentum)
+def problem() -> Problem:
+    """For the runner; an example is the number of its row."""
+    rows = np.arange(len(X))
+    return Problem(
+        name="Logic gates",
+        tasks=TASKS,
+        splits={"train": rows, "all rows": rows},
+        init=init,
+        losses=losses,
+        metrics=(Metric("loss", "", higher_is_better=False),),
+        evaluate=lambda params, rows: {"loss": jnp.stack(losses(params, rows))},
+        owner=owner,
+        chosen_on="all rows",
+        reported_on="all rows",
+        epochs=True,
+        about="All methods share starts and batches.",
+        credits="The problem is that of Nakamura, Grassi and Wolf's code, 2022.",
     )
 
-    def one_batch(carry: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
-        params, state = carry
-        losses, grads = mtl.lazy_task_grads(losses_fn)(params, rows)
-        updates, state = tx.update(grads, state, params, losses=losses)
-        return (optax.apply_updates(params, updates), state), losses
 
-    def one_epoch(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        batches = jax.random.permutation(key, len(X)).reshape(2, 2)
-        carry, losses = lax.scan(one_batch, carry, batches)
-        return carry, jnp.sum(losses, axis=0) / 8 < ERROR
-
-    def one_run(seed: jax.Array) -> jax.Array:
-        first, rest = jax.random.split(jax.random.key(seed))
-        params = init(first)
-        start = params, tx.init(params)
-        _, below = lax.scan(one_epoch, start, jax.random.split(rest, epochs))
-        when = jnp.argmax(below, axis=0)
-        return jnp.where(jnp.any(below, axis=0), when, NEVER)
-
-    return jax.jit(jax.vmap(one_run))(jnp.asarray(seeds))
+def learned(outcome: Outcome) -> NDArray[np.bool_]:
+    """Which gates each run learned at any time, `[seeds, T]`."""
+    losses = outcome.losses[:, 0]
+    epochs = losses.reshape(-1, BATCHES, *losses.shape[1:]).sum(axis=1) / 8
+    return (epochs < ERROR).any(axis=0)
 
 
-def both_learned(when: jax.Array) -> int:
-    """In how many runs of `learned` both gates were."""
-    return int(jnp.sum(jnp.all(when != NEVER, axis=1)))
+def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+    """In how many runs each method learns both gates."""
+    words, sentences = {}, {}
+    for method, outcome in outcomes.items():
+        gates = learned(outcome)
+        words[method] = f"both in {gates.all(axis=1).sum()} of {len(gates)}"
+        each = ", ".join(
+            f"{t} in {n}" for t, n in zip(tasks, gates.sum(0), strict=True)
+        )
+        sentences[method] = f"{method} learns {words[method]} runs ({each})."
+    counts = "; ".join(f"{method} {word}" for method, word in words.items())
+    return Judgement(words, sentences, f"Gates learned: {counts}.")
+
+
+_SETTINGS = Settings(
+    (BASELINE, "cdtt", "imtl_g"),
+    seeds=20,
+    steps=EPOCHS * BATCHES,
+    learning_rates=(0.05,),
+    optimizer="sgd",
+    schedule="constant",
+    batch_size=2,
+)
+
+STUDY = Study(
+    name="gates",
+    title="Two logic gates",
+    question="AND with targets 0 and 1, XOR with 0 and 10, two hidden units for both: "
+    "does the task tensioner learn both where the plain sum learns the large one only? "
+    "(imtl_g beside them is, for two tasks, its central direction without tension.)",
+    problem=problem,
+    settings=_SETTINGS,
+    quick=_SETTINGS._replace(seeds=3, steps=400, quick=True),
+    figures=(losses_figure,),
+    rules=(RULE,),
+    judge=judge,
+    has_single_task=False,
+)
