@@ -17,6 +17,7 @@ import optax
 import mtl_optax as mtl
 from mtl_optax.study.halves import joint_against_halves
 
+UPDATES_AN_EPOCH = 4000 // 64  # of Multi-digits
 LOOK_AHEAD = 0.01  # of the studies, see benchmarks/groups_tuning.py
 
 
@@ -28,6 +29,7 @@ class Parts(NamedTuple):
     shared: Callable[[Any], Any]  # Problem.shared
     optimizer: optax.GradientTransformation
     key: jax.Array
+    strength_fn: Callable[[Any, Any], Any] | None  # Problem.strength_fn
 
 
 def keyed(method: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
@@ -115,6 +117,35 @@ def _weighted(parts: Parts, later: Any = 1.0) -> optax.GradientTransformation:
     return optax.chain(mtl.on_shared(rule, parts.shared), parts.optimizer)
 
 
+def _cso(
+    parts: Parts, total_epochs: Any = 1.0, uniform: float | None = None
+) -> optax.GradientTransformation:
+    """CSO, which counts its epochs itself; `uniform` in place of its draws."""
+    if parts.strength_fn is None:
+        raise ValueError("cso needs a problem with connection strengths.")
+    method = mtl.cso(
+        parts.num_tasks,
+        parts.optimizer,
+        strength_fn=parts.strength_fn,
+        total_epochs=total_epochs,
+        key=parts.key,
+        owner=parts.owner,
+    )
+
+    def init(params: Any) -> Any:
+        return jnp.zeros((), jnp.int32), method.init(params)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        step, inner = state
+        epoch = step // UPDATES_AN_EPOCH
+        updates, inner = method.update(
+            *(updates, inner, params), epoch=epoch, uniform=uniform, **extra
+        )
+        return updates, (step + 1, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def _joint(parts: Parts, ahead: Any = LOOK_AHEAD) -> optax.GradientTransformation:
     """`tag`, measured at every step, and what steps of halves would have done.
 
@@ -138,6 +169,13 @@ ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
     "nmt": _nmt,
     "weighted": _weighted,
     "tag": tag,
+}
+
+# Those of a problem with connection strengths, known to its study only.
+OF_CHANNELS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "cso": _cso,
+    "cso_phase_1": partial(_cso, uniform=1.0),
+    "cso_phase_2": partial(_cso, uniform=-1.0),
 }
 
 

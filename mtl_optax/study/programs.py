@@ -78,7 +78,7 @@ def programs(
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-        extra = asking.functions(losses_fn)
+        extra = {**asking.functions(losses_fn), "statistics": batch}
         if problem.active is not None:
             extra["active"] = problem.active(batch)
         updates, opt_state = transformation(lane).update(

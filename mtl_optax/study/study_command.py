@@ -15,7 +15,7 @@ def run(options: argparse.Namespace, start: float) -> None:
     """One study, or one with several optimisers, or all parts; `start` is a time."""
     study = STUDIES[options.name]
     left_out = () if study.has_single_task else (SINGLE_TASK,)
-    known = tuple(x for x in KNOWN if x not in left_out)
+    known = tuple(x for x in (*KNOWN, *study.extra) if x not in left_out)
     if options.methods == (ALL,):
         options.methods = tuple(x for x in EVERY if x not in left_out)
     for method in options.methods or ():

@@ -29,6 +29,11 @@ class Suite(NamedTuple):
         """Whether single_task can be among the methods of every part."""
         return all(part.has_single_task for part in self.parts)
 
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Methods that only some part can be trained with."""
+        return ()
+
 
 class Whole(NamedTuple):
     """Everything that the page of a suite shows."""
