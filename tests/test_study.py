@@ -123,7 +123,7 @@ def test_the_table_has_every_public_method_or_the_reason_why_not():
     assert methods.ALL not in methods.KNOWN
 
 
-@pytest.mark.parametrize("name", (*methods.KNOWN, *asking.OF_CHANNELS))
+@pytest.mark.parametrize("name", [*methods.KNOWN, *asking.OF_CHANNELS])
 def test_every_known_method_trains(name):
     params = {"trunk": jnp.ones(3), "head": jnp.ones(2)}
 

@@ -8,7 +8,7 @@ from joint training. (flat, groups and toy have files of their own.)
 
 from functools import partial
 
-from mtl_optax.study import flat, groups, toy
+from mtl_optax.study import flat, groups, priority, toy
 from mtl_optax.study.compare import Judgement, Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.differences import differences
@@ -148,5 +148,8 @@ TRANSFER = Study(
 
 STUDIES: dict[str, Study | Suite] = {
     study.name: study
-    for study in (STRESS, TRANSFER, toy.STUDY, NULL, flat.SUITE, groups.STUDY)
+    for study in (
+        *(STRESS, TRANSFER, toy.STUDY, NULL),
+        *(flat.SUITE, groups.STUDY, priority.SUITE),
+    )
 }

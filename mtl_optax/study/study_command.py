@@ -21,6 +21,12 @@ def run(options: argparse.Namespace, start: float) -> None:
     for method in options.methods or ():
         if method not in known:
             raise UsageError(f"unknown method '{method}'; known: {', '.join(known)}")
+    fixed = isinstance(study, Suite) and study.has_fixed_methods
+    if fixed and (options.methods or options.steps or options.optimizer or options.lr):
+        raise UsageError(
+            f"the parts of {options.name} have methods, steps, optimisers and rates of "
+            "their own: leave --methods, --steps, --optimizer and --lr out"
+        )
     several = len(options.optimizer or ()) > 1
     if several and (options.name == "toy" or isinstance(study, Suite)):
         raise UsageError(
