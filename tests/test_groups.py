@@ -90,6 +90,14 @@ def test_labels_become_groups_and_shares_of_the_second_half():
     assert not groups.ever_merged(np.array([[0, 1], [0, 1]]))
 
 
+def test_two_tasks_merge_up_to_their_similarity():
+    affinity = np.array([[[1, 0.25], [0.25, 1]], [[2, 0.9], [0.45, 1]]], np.float32)
+    # Their similarities are 0.25 and (0.9 / 1 + 0.45 / 2) / 2 = 0.5625.
+    assert groups.merging_preference(affinity) == 0.2
+    assert groups.merging_preference(affinity[1:]) == 0.5
+    assert groups.merging_preference(affinity - 5) is None
+
+
 def test_tag_chooses_the_blocks_of_a_block_matrix():
     affinity = np.full((6, 6), 0.01)
     affinity[:3, :3] = affinity[3:, 3:] = 0.2

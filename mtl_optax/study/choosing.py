@@ -97,7 +97,14 @@ GUIDE = (
         ("task_affinity", "selective_groups"),
         "`task_affinity` measures who helps whom; `mtl.select_task_groups` turns that "
         "into groups for a budget of networks. `selective_groups` makes groups inside "
-        "one network. Neither has much to say about two or three tasks.",
+        "one network. On six tasks of digits in two known blocks (`mtl-optax study "
+        "groups`) the first found them in 4 of 5 seeds, and networks of their own for "
+        "its groups gained 1.2 points of accuracy over joint training; the second "
+        "found them in 5 of 5 and gained 0.4; gradient methods gained nothing. Measure "
+        "`task_affinity` at every step where that is affordable, and with plain steps "
+        "ahead: Adam's momentum holds the gradients of all tasks. Neither has much to "
+        "say about two tasks: `selective_groups` never merges them unless `preference` "
+        "is set.",
     ),
     Advice(
         "Shared layers have a batch normalisation for each task",

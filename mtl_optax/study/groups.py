@@ -11,33 +11,25 @@ from functools import partial
 
 from mtl_optax.study import grouped, groups_report
 from mtl_optax.study.blocks import block_digits, truth
-from mtl_optax.study.compare import Judgement, Study
+from mtl_optax.study.compare import Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.affinity import affinity
 from mtl_optax.study.figures.decrease import decrease
 from mtl_optax.study.figures.differences import differences
 from mtl_optax.study.figures.groups_over_time import groups_over_time
+from mtl_optax.study.groups_judge import CHOSEN, DEFAULT, JOINT, judge
+from mtl_optax.study.groups_tables import decrease_table, group_table
 from mtl_optax.study.methods import SINGLE_TASK
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.settings import Settings
 from mtl_optax.study.suite import Suite
-from mtl_optax.study.tables import decrease_table, group_table
-from mtl_optax.study.verdicts import groups, null, paired
+from mtl_optax.study.verdicts import groups, null
 
-JOINT, DEFAULT, CHOSEN = "joint", "selective_groups", "selective_preference"
 QUESTION = (
     "Two digits overlap in each image, and the tasks are in two blocks: questions "
     "about the left digit, and the same about the right one. Which method finds the "
     "blocks by itself, and what is it worth to know them?"
-)
-NEVER = (
-    "The paper's default preference, the median of the similarities, never merged any "
-    "two tasks here"
-)
-WHY = (
-    "with two tasks the median is (1 + x) / 2 where x is their similarity, which is "
-    "above x, so that each stays alone whatever x is"
 )
 
 
@@ -57,58 +49,6 @@ def then(
     }
     rate = settings.candidates(JOINT)[joint.chosen[0]].learning_rate
     return grouped.train(problem, settings, rate, work)
-
-
-def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
-    """Who finds the blocks, and what groups are worth."""
-    blocks = truth(len(tasks))
-    words, sentences, statements = {}, {}, []
-    for method, outcome in outcomes.items():
-        labels = outcome.readings.get("groups")
-        if method == JOINT:
-            words[method] = "baseline"
-            sentences[method] = "joint is the baseline of this comparison."
-            if len(tasks) > 2:
-                made = groups.tag_groups(outcome.readings["affinity"][-1, 0])
-                words[method] = f"TAG: {groups.word(made, blocks)}"
-                statements.append(_found("TAG", made, blocks))
-                sentences[method] += f" TAG chose {groups.counted(made, tasks)}."
-            else:
-                statements.append("TAG has no choice: a group of its has two tasks.")
-        elif labels is not None:
-            made = list(map(groups.partition, labels[-1, 0]))
-            words[method] = groups.word(made, blocks)
-            statements.append(_found(method, made, blocks))
-            sentences[method] = (
-                f"{method} ended with {groups.counted(made, tasks)}; in the second "
-                f"half of training the blocks were there in "
-                f"{100 * groups.share_recovered(labels[:, 0], blocks):.0f} % of steps."
-            )
-        else:
-            words[method], sentences[method] = "", f"{method}:"
-        if method != JOINT and JOINT in outcomes:
-            difference = (outcome.score - outcomes[JOINT].score)[0]
-            words[method] = words[method] or null.verdict(difference)
-            mean = paired.change(difference.mean(axis=1))
-            sentences[method] += f" Mean over tasks {mean} points from joint."
-    if DEFAULT in outcomes and CHOSEN in outcomes:
-        statements.append(_default(outcomes, len(tasks)))
-    return Judgement(words, sentences, " ".join(statements))
-
-
-def _found(name: str, made: list[groups.Groups], blocks: groups.Groups) -> str:
-    number = sum(groups.recovered(x, blocks) for x in made)
-    return f"{name} recovers the blocks in {number} of {len(made)} seeds."
-
-
-def _default(outcomes: dict[str, Outcome], num_tasks: int) -> str:
-    """Whether the default preference merges, and what does where it does not."""
-    if groups.ever_merged(outcomes[DEFAULT].readings["groups"]):
-        return "The paper's default preference does merge tasks here."
-    why = f": {WHY}" if num_tasks == 2 else ""
-    merges = groups.ever_merged(outcomes[CHOSEN].readings["groups"])
-    does = "does merge some" if merges else "does not either"
-    return f"{NEVER}{why}. {CHOSEN} {does}."
 
 
 # Fixed on seeds 5 to 9 of the six tasks with the MLP, by benchmarks/groups_tuning.py:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from mtl_optax.study import report, screen, tables
+from mtl_optax.study import groups_tables, report, screen
 from mtl_optax.study.blocks import truth
 from mtl_optax.study.compare import Results
 from mtl_optax.study.page import figure, page, table
@@ -48,13 +47,8 @@ def show(whole: Whole, console: Console) -> None:
         console.print(Text(results.study.title, style="bold"))
         screen.show(console, results)
     for title, rows in ((FOUND, blocks_found(whole)), (ACCURACY, scores(whole))):
-        drawn = Table(**screen.LAYOUT)
-        for name in ("method", *whole.results):
-            drawn.add_column(name, no_wrap=name == "method")
-        for name, cells in rows:
-            drawn.add_row(name, *map(Text, cells))
         console.print(Text(title))
-        console.print(drawn)
+        console.print(screen.plain(["method", *whole.results], rows))
     for line in statements(whole):
         console.print(Text(line))
 
@@ -69,7 +63,9 @@ def statements(whole: Whole) -> list[str]:
 
 def blocks_found(whole: Whole) -> list[tuple[str, list[str]]]:
     """A row a method that makes groups, a column a part."""
-    made = {name: tables.found(results) for name, results in whole.results.items()}
+    made = {
+        name: groups_tables.found(results) for name, results in whole.results.items()
+    }
 
     def cell(name: str, method: str) -> str:
         if method not in made[name]:

@@ -59,21 +59,13 @@ def show(console: Console, results: Results) -> None:
     _print(console, score_title(results), score_table(results))
     compared = intervals.against_baseline(results)
     if compared:
-        table = Table(**LAYOUT)
-        table.add_column("method", no_wrap=True)
-        for name in columns(results.study.scales, results.tasks):
-            table.add_column(name, justify="right", no_wrap=True)
-        for method, interval in compared.items():
-            table.add_row(method, *map(Text, intervals.cells(interval)))
-        _print(console, intervals.title(results), table)
-    for show_more in results.study.tables:
-        if (shown := show_more(results)) is not None:
-            table = Table(**LAYOUT)
-            for name in shown.head:
-                table.add_column(name)
-            for row, own in shown.rows:
-                table.add_row(row, *map(Text, own))
-            _print(console, f"{shown.title}. {shown.note}", table)
+        head = ["method", *columns(results.study.scales, results.tasks)]
+        rows = [(method, intervals.cells(x)) for method, x in compared.items()]
+        _print(console, intervals.title(results), plain(head, rows, "right"))
+    for make in results.study.tables:
+        if (shown := make(results)) is not None:
+            title = f"{shown.title}. {shown.note}"
+            _print(console, title, plain(shown.head, shown.rows))
     show_times_and_words(console, results)
 
 
@@ -128,12 +120,20 @@ def score_table(results: Results) -> Table:
 
 def time_table(results: Results) -> Table:
     """Seconds a method took, compilation apart; chosen rates if there was a choice."""
+    rows = [(method, time_cells(results, method)) for method in results.outcomes]
+    return plain(["method", *time_columns(results)], rows, "right")
+
+
+def plain(
+    head: list[str], rows: list[tuple[str, list[str]]], justify: Any = "left"
+) -> Table:
+    """A row is a name and cells, as in `page.table`."""
     table = Table(**LAYOUT)
-    table.add_column("method")
-    for name in time_columns(results):
-        table.add_column(name, justify="right")
-    for method in results.outcomes:
-        table.add_row(method, *time_cells(results, method))
+    for name in head:
+        first = name == head[0]
+        table.add_column(name, justify="left" if first else justify, no_wrap=first)
+    for name, own in rows:
+        table.add_row(name, *map(Text, own))
     return table
 
 

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from mtl_optax.analysis.comparison import paired_t
 from mtl_optax.study.compare import Results
 from mtl_optax.study.figures.frame import Drawn
+from mtl_optax.study.groups_tables import mean_decrease
 from mtl_optax.study.halves import KINDS, SGD_RATE, STEPS
 from mtl_optax.study.styles import PALETTE
-from mtl_optax.study.tables import mean_decrease
 
 MARKERS = ("o", "s", "^")
 

@@ -1,13 +1,16 @@
 """Whether the groups that a method made are the blocks that are known to be there."""
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.task_groups import select_task_groups
+from mtl_optax.core.proximal_affinity import affinity_groups
 
 Groups = tuple[tuple[int, ...], ...]
 
 BUDGET = 2  # networks, for TAG
+PREFERENCES = tuple(float(x) for x in np.round(np.arange(0.9, -1.05, -0.1), 1))
 RULE = (
     f"The blocks are recovered if the groups are the two blocks, no task more and none "
     f"less. TAG's groups are those of select_task_groups with budget {BUDGET} from the "
@@ -46,6 +49,23 @@ def ever_merged(labels: NDArray) -> bool:
     """Whether any two tasks were ever in one group, of labels `[..., T]`."""
     rows = labels.reshape(-1, labels.shape[-1])
     return any(len(set(row)) < len(row) for row in rows.tolist())
+
+
+def merging_preference(affinity: NDArray) -> float | None:
+    """The largest of PREFERENCES with which tasks merge in every seed `[seeds, T, T]`.
+
+    With affinities as they are, not as they would become.
+    """
+    num_tasks = affinity.shape[-1]
+    ready, alone = jnp.ones(num_tasks, bool), jnp.arange(num_tasks, dtype=jnp.int32)
+
+    def merges(preference: float) -> bool:
+        return all(
+            ever_merged(np.asarray(affinity_groups(x, preference, ready, alone)))
+            for x in map(jnp.asarray, affinity)
+        )
+
+    return next((x for x in PREFERENCES if merges(x)), None)
 
 
 def word(groups: list[Groups], truth: Groups) -> str:
