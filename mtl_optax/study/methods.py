@@ -13,7 +13,9 @@ import optax
 from jax.typing import ArrayLike
 
 import mtl_optax as mtl
-from mtl_optax.study.asking import ASKING, OF_CHANNELS, Parts, keyed
+from mtl_optax.study.asking import ASKING
+from mtl_optax.study.parts import Parts, keyed
+from mtl_optax.study.priority_methods import OF_CHANNELS
 from mtl_optax.study.problem import Problem
 
 BASELINE = "unitary"
