@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_optax.study import asking, runner
+from mtl_optax.study import asking, group_methods, runner
 from mtl_optax.study.blocks import block_digits, truth
 from mtl_optax.study.programs import Lanes, Recipe
 from mtl_optax.study.verdicts import groups
@@ -22,7 +22,7 @@ TASKS, STEPS, RATE = 6, 400, 3e-3
 SETTINGS = ("ahead", "decay", "warmup", "preference")
 COLUMNS = ("method", *SETTINGS, "found_at_end", "second_half", "validation")
 EVERY_STEP = "tag_every_step"  # not every tenth
-asking.ASKING[EVERY_STEP] = partial(asking.tag, every_k=1)
+asking.ASKING[EVERY_STEP] = partial(group_methods.tag, every_k=1)
 GRIDS = (
     {"tag": {}},  # looks ahead with Adam, as it trains
     {

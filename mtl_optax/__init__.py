@@ -17,6 +17,7 @@ from mtl_optax.analysis.task_groups import (
 from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.combine import combine
+from mtl_optax.core.connection_strength import connection_strength
 from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.readings import conflicts, task_weights
@@ -28,6 +29,7 @@ from mtl_optax.core.task_gradients import (
 )
 from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
 from mtl_optax.core.weighting import Weighting
+from mtl_optax.from_grad_fn.cso import cso
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
@@ -86,6 +88,7 @@ __all__ = [
     "check_chain",
     "combine",
     "conflicts",
+    "connection_strength",
     "feature_task_grads",
     "from_weighting",
     "gramian",
@@ -137,6 +140,7 @@ __all__ = [
     "moco",
     "trimmed_mean",
     # from_grad_fn: 2T backward passes or more.
+    "cso",
     "flat_mtl",
     "selective_groups",
     "task_affinity",

@@ -4,11 +4,67 @@ import pathlib
 
 import jax
 import pytest
+from jax._src import compiler  # jax.jit's compiler_options, for all of a test at once
 
 # Before anything touches a backend: the device count is fixed with it.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
+
+
+def is_known(option):
+    """To this version's XLA."""
+    lowered = jax.jit(lambda x: x).lower(1.0)
+    try:
+        lowered.compile(compiler_options=dict([option]))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+# Nearly all the time goes into XLA's optimising programs that run for a millisecond.
+# With these it takes a quarter; a test marked `optimized` has the defaults.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_llvm_disable_expensive_passes": True,
+}
+QUICK = dict(filter(is_known, QUICK.items()))
+given = {}  # to the compiler now
+get_compile_options = compiler.get_compile_options
+
+
+def with_given(*args, env_options_overrides=None, **kwargs):
+    options = given | dict(env_options_overrides or {})
+    return get_compile_options(*args, env_options_overrides=options, **kwargs)
+
+
+compiler.get_compile_options = with_given
+
+
+def compile_with(options):
+    """From here on; what was compiled with others is forgotten."""
+    if given != options:
+        given.clear()
+        given.update(options)
+        jax.clear_caches()
+
+
+def is_optimized(item):
+    return item.get_closest_marker("optimized") is not None
+
+
+def pytest_collection_modifyitems(items):
+    """Optimized tests at the end of their file, so that it changes over once."""
+    files = list(dict.fromkeys(item.path for item in items))
+    items.sort(key=lambda item: (files.index(item.path), is_optimized(item)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    compile_with({} if is_optimized(item) else QUICK)
+
 
 GOLDEN = "reference values"
 MAPS = pathlib.Path("/proc/self/maps")  # Linux only
@@ -23,6 +79,7 @@ def precision(dtype):
 def forget_compiled_programs():
     """Each compiled program holds memory maps, of which a process may have 65,530."""
     yield
+    compile_with({})  # Doctests do not come by here.
     jax.clear_caches()
 
 

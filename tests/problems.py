@@ -46,7 +46,7 @@ def flat(tree, width=None):
 
 def params_of(gradients):
     """Parameters shaped like one task's gradients."""
-    return jax.tree.map(lambda g: jnp.zeros_like(g[0]), gradients)
+    return jax.tree.map(lambda g: jnp.zeros(g.shape[1:], g.dtype), gradients)
 
 
 def random_matrix(num_tasks, width=12, seed=0):

@@ -30,6 +30,7 @@ from mtl_optax.study import (
     toy_report,
 )
 from mtl_optax.study.settings import Settings
+from mtl_optax.study.verdicts import toy as toy_verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -178,12 +179,12 @@ def test_toy_runs_in_float64_and_leaves_the_flag_alone(toy_folder):
         assert 0 < moves.max() < 3e-3
         assert (method, "training", 450) in ticks
         np.testing.assert_allclose(
-            out.score[0].mean(axis=-1), toy.mean_loss(toy.ends(out))
+            out.score[0].mean(axis=-1), toy.mean_loss(toy_verdicts.ends(out))
         )
 
 
 def test_toy_values():
-    near = toy.mean_loss(np.array([toy.MINIMUM, (0.01, -8.355), (3.0, 0.0)]))
+    near = toy.mean_loss(np.array([toy_verdicts.MINIMUM, (0.01, -8.355), (3.0, 0.0)]))
     np.testing.assert_allclose(near, [-15.0916, -15.0916, 0], atol=1e-4)
 
 
@@ -197,13 +198,13 @@ def test_toy_starts_are_seeds():
 
 def test_toy_places():
     ends = np.array([(0.0, -8.36), (3.0, -8.37), (5.0, 2.0), (np.nan, np.nan)])
-    places = toy.places(ends)
+    places = toy_verdicts.places(ends)
     assert places == ["minimum", "Pareto set", "elsewhere", "elsewhere"]
-    assert toy.sentence("x", places[:3]) == (
+    assert toy_verdicts.sentence("x", places[:3]) == (
         "x reaches the minimum of the mean loss from 1, stops elsewhere on the Pareto "
         "set from 1, does not arrive from 1 of 3 starts."
     )
-    assert toy.sentence("x", places[:1]) == (
+    assert toy_verdicts.sentence("x", places[:1]) == (
         "x reaches the minimum of the mean loss from 1 of 1 starts."
     )
 
@@ -257,7 +258,10 @@ def test_toy_on_the_command_line(tmp_path, capsys):
 def test_cagrad_reaches_the_minimum_and_the_mean_does_not():
     settings = toy.STUDY.settings._replace(methods=("mean", "cagrad"))
     results = compare.run(toy.STUDY, settings)
-    found = {m: toy.places(toy.ends(out)) for m, out in results.outcomes.items()}
+    found = {
+        m: toy_verdicts.places(toy_verdicts.ends(out))
+        for m, out in results.outcomes.items()
+    }
     assert found["cagrad"] == ["minimum"] * 8
     assert found["mean"] == ["elsewhere"] * 3 + ["minimum"] * 5
     assert "is reached by cagrad." in results.judgement.statement

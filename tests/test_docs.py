@@ -15,6 +15,7 @@ OWN = {
     "check_chain",
     "combine",
     "conflicts",
+    "connection_strength",
     "from_weighting",
     "gramian",
     "group_grads_at",

@@ -134,6 +134,7 @@ def test_cagrad_reaches_the_dual_value_within_its_ball(num_tasks, c):
         assert abs(np.min(given @ update) - dual) <= 1e-4 * abs(dual)
 
 
+@pytest.mark.optimized
 def test_cagrad_without_radius_is_the_mean():
     for num_tasks in (2, 3):
         for name, matrix in hostile(num_tasks).items():

@@ -287,6 +287,7 @@ def test_statistics_of_batch_norm_come_from_the_unperturbed_pass():
     assert all(jax.tree.leaves(differ))
 
 
+@pytest.mark.optimized
 def test_cost_is_two_gradients_a_task():
     """Compiled FLOPs against the same aggregator without perturbation."""
     width = 64

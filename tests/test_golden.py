@@ -65,6 +65,7 @@ def bound_of(case, array, dtype):
 
 
 @pytest.mark.parametrize(("name", "dtype"), VARIANTS)
+@pytest.mark.optimized
 def test_reference_values(name, dtype, golden_report):
     stored = ADAPTERS[name].cases()
     widths = defaultdict(int)

@@ -117,6 +117,7 @@ def test_gradnorm_takes_norms_on_the_chosen_leaves():
     np.testing.assert_allclose(state.task_weights, values / jnp.mean(values), rtol=1e-5)
 
 
+@pytest.mark.optimized
 def test_lazy_gradients_pass_back_to_the_chosen_leaves_only():
     """A deep trunk: T passes through the last layer, and one through all."""
     params = [jnp.eye(64) * 1.1 for _ in range(8)]

@@ -108,6 +108,11 @@ def test_every_module_imports_without_a_warning():
     run(sys.executable, "-W", "error", "-c", IMPORT_ALL, cwd=ROOT)
 
 
+@pytest.mark.contract
+def test_the_package_alone_needs_no_flax():
+    run(sys.executable, "-c", "import mtl_optax, sys; assert 'flax' not in sys.modules")
+
+
 def test_readme_and_ci_give_the_same_commands():
     readme = (ROOT / "README.md").read_text("utf-8")
     commands = re.findall(r"pip install uv && [^\n`]+", readme)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_optax.study import cli, compare, results_files, runner, studies, toy
+from mtl_optax.study import cli, compare, programs, results_files, runner, studies, toy
 from mtl_optax.study.checkpoints import Checkpoints, Refused, Saved
 from mtl_optax.study.programs import Recipe
 from mtl_optax.study.settings import Settings
@@ -35,7 +35,7 @@ def run(folder, *, resume, stop_at=None, study=studies.STRESS, settings=SETTINGS
 
 
 def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "CHUNK", 2)
+    monkeypatch.setattr(programs, "CHUNK", 2)
     whole, _ = run(tmp_path / "whole", resume=False)
     with pytest.raises(Stopped):
         run(tmp_path / "checkpoints", resume=False, stop_at=4)
@@ -58,7 +58,7 @@ def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
 
 
 def test_resumed_toy_keeps_its_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "CHUNK", 100)
+    monkeypatch.setattr(programs, "CHUNK", 100)
     of_toy = {"study": toy.STUDY, "settings": TOY}
     whole, _ = run(tmp_path / "whole", resume=False, **of_toy)
     with pytest.raises(Stopped):
@@ -86,7 +86,7 @@ def test_resumed_toy_keeps_its_path(tmp_path, monkeypatch):
 def test_records_are_thinned_to_about_so_many(steps, points, every, chunk):
     recipe = SETTINGS._replace(steps=steps, points=points).recipe()
     assert recipe.record_every == every
-    assert runner.chunk_length(recipe) == chunk
+    assert recipe.chunk == chunk
     assert steps % chunk == chunk % every == 0
 
 

@@ -469,6 +469,7 @@ def test_float64(x64):
     assert state.groups.dtype == jnp.int32
 
 
+@pytest.mark.optimized
 def test_cost_is_a_pass_for_each_group_and_one_look():
     """Compiled FLOPs against a plain step; the incoming gradients are free."""
     width = 64

@@ -147,6 +147,7 @@ def test_projection_matches_quadprog(num_tasks, dtype):
 
 @over_sizes
 @over_dtypes
+@pytest.mark.optimized
 def test_min_norm_matches_quadprog(num_tasks, dtype):
     relative = {np.float32: 1e-6, np.float64: 1e-12}[dtype]
     for family in FAMILIES:

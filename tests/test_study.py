@@ -36,6 +36,7 @@ from mtl_optax.study import (
 from mtl_optax.study.figures import frame
 from mtl_optax.study.model import digits_problem
 from mtl_optax.study.outcome import choose
+from mtl_optax.study.priority_methods import OF_CHANNELS
 from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Recipe
 from mtl_optax.study.settings import Settings
@@ -123,7 +124,7 @@ def test_the_table_has_every_public_method_or_the_reason_why_not():
     assert methods.ALL not in methods.KNOWN
 
 
-@pytest.mark.parametrize("name", methods.KNOWN)
+@pytest.mark.parametrize("name", [*methods.KNOWN, *OF_CHANNELS])
 def test_every_known_method_trains(name):
     params = {"trunk": jnp.ones(3), "head": jnp.ones(2)}
 
@@ -157,6 +158,7 @@ def two_leaves():
         metrics=(),
         evaluate=lambda params, split: {},
         owner=lambda params: {"trunk": None, "head": 1},
+        strength_fn=lambda params, batch: {"trunk": jnp.ones((2, 3)), "head": None},
     )
 
 
@@ -269,7 +271,7 @@ def test_a_failing_method_stops_the_others():
 
     problem = digits_problem(2)
     names = ("unitary", "mean", "mgda")
-    work = {name: compare.lanes(2, studies.SCALES, TINY, name) for name in names}
+    work = {name: compare.lanes(2, stress.SCALES, TINY, name) for name in names}
     with pytest.raises(RuntimeError, match="unitary broke"):
         runner.train_all(problem, work, Recipe(2), tick)
 

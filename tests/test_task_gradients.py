@@ -106,6 +106,7 @@ def own_inputs():
     return losses_fn, batches
 
 
+@pytest.mark.optimized
 def test_tasks_with_inputs_of_their_own_cost_one_backward_each():
     """T x (forward + backward) on each task's own batch, not T x T."""
     losses_fn, batches = own_inputs()
@@ -185,6 +186,7 @@ def step(tx, transform):
     return run
 
 
+@pytest.mark.optimized
 def test_lazy_cost_in_backward_passes():
     params, data = wide()
     plain = flops(jax.grad(lambda *a: sum(losses_tuple(*a))), params, *data)
@@ -198,6 +200,7 @@ def test_lazy_cost_in_backward_passes():
     assert lazy_mgda < flops(step(mtl.mgda(T), mtl.task_grads), params, *data) * 1.01
 
 
+@pytest.mark.optimized
 def test_lazy_from_gramian_methods_build_no_stack():
     params, data = wide()
     lazy = temp_bytes(step(mtl.mgda(T), mtl.lazy_task_grads), params, *data)
@@ -335,6 +338,7 @@ def test_feature_task_grads_are_mgda_ub():
     [mtl.mgda(T), mtl.graddrop(T, key=0, at="features")],
     ids=["mgda", "graddrop"],
 )
+@pytest.mark.optimized
 def test_feature_task_grads_cost_one_pass_through_the_trunk(method):
     params, data = wide()
 

@@ -16,12 +16,13 @@ import pytest
 import mtl_optax as mtl
 from mtl_optax.core.min_norm import min_norm_weights
 from mtl_optax.study import toy as problem_of_study
+from mtl_optax.study.verdicts import toy as verdicts_of_study
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 STARTS = np.array(problem_of_study.STARTS)
 ABOVE = slice(0, 3)  # those that have a valley to cross
-MINIMUM = np.array(problem_of_study.MINIMUM)
+MINIMUM = np.array(verdicts_of_study.MINIMUM)
 mean_loss = problem_of_study.mean_loss
 
 

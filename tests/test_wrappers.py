@@ -458,6 +458,7 @@ def test_subsampled_losses_keep_the_mean(n):
     np.testing.assert_allclose(jnp.sum(prior), 1, rtol=1e-6)
 
 
+@pytest.mark.optimized
 def test_subsampling_runs_fewer_pull_backs():
     key, x = jax.random.key(0), jnp.ones((64, 256))
     params = {"w": jnp.ones((256, 2)), "b": jnp.zeros(2)}

@@ -40,6 +40,62 @@ def by_owner(
     return optax.partition(dict.fromkeys(sorted(set(names)), inner), labels)
 
 
+def standing(params: Any) -> Any:
+    """No displacement yet: zeros like the parameters, in float32 or wider."""
+
+    def zeros(param: Any) -> jax.Array:
+        wide = jnp.promote_types(jnp.result_type(param), jnp.float32)
+        return jnp.zeros_like(param, wide)
+
+    return jax.tree.map(zeros, params)
+
+
+def look_at(
+    method: str,
+    ask: Callable[..., Any],
+    params: Any,
+    moved: Any,
+    group: jax.Array,
+) -> tuple[Any, Any, Any]:
+    """Moved parameters, the losses `[T]` there, and the gradient of the group's sum."""
+    there = jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, moved)
+    losses, gradient = ask(there, group.astype(jnp.result_type(float)))
+    _check_gradient(method, gradient, params)
+    return there, guards.losses_vector(losses, None, group.shape[0]), gradient
+
+
+def take_step(
+    parts: optax.GradientTransformationExtraArgs,
+    of_leaf: list[int | None],
+    start: tuple[Any, Any, Any],
+    gradient: Any,
+    group: jax.Array,
+    extra_args: dict[str, Any],
+) -> tuple[Any, Any]:
+    """The displacement and the optimiser's states after a step of the group's tasks.
+
+    Args:
+      parts: of `by_owner`.
+      of_leaf: the task that owns each leaf, None where all share it.
+      start: the parameters there, the displacement so far, states of `parts`.
+      gradient: like the parameters.
+      group: `[T]` bool; what the other tasks own rests.
+      extra_args: for the optimiser.
+    """
+    there, moved, states = start
+    updates, new_states = parts.update(gradient, states, there, **extra_args)
+    old, treedef = jax.tree.flatten(moved)
+    trees = zip(of_leaf, old, jax.tree.leaves(updates), strict=True)
+    moved = [
+        d + u if task is None else jnp.where(group[task], d + u, d)
+        for task, d, u in trees
+    ]
+    return (
+        jax.tree.unflatten(treedef, moved),
+        _unless_frozen(new_states, states, group),
+    )
+
+
 def group_steps(
     inner: optax.GradientTransformation,
     of_leaf: list[int | None],
@@ -70,27 +126,18 @@ def group_steps(
     num_tasks = labels.shape[0]
     parts = by_owner(inner, of_leaf, params)
 
-    def look(sweep: Sweep, group: jax.Array) -> tuple[Any, Any, Any]:
-        there = jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, sweep.moved)
-        losses, gradient = ask(there, group.astype(jnp.result_type(float)))
-        _check_gradient(gradient, params)
-        return there, guards.losses_vector(losses, None, num_tasks), gradient
+    look = partial(look_at, "selective_groups", ask, params)
 
     def measure(sweep: Sweep, group: jax.Array, after: jax.Array) -> jax.Array:
         return proximal_affinity(sweep.affinity, group, sweep.before, after, decay)
 
     def step(sweep: Sweep, group: jax.Array) -> Sweep:
-        there, losses, gradient = look(sweep, group)
-        updates, states = parts.update(gradient, sweep.inner, there, **extra_args)
-        old, treedef = jax.tree.flatten(sweep.moved)
-        trees = zip(of_leaf, old, jax.tree.leaves(updates), strict=True)
-        moved = [
-            d + u if task is None else jnp.where(group[task], d + u, d)
-            for task, d, u in trees
-        ]
+        there, losses, gradient = look(sweep.moved, group)
+        start = there, sweep.moved, sweep.inner
+        moved, states = take_step(parts, of_leaf, start, gradient, group, extra_args)
         return Sweep(
-            moved=jax.tree.unflatten(treedef, moved),
-            inner=_unless_frozen(states, sweep.inner, group),
+            moved=moved,
+            inner=states,
             affinity=measure(sweep, sweep.group if causal else group, losses),
             before=jnp.where(active, losses, -1),
             group=group,
@@ -105,11 +152,12 @@ def group_steps(
 
     inner_state, affinity, losses = start
     none, unknown = jnp.zeros(num_tasks, bool), jnp.full_like(losses, -1)
-    still = jax.tree.map(_wide_zeros, params)
-    first = Sweep(still, inner_state, affinity, unknown, none, losses)
+    first = Sweep(standing(params), inner_state, affinity, unknown, none, losses)
     last, _ = lax.scan(slot, first, order)
     if causal:
-        last = last._replace(affinity=measure(last, last.group, look(last, none)[1]))
+        last = last._replace(
+            affinity=measure(last, last.group, look(last.moved, none)[1])
+        )
     return last
 
 
@@ -123,15 +171,11 @@ def _unless_frozen(new: Any, old: Any, group: jax.Array) -> Any:
     return new._replace(inner_states=states)
 
 
-def _wide_zeros(param: Any) -> jax.Array:
-    return jnp.zeros_like(param, jnp.promote_types(jnp.result_type(param), jnp.float32))
-
-
-def _check_gradient(gradient: Any, params: Any) -> None:
+def _check_gradient(method: str, gradient: Any, params: Any) -> None:
     found, wanted = (jax.tree.map(jnp.shape, tree) for tree in (gradient, params))
     if found != wanted:
         raise ValueError(
-            "selective_groups: group_grad_fn= must return the losses [T] and one "
+            f"{method}: group_grad_fn= must return the losses [T] and one "
             f"gradient like params, of shapes {wanted}; got {found}. "
             "mtl_optax.group_grads_at(losses_fn, *args) makes such a function."
         )

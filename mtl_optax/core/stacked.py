@@ -28,10 +28,10 @@ def from_stack(
       num_tasks: T, a Python int.
       init: `init(params) -> state`.
       update: `update(gradients, state, *, losses, active, params, **extra) -> (update,
-        state)`. `gradients` are stacked, each leaf `[T, *param]`, zero in rows of inactive
-        tasks; `losses` is `[T]`, 1 at inactive tasks, or None; `active` is always an
-        array `[T]` bool; `params` may be None. The update is cast to the dtypes of the
-        gradients.
+        state)`. `gradients` are stacked, each leaf `[T, *param]`, zero in rows of
+        inactive tasks; `losses` is `[T]`, 1 at inactive tasks, or None; `active` is
+        always an array `[T]` bool; `params` may be None. The update is cast to the
+        dtypes of the gradients.
 
     Returns:
       A transformation of stacked gradients, or of lazy ones, which it stacks. A tree

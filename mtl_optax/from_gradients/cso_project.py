@@ -55,8 +55,8 @@ def cso_project(num_tasks: int, priority: Any) -> optax.GradientTransformationEx
       h_t = g_t - \frac{\min(0, \langle g_t, g_s \rangle)}{\|g_s\|^2} \, g_s
       \quad \text{on the channels whose first task is } s
 
-    layer by layer, that is, for each leaf on its own, with the inner products taken over
-    all channels of a leaf that have the same first task s together.
+    layer by layer, that is, for each leaf on its own, with the inner products taken
+    over all channels of a leaf that have the same first task s.
 
     Args:
       num_tasks: T, a Python int.
@@ -67,16 +67,17 @@ def cso_project(num_tasks: int, priority: Any) -> optax.GradientTransformationEx
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`; lazy ones are stacked
-      first. Its `update` takes `priority=` instead of the one given here, `active` `[T]`
-      bool (on channels whose first task is inactive: the plain sum). Output scale: sum.
-      T=1 gives the gradient itself.
+      first. Its `update` takes `priority=` instead of the one given here, and `active`
+      `[T]` bool (on channels whose first task is inactive: the plain sum). Output
+      scale: sum. T=1 gives the gradient itself.
 
     Raises:
       ValueError: for a priority that is not one integer a channel, or a function of
         parameters that `update` does not get; for gradients that are not stacked, or
         another task count.
 
-    Cost: T backward passes and two T copies of the gradient; no state.
+    Cost: T backward passes and T copies of the gradient, as many again for the products
+    on the channels; no state.
 
     Invariances: none to loss scales.
 
@@ -84,8 +85,8 @@ def cso_project(num_tasks: int, priority: Any) -> optax.GradientTransformationEx
     conflict with it, and is at least as long along its gradient as this. None for other
     tasks.
 
-    When not to use it: where no task deserves to be first on a channel; the method that
-    finds out, and trains them until they do, is :func:`mtl_optax.cso`.
+    When not to use it: without knowing the first tasks; `cso` finds them, and trains
+    the tasks until channels are theirs.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl

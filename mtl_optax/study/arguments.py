@@ -8,6 +8,8 @@ STUDIES = {
     "transfer": "four tasks, two of which suffer from joint training",
     "toy": "two losses of two parameters, whose best compromise is known",
     "null": "two tasks at equal scales: does any method differ from the sum?",
+    "flat": "six studies: flat minima under wrong and missing labels of a task",
+    "priority": "cso, cdtt and nmt, each on the problem that it was made for",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
 }
 OPTIMIZERS = ("adam", "sgd")

@@ -5,35 +5,17 @@ They are known to the command line by these names, but are no part of "all": a s
 them costs several of the others.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
-from mtl_optax.study.halves import joint_against_halves
-
-LOOK_AHEAD = 0.01  # of the studies, see benchmarks/groups_tuning.py
-
-
-class Parts(NamedTuple):
-    """What such a method is made of."""
-
-    num_tasks: int
-    owner: Callable[[Any], Any]  # Problem.owner
-    shared: Callable[[Any], Any]  # Problem.shared
-    optimizer: optax.GradientTransformation
-    key: jax.Array
-
-
-def keyed(method: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
-    """The method, with the key if it is one that draws."""
-    draws = "key" in inspect.signature(method).parameters
-    return partial(method, key=key) if draws else method
+from mtl_optax.study.group_methods import GROUPS
+from mtl_optax.study.parts import Parts, keyed
+from mtl_optax.study.priority_methods import ORDERED
 
 
 def _flat(
@@ -63,67 +45,6 @@ def _sam(parts: Parts, rho_shared: Any = 0.05) -> optax.GradientTransformation:
     return optax.chain(joint, only_grad_fn)
 
 
-def _selective_groups(parts: Parts, **settings: Any) -> optax.GradientTransformation:
-    return mtl.selective_groups(
-        parts.num_tasks,
-        parts.optimizer,
-        owner=parts.owner,
-        key=parts.key,
-        **settings,
-    )
-
-
-def _watch(
-    parts: Parts, ahead: Any, every_k: int
-) -> optax.GradientTransformationExtraArgs:
-    """TAG: plain steps of the rate `ahead`, or with None the steps of the training."""
-    return mtl.task_affinity(
-        parts.num_tasks,
-        owner=parts.owner,
-        learning_rate=ahead,
-        optimizer=parts.optimizer if ahead is None else None,
-        every_k=every_k,
-    )
-
-
-def tag(
-    parts: Parts, ahead: Any = None, every_k: int = 10
-) -> optax.GradientTransformation:
-    """The plain sum, watched by TAG."""
-    joint = mtl.on_shared(mtl.unitary(parts.num_tasks), parts.shared)
-    return optax.chain(_watch(parts, ahead, every_k), joint, parts.optimizer)
-
-
-def _nmt(
-    parts: Parts, multiplier_lr: Any = 1e-3, stage_steps: Any = 250.0
-) -> optax.GradientTransformation:
-    """In the order of the tasks; heads move with the weights of their losses."""
-    rule = mtl.nmt(
-        parts.num_tasks,
-        range(parts.num_tasks),
-        multiplier_lr=multiplier_lr,
-        stage_steps=stage_steps,
-    )
-    rule = mtl.on_shared(rule, parts.shared, rest="weights")
-    return optax.chain(rule, parts.optimizer)
-
-
-def _weighted(parts: Parts, later: Any = 1.0) -> optax.GradientTransformation:
-    """The sum, with this weight for the second half of the tasks."""
-    is_later = jnp.arange(parts.num_tasks) >= parts.num_tasks / 2
-    rule = mtl.constant(parts.num_tasks, weights=jnp.where(is_later, later, 1.0))
-    return optax.chain(mtl.on_shared(rule, parts.shared), parts.optimizer)
-
-
-def _joint(parts: Parts, ahead: Any = LOOK_AHEAD) -> optax.GradientTransformation:
-    """`tag`, measured at every step, and what steps of halves would have done.
-
-    Under `jax.vmap` over runs a step that is not measured costs as much.
-    """
-    step = joint_against_halves(parts.num_tasks, parts.optimizer, parts.owner)
-    return optax.chain(_watch(parts, ahead, every_k=1), step)
-
-
 ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
     "f_mean": partial(_flat, mtl.mean),
     "f_mgda": partial(_flat, mtl.mgda),
@@ -131,13 +52,8 @@ ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
     "f_cagrad": partial(_flat, mtl.cagrad),
     "f_imtl_g": partial(_flat, mtl.imtl_g),
     "sam": _sam,
-    "selective_groups": _selective_groups,
-    # The same with a preference that is a number, not the median.
-    "selective_preference": partial(_selective_groups, preference=0.0),
-    "joint": _joint,
-    "nmt": _nmt,
-    "weighted": _weighted,
-    "tag": tag,
+    **GROUPS,
+    **ORDERED,
 }
 
 

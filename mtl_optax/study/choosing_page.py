@@ -6,7 +6,24 @@ A test compares the committed page with what this gives.
 
 import mtl_optax as mtl
 from mtl_optax.study.catalogue import COSTS, INFERRED, Method, methods
-from mtl_optax.study.choosing import GUIDE, INTRODUCTION, REMARKS, Advice
+from mtl_optax.study.choosing import GUIDE, INTRODUCTION, Advice
+
+REMARKS = """\
+* **Memory and time.** With `mtl.lazy_task_grads` a method that sees the losses costs
+  one backward pass, whatever T. With many tasks `mtl.feature_task_grads` forms the
+  Gramian at the shared representation for about the price of one pass,
+  `mtl.subsample_tasks` draws some of the tasks, and `mtl.every_k` holds weights for k
+  steps.
+* **Heads.** Put the method on what tasks share, `mtl.on_shared(method, mask)`; each
+  head then gets its own gradient. Else a head is trained with the weight of its task.
+* **Missing tasks.** Every method takes `active=`: missing tasks get weight 0, the
+  others what the method gives them alone. `mtl.skip_nonfinite_tasks` finds NaN itself.
+* **Scale of the update.** Methods that return a mean, a sum or a fixed norm need other
+  learning rates under SGD. Adam is indifferent to constant factors.
+* **Adam is not a cure.** It rescales parameters, not tasks: inside a shared parameter
+  the largest loss still rules. `mtl.per_task(optax.scale_by_adam(), num_tasks)` in
+  front of `unitary` rescales each task.
+"""
 
 
 def markdown() -> str:

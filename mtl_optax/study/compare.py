@@ -50,6 +50,7 @@ class Study(NamedTuple):
     scales: tuple[int, ...] = (1,)  # factors on the loss of the first task
     baseline: str = BASELINE  # whose runs the others are paired with
     has_single_task: bool = True  # whether single_task can be among the methods
+    extra: tuple[str, ...] = ()  # methods that only its problem can be trained with
     tables: tuple[Callable[["Results"], Shown | None], ...] = ()  # after the scores
     # Trains what depends on the runs of the methods: their outcomes -> more outcomes
     then: Callable[[Problem, Settings, dict[str, Outcome]], dict[str, Outcome]] = (

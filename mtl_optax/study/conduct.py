@@ -6,7 +6,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtl_optax.study import checkpoints, compare, join, report, screen, toy, toy_report
+from mtl_optax.study import (
+    checkpoints,
+    compare,
+    join,
+    progress,
+    report,
+    screen,
+    toy,
+    toy_report,
+)
 from mtl_optax.study.methods import OPTIMIZERS
 from mtl_optax.study.settings import Settings
 from mtl_optax.study.suite import Suite, Whole
@@ -77,7 +86,7 @@ def _one(
         f"{settings.steps} steps, {settings.optimizer}; results go to {out}",
         highlight=False,
     )
-    with screen.progress(console, settings.methods, settings.steps) as tick:
+    with progress.bars(console, settings.methods, settings.steps) as tick:
         results = compare.run(study, settings, tick, store)
     seconds = time.perf_counter() - start
     write = toy_report.write if study is toy.STUDY else report.write

@@ -37,6 +37,9 @@ def read(path: Path) -> Folder:
         config = json.loads((path / "config.json").read_text())
         if config["study"] == "toy":
             raise Unreadable(f"{path} holds the toy, whose report stands alone")
+        if "parts" in config:
+            names = ", ".join(config["parts"])
+            raise Unreadable(f"{path} has parts; name them instead: {names}")
         with open(path / "metrics.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         return Folder(path, config, _scores(config, rows))

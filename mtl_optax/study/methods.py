@@ -13,7 +13,9 @@ import optax
 from jax.typing import ArrayLike
 
 import mtl_optax as mtl
-from mtl_optax.study.asking import ASKING, Parts, keyed
+from mtl_optax.study.asking import ASKING
+from mtl_optax.study.parts import Parts, keyed
+from mtl_optax.study.priority_methods import OF_CHANNELS
 from mtl_optax.study.problem import Problem
 
 BASELINE = "unitary"
@@ -69,6 +71,8 @@ LEFT_OUT = {
     "selective_groups": "contains its optimiser: in ASKING",
     "task_affinity": "changes no gradient, it measures: tag of ASKING",
     "nmt": "needs an order of the tasks: in ASKING, in the order that they have",
+    "cso": "needs a normalisation for each task: in OF_CHANNELS",
+    "cso_project": "needs the first task of each channel, which cso finds",
     "constant": "its weights are the user's choice; single_task is made of it",
 }
 
@@ -115,9 +119,13 @@ def transformation(
       settings: keyword arguments of the method; may be tracers.
     """
     num_tasks, key = len(problem.tasks), jax.random.key(seed)
-    if name in ASKING:
-        parts = Parts(num_tasks, problem.owner, problem.shared, optimizer, key)
-        made = ASKING[name](parts, **settings)
+    asking = {**ASKING, **OF_CHANNELS}
+    if name in asking:
+        parts = Parts(
+            *(num_tasks, problem.owner, problem.shared, optimizer, key),
+            strength_fn=problem.strength_fn,
+        )
+        made = asking[name](parts, **settings)
         return optax.with_extra_args_support(made)
     if name == SINGLE_TASK:
         # "weights": the head of a task that is not trained stays as it was.

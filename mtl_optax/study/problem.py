@@ -47,6 +47,8 @@ class Problem(NamedTuple):
     )
     # batch -> [T] bool, the tasks that have an example in it; None: all tasks always
     active: Callable[[Any], jax.Array] | None = None
+    # (params, batch) -> connection strengths, for cso
+    strength_fn: Callable[[Any, Any], Any] | None = None
     watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path
     precision: str = "float32"  # or "float64"
     about: str = ""  # for the report: what is trained

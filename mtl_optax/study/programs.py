@@ -16,6 +16,7 @@ import mtl_optax as mtl
 from mtl_optax.study import asking, methods
 from mtl_optax.study.problem import Problem
 
+CHUNK = 50  # records between two signs of progress, at most
 # What is read from the states of methods: [T, T] of source on recipient, [T] labels,
 # the `decrease` of `halves`, and the [T] multipliers and targets of nmt.
 READINGS = ("affinity", "groups", "decrease", "multipliers", "targets")
@@ -40,6 +41,13 @@ class Recipe(NamedTuple):
     batch_size: int = 64
     record_every: int = 1  # steps; divides their number
     look_back: bool = False  # whether to record the losses after the step too
+
+    @property
+    def chunk(self) -> int:
+        """Steps between two signs of progress: they divide all and end in a record."""
+        every = self.record_every
+        lengths = range(every, CHUNK * every + 1, every)
+        return max(n for n in lengths if self.steps % n == 0)
 
 
 class Record(NamedTuple):
@@ -78,7 +86,7 @@ def programs(
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-        extra = asking.functions(losses_fn)
+        extra = {**asking.functions(losses_fn), "statistics": batch}
         if problem.active is not None:
             extra["active"] = problem.active(batch)
         updates, opt_state = transformation(lane).update(

@@ -21,7 +21,6 @@ from mtl_optax.study.problem import Problem
 from mtl_optax.study.programs import Lanes, Recipe, Record, programs
 from mtl_optax.study.starts import Common, precision, prepare
 
-CHUNK = 50  # records between two signs of progress, at most
 # Methods at a time: one compiles, on one core, while another trains.
 WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
 
@@ -109,7 +108,7 @@ def _train(
     batches = jax.tree.map(lambda *x: np.stack(x, axis=1), *[x.batches for x in own])
     init, advance = programs(problem, method, recipe)
     opt_state = jax.jit(init)(params, lanes)
-    chunk = chunk_length(recipe)
+    chunk = recipe.chunk
 
     def batch(done: int) -> Any:
         return jax.tree.map(lambda x: x[done : done + chunk], batches)
@@ -152,13 +151,6 @@ def _train(
     }
     record = jax.tree.unflatten(of_record, _joined(records))
     return Run(record, metrics, compiled - start, spent)
-
-
-def chunk_length(recipe: Recipe) -> int:
-    """Steps between two signs of progress: they divide all and end in a record."""
-    every = recipe.record_every
-    lengths = range(every, CHUNK * every + 1, every)
-    return max(n for n in lengths if recipe.steps % n == 0)
 
 
 def _joined(records: list[list[NDArray]]) -> tuple[NDArray, ...]:

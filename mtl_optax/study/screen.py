@@ -1,57 +1,20 @@
 """What the terminal shows: progress while methods train, then tables and verdicts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from mtl_optax.analysis.comparison import mean_and_sd
 from mtl_optax.study import intervals
 from mtl_optax.study.compare import Results
-from mtl_optax.study.runner import WORKERS, Tick
+from mtl_optax.study.runner import WORKERS
 
 # Narrow enough that the accuracies fit into 80 columns.
 LAYOUT: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
-
-
-ROWS = 12  # of the progress display
-
-
-@contextmanager
-def progress(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tick]:
-    """A bar a method that has begun on a terminal, one line an event in a log."""
-    columns = (
-        TextColumn("{task.description:<15}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[stage]:>9}"),
-        TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        whole = bars.add_task("all methods", total=len(methods), stage="")
-        waiting: Any = {"total": steps, "stage": "", "start": False, "visible": False}
-        rows = {method: bars.add_task(method, **waiting) for method in methods}
-
-        def tick(method: str, stage: str, done: int) -> None:
-            row, finished = rows[method], done == steps
-            if stage == "compiling":
-                bars.start_task(row)
-            stage = "done" if finished else stage
-            # So many rows that the last ones would not be seen: those done make room.
-            seen = not finished or len(methods) <= ROWS
-            bars.update(row, completed=done, stage=stage, visible=seen)
-            if finished:
-                bars.advance(whole)
-            if not console.is_terminal and (done == 0 or finished):
-                console.print(f"{method}: {stage}")
-
-        yield tick
 
 
 def show(console: Console, results: Results) -> None:

@@ -15,12 +15,18 @@ def run(options: argparse.Namespace, start: float) -> None:
     """One study, or one with several optimisers, or all parts; `start` is a time."""
     study = STUDIES[options.name]
     left_out = () if study.has_single_task else (SINGLE_TASK,)
-    known = tuple(x for x in KNOWN if x not in left_out)
+    known = tuple(x for x in (*KNOWN, *study.extra) if x not in left_out)
     if options.methods == (ALL,):
         options.methods = tuple(x for x in EVERY if x not in left_out)
     for method in options.methods or ():
         if method not in known:
             raise UsageError(f"unknown method '{method}'; known: {', '.join(known)}")
+    fixed = isinstance(study, Suite) and study.has_fixed_methods
+    if fixed and (options.methods or options.steps or options.optimizer or options.lr):
+        raise UsageError(
+            f"the parts of {options.name} have methods, steps, optimisers and rates of "
+            "their own: leave --methods, --steps, --optimizer and --lr out"
+        )
     several = len(options.optimizer or ()) > 1
     if several and (options.name == "toy" or isinstance(study, Suite)):
         raise UsageError(

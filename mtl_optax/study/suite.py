@@ -23,11 +23,17 @@ class Suite(NamedTuple):
     quick: tuple[Study, ...]  # those of the smoke run, each with its quick settings
     write: Callable[["Whole", Path], None]  # report.html and more, above the parts
     show: Callable[["Whole", Console], None]  # what the terminal shows in the end
+    has_fixed_methods: bool = False  # whether each part has problem and methods its own
 
     @property
     def has_single_task(self) -> bool:
         """Whether single_task can be among the methods of every part."""
         return all(part.has_single_task for part in self.parts)
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Methods that only some part can be trained with."""
+        return ()
 
 
 class Whole(NamedTuple):

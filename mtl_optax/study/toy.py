@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.compare import Judgement, Study
-from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.compare import Study
 from mtl_optax.study.problem import Metric, Problem
 from mtl_optax.study.settings import Settings
+from mtl_optax.study.verdicts.toy import RULE, judge
 
 # The starts of the paper, of its code, and of later papers (FAMO, Nash-MTL).
 STARTS = (
@@ -21,22 +21,6 @@ STARTS = (
     *((0.0, 0.0), (10.0, -8.0), (-7.5, -0.5), (9.0, -1.0)),
 )
 SIDE = 10.0  # further starts are drawn from the square around 0 with this half side
-MINIMUM = (0.0, -8.3552)  # of the mean loss
-NEAR = 0.05
-PARETO = (-8.5, -8.25)  # the second coordinate on the Pareto set, and a margin
-PLACES = {
-    "minimum": "reaches the minimum of the mean loss",
-    "Pareto set": "stops elsewhere on the Pareto set",
-    "elsewhere": "does not arrive",
-}
-
-RULE = (
-    f"minimum: the end lies within {NEAR:g} of ({MINIMUM[0]:g}, {MINIMUM[1]:g}), the "
-    f"minimum of the mean loss. Pareto set: elsewhere between {PARETO[0]:g} and "
-    f"{PARETO[1]:g} in the second coordinate, where no step is good for both losses. "
-    f"elsewhere: the rest, most of them in a valley. Where on the Pareto set a run "
-    f"ends depends on rounding: in the valleys Adam jumps from wall to wall."
-)
 
 
 def start(seed: int) -> NDArray[np.float64]:
@@ -86,55 +70,6 @@ def problem() -> Problem:
         credits="The toy is that of Liu et al., Conflict-Averse Gradient Descent for "
         "Multi-task Learning, 2021.",
     )
-
-
-def ends(outcome: Outcome) -> NDArray[np.float64]:
-    """The last points `[starts, 2]`."""
-    assert outcome.path is not None
-    return outcome.path[-1, 0]
-
-
-def distances(points: NDArray) -> NDArray[np.float64]:
-    """Of points `[..., 2]` from MINIMUM."""
-    return np.linalg.norm(points - np.array(MINIMUM), axis=-1)
-
-
-def places(points: NDArray) -> list[str]:
-    """The words of RULE for ends `[starts, 2]`."""
-    return [
-        "minimum"
-        if distance <= NEAR
-        else ("Pareto set" if PARETO[0] < y < PARETO[1] else "elsewhere")
-        for y, distance in zip(points[:, 1], distances(points), strict=True)
-    ]
-
-
-def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
-    """Where each method ends."""
-    del tasks
-    found = {method: places(ends(outcome)) for method, outcome in outcomes.items()}
-    words = {
-        method: f"minimum from {at.count('minimum')} of {len(at)}"
-        for method, at in found.items()
-    }
-    sentences = {method: sentence(method, at) for method, at in found.items()}
-    always = [method for method, at in found.items() if set(at) == {"minimum"}]
-    return Judgement(
-        words,
-        sentences,
-        "From every start the minimum of the mean loss is reached by "
-        f"{', '.join(always) or 'no method here'}.",
-    )
-
-
-def sentence(method: str, found: list[str]) -> str:
-    """The verdict line of a method."""
-    said = [
-        f"{text} from {found.count(place)}"
-        for place, text in PLACES.items()
-        if place in found
-    ]
-    return f"{method} {', '.join(said)} of {len(found)} starts."
 
 
 _SETTINGS = Settings(

@@ -16,6 +16,7 @@ from mtl_optax.study.figures.frame import STYLE, grid
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.page import figure, table
 from mtl_optax.study.styles import style
+from mtl_optax.study.verdicts import toy as toy_verdicts
 
 COLUMNS = ("method", "start_x", "start_y", "x", "y", "mean_loss", "distance", "place")
 CAPTION = (
@@ -66,13 +67,15 @@ def draw(results: Results) -> Figure:
         assert outcome.path is not None
         path = np.concatenate([_starts(results)[None], outcome.path[:, 0]])
         ax.contourf(x, y, height, levels=24, cmap="Greys_r", alpha=0.6)
-        ax.plot([-7, 0, 7], [-8.43, toy.MINIMUM[1], -8.43], color="white", lw=3)
+        ax.plot(
+            [-7, 0, 7], [-8.43, toy_verdicts.MINIMUM[1], -8.43], color="white", lw=3
+        )
         colour = style(method).colour
         for i in range(path.shape[1]):
             ax.plot(*path[:, i].T, color=colour, lw=1.5)
         ax.plot(*path[0].T, "o", color=colour, ms=4)
         ax.plot(*path[-1].T, "X", color=colour, mec="white", ms=7)
-        ax.plot(*toy.MINIMUM, "*", color="white", mec="black", ms=11, zorder=1)
+        ax.plot(*toy_verdicts.MINIMUM, "*", color="white", mec="black", ms=11, zorder=1)
         ax.set(title=method, xlim=(-11, 11), ylim=(-11, 11))
         ax.grid(False)
     plot.supxlabel("first parameter", size="medium")
@@ -84,10 +87,12 @@ def _ends(results: Results) -> list[tuple[Any, ...]]:
     """One row a method and start, in the order of COLUMNS."""
     rows = []
     for method, outcome in results.outcomes.items():
-        end = toy.ends(outcome)
-        numbers = np.column_stack([end, toy.mean_loss(end), toy.distances(end)])
+        end = toy_verdicts.ends(outcome)
+        numbers = np.column_stack(
+            [end, toy.mean_loss(end), toy_verdicts.distances(end)]
+        )
         for start, own, place in zip(
-            _starts(results), numbers, toy.places(end), strict=True
+            _starts(results), numbers, toy_verdicts.places(end), strict=True
         ):
             rows.append((method, *start, *(f"{x:.6f}" for x in own), place))
     return rows
@@ -98,7 +103,7 @@ def _starts(results: Results) -> NDArray[np.float64]:
 
 
 def _cells(outcome: Outcome) -> list[str]:
-    end = toy.ends(outcome)
+    end = toy_verdicts.ends(outcome)
     both = zip(end, toy.mean_loss(end), strict=True)
     return [f"({x:.2f}, {y:.2f}) {loss:.2f}" for (x, y), loss in both]
 

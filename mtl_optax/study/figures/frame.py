@@ -1,5 +1,6 @@
 """What all figures share: what one returns, how it is saved, its looks and panels."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +31,17 @@ class Drawn(NamedTuple):
 
 def save(folder: Path, results: Results) -> dict[str, str]:
     """Writes the figures of the study as PNG; returns file name -> caption."""
+    return save_each(folder, results.study.figures, results)
+
+
+def save_each(
+    folder: Path, figures: Iterable[Callable[[Any], Drawn | None]], subject: Any
+) -> dict[str, str]:
+    """The same for figures of anything."""
     captions = {}
-    for draw in results.study.figures:
+    for draw in figures:
         with matplotlib.rc_context(STYLE):
-            drawn: Drawn | None = draw(results)
+            drawn = draw(subject)
             if drawn is None:
                 continue
             name = f"{draw.__name__}.png"
@@ -43,12 +51,13 @@ def save(folder: Path, results: Results) -> dict[str, str]:
 
 
 def grid(
-    count: int, width: float, height: float, columns: int
+    count: int, width: float, height: float, columns: int, alike: bool = True
 ) -> tuple[Figure, list[Any]]:
-    """So many panels with the same axes, in rows; inches a panel."""
+    """So many panels, with the same axes if `alike`, in rows; inches a panel."""
     columns = min(columns, max(2, count))
     lines = -(-count // columns)
-    figure, axes = _panels(lines, columns, (width * columns, 0.6 + height * lines))
+    size = width * columns, 0.6 + height * lines
+    figure, axes = _panels(lines, columns, size, alike)
     panels = list(axes.ravel())
     for empty in panels[count:]:
         empty.set_visible(False)
@@ -60,14 +69,14 @@ def grid(
 def rows(methods: list[str], tasks: tuple[str, ...]) -> tuple[Figure, list[Any]]:
     """A panel a task, with a row a method, the first above."""
     height = 1.5 + (0.38 if len(methods) <= MANY else 0.26) * len(methods)
-    figure, axes = _panels(1, len(tasks), (9, height))
+    figure, axes = _panels(1, len(tasks), (9, height), alike=True)
     axes[0, 0].set_yticks(range(len(methods)), methods)
     axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
     return figure, list(axes[0])
 
 
-def _panels(lines: int, columns: int, size: tuple[float, float]) -> Any:
+def _panels(lines: int, columns: int, size: tuple[float, float], alike: bool) -> Any:
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(
-        lines, columns, squeeze=False, sharex=True, sharey=True
+        lines, columns, squeeze=False, sharex=alike, sharey=alike
     )

@@ -5,8 +5,16 @@ from numpy.typing import NDArray
 
 from mtl_optax.analysis import student
 from mtl_optax.analysis.comparison import mean_and_sd
-from mtl_optax.study.methods import BASELINE
-from mtl_optax.study.verdicts.paired import CONFIDENCE, INTERVALS, interval
+from mtl_optax.study.compare import Judgement
+from mtl_optax.study.methods import BASELINE, SINGLE_TASK
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.verdicts.paired import (
+    CONFIDENCE,
+    INTERVALS,
+    REFERENCE,
+    changes,
+    interval,
+)
 
 RULE = (
     f"At scale 1, for each method and task: the mean over seeds of its test accuracy "
@@ -74,3 +82,35 @@ def statement(
 def chance(seeds: int) -> float:
     """How often normal differences of mean 0 have a mean beyond 2 of their sd."""
     return 1 - student.probability_within(2 * seeds**0.5, seeds - 1)
+
+
+def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+    """Whether any method differs from the plain sum."""
+    words, sentences = {}, {}
+    base = outcomes.get(BASELINE)
+    for method, outcome in outcomes.items():
+        if method == SINGLE_TASK:
+            words[method], sentences[method] = "reference", REFERENCE
+        elif method == BASELINE or base is None:
+            words[method] = "baseline" if base is not None else "unknown"
+            sentences[method] = f"{method} is the {words[method]} of this comparison."
+            if base is None:
+                sentences[method] = f"{method} has no {BASELINE} beside it."
+        else:
+            difference = (outcome.score - base.score)[0]
+            words[method] = verdict(difference)
+            numbers = changes(difference, tasks)
+            sentences[method] = (
+                f"{method}, {words[method]}: {numbers} points from {BASELINE}."
+            )
+    return Judgement(words, sentences, statement_on(outcomes, tasks))
+
+
+def statement_on(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> str:
+    """`statement` on all methods but the reference, at scale 1."""
+    compared = {
+        method: outcome.score[0]
+        for method, outcome in outcomes.items()
+        if method != SINGLE_TASK
+    }
+    return statement(compared, tasks)

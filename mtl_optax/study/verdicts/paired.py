@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.comparison import Interval, paired_t
+from mtl_optax.study.methods import SINGLE_TASK
 
 CONFIDENCE = 0.95
 POINTS = 2.0  # a task that loses more than this has lost
@@ -15,6 +16,7 @@ INTERVALS = (
     f"difference over seeds, by Student's t: exact for normal differences, also with "
     f"few seeds. One in 20 excludes 0 by chance, so among many some do."
 )
+REFERENCE = f"{SINGLE_TASK} is the reference: no task can disturb another."
 
 
 def loses(difference: NDArray) -> NDArray[np.bool_]:

@@ -3,8 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.verdicts.paired import POINTS, loses
+from mtl_optax.study.compare import Judgement
+from mtl_optax.study.methods import SINGLE_TASK
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.verdicts import null
+from mtl_optax.study.verdicts.paired import POINTS, REFERENCE, loses
 
+SCALES = (1, 1000)  # of the loss of the first task
 SAME = 1e-3  # shares that differ by less are equal
 
 RULE = (
@@ -65,3 +70,16 @@ def sentence(
         "robust": f"{method} is robust: no task loses more than {POINTS:g} points "
         f"({holds}).",
     }[word]
+
+
+def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+    """What the large scale does to each method; the null beside it."""
+    words, sentences = {}, {}
+    for method, outcome in outcomes.items():
+        if method == SINGLE_TASK:
+            words[method], sentences[method] = "reference", REFERENCE
+            continue
+        accuracy = outcome.score
+        words[method] = verdict(accuracy, outcome.shares[0])
+        sentences[method] = sentence(method, words[method], accuracy, tasks, SCALES[1])
+    return Judgement(words, sentences, null.statement_on(outcomes, tasks))

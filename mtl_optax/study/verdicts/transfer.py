@@ -6,8 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.comparison import delta_p
-from mtl_optax.study.methods import BASELINE
-from mtl_optax.study.verdicts.paired import INTERVALS, POINTS, change, changes, loses
+from mtl_optax.study.compare import Judgement
+from mtl_optax.study.methods import BASELINE, SINGLE_TASK
+from mtl_optax.study.outcome import Outcome
+from mtl_optax.study.verdicts.paired import (
+    INTERVALS,
+    POINTS,
+    REFERENCE,
+    change,
+    changes,
+    loses,
+)
 
 RULE = (
     f"A task loses when its test accuracy, minus that of a network of its own at the "
@@ -73,3 +82,22 @@ def statement(
     if cured:
         return f"{text} No task loses with {', '.join(cured)}."
     return f"{text} None of {', '.join(others)} removes it." if others else text
+
+
+def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+    """What joint training costs each task against a network of its own."""
+    accuracy = {name: outcome.score[0] for name, outcome in outcomes.items()}
+    reference = accuracy.pop(SINGLE_TASK, None)
+    words, sentences = {}, {}
+    for method in outcomes:
+        if method == SINGLE_TASK:
+            words[method], sentences[method] = "reference", REFERENCE
+        elif reference is None:
+            words[method] = "unknown"
+            sentences[method] = f"{method} has no {SINGLE_TASK} to compare with."
+        else:
+            words[method] = verdict(accuracy[method] - reference)
+            sentences[method] = sentence(
+                method, words[method], accuracy[method], reference, tasks
+            )
+    return Judgement(words, sentences, statement(accuracy, reference, tasks))

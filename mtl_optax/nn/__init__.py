@@ -1,0 +1,14 @@
+"""Flax NNX modules for networks of several tasks; needs flax, and is imported as such.
+
+Nothing else in the library imports it: `import mtl_optax.nn`. All networks keep one
+contract. Called with inputs they return a dict from tasks to outputs. What belongs to
+a task stands under `own`, see `owner` and `shared`. Auxiliary terms are values: the
+method `with_auxiliary` returns outputs and a dict from tasks to a scalar, which the
+caller adds to the task's loss.
+"""
+
+from mtl_optax.nn.hard_sharing import HardSharing
+from mtl_optax.nn.sharing import owner, shared
+from mtl_optax.nn.task_batch_norm import TaskBatchNorm
+
+__all__ = ["HardSharing", "TaskBatchNorm", "owner", "shared"]
