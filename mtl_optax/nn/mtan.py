@@ -30,6 +30,7 @@ class MTAN(nnx.Module):
       decoders: task -> D, a callable module from the last stage.
       stem: a module before the first stage, or None.
       expansion: masks and residual blocks have 1/expansion of the channels inside.
+      dtype: of the computation in masks and residual blocks, as in `flax.nnx.Conv`.
       rngs: for masks and residual blocks.
 
     Shared: stem, stages and residual blocks. Auxiliary terms: none.
@@ -73,24 +74,26 @@ class MTAN(nnx.Module):
         *,
         stem: Module | None = None,
         expansion: int = 4,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         if len(stages) != len(channels):
             raise ValueError(
                 f"MTAN: channels has {len(channels)} entries for {len(stages)} stages."
             )
+        options = {"dtype": dtype, "rngs": rngs}
         self.stem = stem
         self.stages = nnx.List([nnx.List(list(stage)) for stage in stages])
         self.blocks = nnx.List(
             [
-                Residual(before, after, max(after // expansion, 1), rngs=rngs)
+                Residual(before, after, max(after // expansion, 1), **options)
                 for before, after in pairwise(channels)
             ]
         )
         own: dict[str, Any] = {}
         for task, decoder in decoders.items():
             masks = [
-                Mask((1 if s == 0 else 2) * c, c, max(c // expansion, 1), rngs=rngs)
+                Mask((1 if s == 0 else 2) * c, c, max(c // expansion, 1), **options)
                 for s, c in enumerate(channels)
             ]
             own[task] = nnx.Dict(masks=nnx.List(masks), decoder=decoder)
@@ -124,9 +127,9 @@ class MTAN(nnx.Module):
 class Mask(nnx.Module):
     """A task's mask in (0, 1): two 1×1 convolutions, each with batch normalisation."""
 
-    def __init__(self, num_in: int, num_out: int, hidden: int, *, rngs: nnx.Rngs):
-        self.first = Normalised(num_in, hidden, 1, rngs=rngs)
-        self.second = Normalised(hidden, num_out, 1, rngs=rngs)
+    def __init__(self, num_in: int, num_out: int, hidden: int, **options: Any):
+        self.first = Normalised(num_in, hidden, 1, **options)
+        self.second = Normalised(hidden, num_out, 1, **options)
 
     def __call__(self, x: Any) -> jax.Array:
         """The mask `[B, H, W, num_out]`, in the dtype of `x`."""
@@ -136,10 +139,10 @@ class Mask(nnx.Module):
 class Residual(nnx.Module):
     """A bottleneck block with a 1×1 shortcut between numbers of channels."""
 
-    def __init__(self, num_in: int, num_out: int, hidden: int, *, rngs: nnx.Rngs):
+    def __init__(self, num_in: int, num_out: int, hidden: int, **options: Any):
         sizes = [(num_in, hidden, 1), (hidden, hidden, 3), (hidden, num_out, 1)]
-        self.layers = nnx.List([Normalised(*size, rngs=rngs) for size in sizes])
-        self.shortcut = Normalised(num_in, num_out, 1, rngs=rngs)
+        self.layers = nnx.List([Normalised(*size, **options) for size in sizes])
+        self.shortcut = Normalised(num_in, num_out, 1, **options)
 
     def __call__(self, x: Any) -> jax.Array:
         """`[B, H, W, num_out]`, in the dtype of `x`."""
@@ -151,10 +154,10 @@ class Residual(nnx.Module):
 class Normalised(nnx.Module):
     """A convolution and its batch normalisation."""
 
-    def __init__(self, num_in: int, num_out: int, width: int, *, rngs: nnx.Rngs):
+    def __init__(self, num_in: int, num_out: int, width: int, **options: Any):
         kernel = (width, width)
-        self.conv = nnx.Conv(num_in, num_out, kernel, use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(num_out, rngs=rngs)
+        self.conv = nnx.Conv(num_in, num_out, kernel, use_bias=False, **options)
+        self.norm = nnx.BatchNorm(num_out, **options)
 
     def __call__(self, x: Any) -> jax.Array:
         """`[B, H, W, num_out]`."""
