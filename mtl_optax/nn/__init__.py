@@ -4,11 +4,46 @@ Nothing else in the library imports it: `import mtl_optax.nn`. All networks keep
 contract. Called with inputs they return a dict from tasks to outputs. What belongs to
 a task stands under `own`, see `owner` and `shared`. Auxiliary terms are values: the
 method `with_auxiliary` returns outputs and a dict from tasks to a scalar, which the
-caller adds to the task's loss.
+caller adds to the task's loss. Randomness and schedules are
+arguments. Linen users wrap a function that builds the network:
+
+>>> import jax, jax.numpy as jnp
+>>> from flax import nnx
+>>> from mtl_optax.nn import HardSharing, shared
+>>> def build(rngs):
+...     heads = {task: nnx.Linear(4, 1, rngs=rngs) for task in ("a", "b")}
+...     return HardSharing(nnx.Linear(3, 4, rngs=rngs), heads)
+>>> net = nnx.bridge.to_linen(build)
+>>> variables = net.init(jax.random.key(0), jnp.ones((2, 3)))
+>>> shared(variables["params"])["encoder"]
+{'bias': True, 'kernel': True}
+>>> sorted(net.apply(variables, jnp.ones((2, 3))))
+['a', 'b']
 """
 
+from mtl_optax.nn.cgc import CGC
+from mtl_optax.nn.cross_stitch import CrossStitch
+from mtl_optax.nn.dselect_k import DSelectK, smooth_step
 from mtl_optax.nn.hard_sharing import HardSharing
+from mtl_optax.nn.ltb import LTB, ltb_schedule
+from mtl_optax.nn.mmoe import MMoE
+from mtl_optax.nn.mtan import MTAN
+from mtl_optax.nn.ple import PLE
 from mtl_optax.nn.sharing import owner, shared
 from mtl_optax.nn.task_batch_norm import TaskBatchNorm
 
-__all__ = ["HardSharing", "TaskBatchNorm", "owner", "shared"]
+__all__ = [
+    "CGC",
+    "CrossStitch",
+    "DSelectK",
+    "HardSharing",
+    "LTB",
+    "MMoE",
+    "MTAN",
+    "PLE",
+    "TaskBatchNorm",
+    "ltb_schedule",
+    "owner",
+    "shared",
+    "smooth_step",
+]

@@ -1,0 +1,194 @@
+"""The table of architectures: each on tiny sizes, and what it promises.
+
+A row brings every check of `test_nn_contract.py`. Encoders have batch normalisation
+and dropout inside.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mtl_optax.nn import (
+    CGC,
+    LTB,
+    MTAN,
+    PLE,
+    CrossStitch,
+    DSelectK,
+    HardSharing,
+    MMoE,
+)
+
+TASKS = ("a", "b")
+ROWS = jax.random.normal(jax.random.key(0), (16, 6))
+IMAGES = jax.random.normal(jax.random.key(1), (16, 4, 4, 3))
+
+
+class Encoder(nnx.Module):
+    """A layer without bias, which batch normalisation would take out again."""
+
+    def __init__(self, layer, width, dtype, rngs):
+        self.layer = layer
+        self.norm = nnx.BatchNorm(width, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(jnp.tanh(self.norm(self.layer(x))))
+
+
+class Parts:
+    """What the networks are made of, from one stream of random numbers."""
+
+    def __init__(self, rngs, dtype=jnp.float32):
+        self.options = {"dtype": dtype, "rngs": rngs}
+
+    def encoder(self, before=6, after=8):
+        layer = nnx.Linear(before, after, use_bias=False, **self.options)
+        return Encoder(layer, after, **self.options)
+
+    def convolution(self, before, after, strides=1):
+        layer = nnx.Conv(
+            before, after, (3, 3), strides=strides, use_bias=False, **self.options
+        )
+        return Encoder(layer, after, **self.options)
+
+    def decoder(self, before=8):
+        return nnx.Linear(before, 1, **self.options)
+
+    def decoders(self):
+        return {task: self.decoder() for task in TASKS}
+
+
+class Pooled(nnx.Module):
+    """A decoder from the mean of an image."""
+
+    def __init__(self, decoder):
+        self.decoder = decoder
+
+    def __call__(self, x):
+        return self.decoder(x.mean(axis=(1, 2)))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row.
+
+    Fields:
+      build: `(rngs, dtype) -> network`, its modules computing in `dtype`.
+      shared: the attributes under which leaves are shared.
+      x: the inputs, a tree of arrays `[B, ...]`.
+      call: `(network, x, key) -> (outputs [B, 1], auxiliary)`.
+      reached: whether a leaf of a task, by the name of its path, gets gradients from
+        the losses of others.
+      falls: what is left of the summed loss after the contract's steps.
+    """
+
+    build: Callable[[nnx.Rngs, Any], nnx.Module]
+    shared: frozenset[str]
+    x: Any = None
+    call: Callable[..., Any] = lambda net, x, key: (net(x), {})
+    reached: Callable[[str], bool] = lambda path: False
+    falls: float = 0.5
+
+
+def hard_sharing(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    return HardSharing(parts.encoder(), parts.decoders())
+
+
+def cross_stitch(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    stages = {task: [parts.encoder(), parts.encoder(8)] for task in TASKS}
+    return CrossStitch(stages, parts.decoders())
+
+
+def mmoe(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    experts = [parts.encoder() for _ in range(3)]
+    return MMoE(experts, parts.decoders(), num_features=6, rngs=rngs)
+
+
+def cgc(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    own = {"a": [parts.encoder()], "b": [parts.encoder(), parts.encoder()]}
+    return CGC([parts.encoder()], own, parts.decoders(), num_features=6, rngs=rngs)
+
+
+def ple(rngs, dtype, shared_gate=True):
+    parts = Parts(rngs, dtype)
+    own = {task: [[parts.encoder()], [parts.encoder(8)]] for task in TASKS}
+    return PLE(
+        [[parts.encoder()], [parts.encoder(8)]],
+        own,
+        parts.decoders(),
+        input_shape=(6,),
+        shared_gate=shared_gate,
+        rngs=rngs,
+    )
+
+
+def mtan(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    return MTAN(
+        [
+            (parts.convolution(4, 4), parts.convolution(4, 4)),
+            (parts.convolution(4, 8, strides=2), parts.convolution(8, 8)),
+        ],
+        [4, 8],
+        {task: Pooled(parts.decoder()) for task in TASKS},
+        stem=parts.convolution(3, 4),
+        expansion=2,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def dselect_k(rngs, dtype, num_experts=3):
+    parts = Parts(rngs, dtype)
+    experts = [parts.encoder() for _ in range(num_experts)]
+    return DSelectK(experts, parts.decoders(), num_features=6, rngs=rngs)
+
+
+def ltb(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    stages = {task: [parts.encoder(), parts.encoder(8)] for task in TASKS}
+    return LTB(stages, parts.decoders())
+
+
+def with_auxiliary(net, x, key):
+    return net.with_auxiliary(x)
+
+
+ARCHITECTURES = {
+    "CGC": Architecture(cgc, frozenset({"experts"}), ROWS),
+    "CrossStitch": Architecture(
+        cross_stitch, frozenset({"stages", "coefficients"}), ROWS
+    ),
+    "DSelectK": Architecture(
+        dselect_k, frozenset({"experts"}), ROWS, call=with_auxiliary
+    ),
+    "HardSharing": Architecture(hard_sharing, frozenset({"encoder"}), ROWS),
+    "LTB": Architecture(
+        ltb,
+        frozenset({"stages", "logits"}),
+        ROWS,
+        call=lambda net, x, key: (net(x, key=key), {}),
+    ),
+    "MMoE": Architecture(mmoe, frozenset({"experts"}), ROWS),
+    "MTAN": Architecture(mtan, frozenset({"stem", "stages", "blocks"}), IMAGES),
+    "PLE": Architecture(
+        ple,
+        frozenset({"experts", "gates"}),
+        ROWS,
+        reached=lambda path: "['experts'][0]" in path,
+    ),
+    "PLE without shared gate": Architecture(
+        lambda rngs, dtype: ple(rngs, dtype, shared_gate=False),
+        frozenset({"experts"}),
+        ROWS,
+    ),
+}

@@ -1,0 +1,240 @@
+"""What every architecture of `mtl_optax.nn` holds; the rows are in `architectures.py`.
+
+Two programs a row: `measured` compares gradients, `trained` trains.
+"""
+
+from functools import cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from architectures import ARCHITECTURES, TASKS
+from flax import nnx
+
+import mtl_optax as mtl
+import mtl_optax.nn
+from mtl_optax.flax_support import nnx_update
+from mtl_optax.nn import owner, shared
+
+STEPS = 30
+KEY = jax.random.key(7)
+EACH = pytest.mark.parametrize("name", ARCHITECTURES)
+close = chex.assert_trees_all_close
+
+
+def built(name, seed=0, dtype=jnp.float32):
+    return ARCHITECTURES[name].build(nnx.Rngs(seed), dtype)
+
+
+def losses_of(name, net, key):
+    """A mean square a task and its auxiliary term; targets are sines of the inputs."""
+    row = ARCHITECTURES[name]
+    outputs, auxiliary = row.call(net, row.x, key)
+    rows = jax.tree.leaves(row.x)[0]
+    mean = rows.reshape(len(rows), -1).mean(axis=1, keepdims=True)
+    losses = {}
+    for t, task in enumerate(TASKS):
+        chex.assert_equal_shape([outputs[task], mean])
+        error = outputs[task].astype(jnp.float32) - jnp.sin(3 * mean + t)
+        losses[task] = jnp.mean(error**2) + auxiliary.get(task, 0.0)
+    return losses
+
+
+def losses_fn_of(name, net):
+    """What a user writes, and the parameters."""
+    graphdef, params, rest = nnx.split(net, nnx.Param, ...)
+
+    def losses_fn(params, key):
+        copy = nnx.merge(graphdef, params, rest, copy=True)
+        losses = losses_of(name, copy, key)
+        return losses, nnx.state(copy, nnx.Not(nnx.Param))
+
+    return losses_fn, params
+
+
+def leaves_of(tree):
+    """Leaves by the name of their path."""
+    pairs = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in pairs}
+
+
+@cache
+def measured(name):
+    """Gradients in three ways, updates in two, and forward passes, in one program."""
+    row = ARCHITECTURES[name]
+    net, net16 = built(name), built(name, dtype=jnp.bfloat16)
+    losses_fn, params = losses_fn_of(name, net)
+    tree = nnx.split(net, graph=False)
+    on_shared = mtl.on_shared(mtl.cagrad(2), shared)
+    partition = optax.partition({True: mtl.cagrad(2), False: mtl.unitary(2)}, shared)
+
+    def forward(net):
+        return row.call(net, row.x, KEY)[0]
+
+    @jax.jit
+    def program(params, tree_state, parts16):
+        (_, aux), stacked = mtl.task_grads(losses_fn, has_aux=True)(params, KEY)
+        _, lazy = mtl.lazy_task_grads(losses_fn, has_aux=True)(params, KEY)
+        one_by_one = [
+            jax.grad(lambda p, task=task: losses_fn(p, KEY)[0][task])(params)
+            for task in TASKS
+        ]
+        plain = losses_fn(params, KEY)[1]
+        return {
+            "stacked": stacked,
+            "lazy": lazy.stack(),
+            "rows": jax.tree.map(lambda *rows: jnp.stack(rows), *one_by_one),
+            "on_shared": on_shared.update(lazy, on_shared.init(params), params)[0],
+            "partition": partition.update(stacked, partition.init(params), params)[0],
+            "statistics": nnx.filter_state(aux, nnx.BatchStat),
+            "plain statistics": nnx.filter_state(plain, nnx.BatchStat),
+            "outputs": forward(nnx.merge(net_def, params, rest, copy=True)),
+            "tree mode": forward(nnx.merge(tree[0], tree_state, copy=True)),
+            "bfloat16": forward(nnx.merge(def16, parts16, copy=True)),
+        }
+
+    net_def, _, rest = nnx.split(net, nnx.Param, ...)
+    def16, parts16 = nnx.split(net16)
+    return jax.tree.map(jnp.asarray, nnx.as_pure(program(params, tree[1], parts16)))
+
+
+@cache
+def trained(name):
+    """Losses, the network before and after, and how often the step was traced."""
+    net, before = built(name), built(name)
+    tx = optax.chain(mtl.on_shared(mtl.cagrad(2), shared), optax.adam(1e-2))
+    optimizer = nnx.Optimizer(net, tx, wrt=nnx.Param)
+    traces = []
+
+    @nnx.jit
+    def step(net, optimizer, key):
+        traces.append(None)
+        losses_fn, params = losses_fn_of(name, net)
+        (losses, new), grads = mtl.lazy_task_grads(losses_fn, has_aux=True)(params, key)
+        nnx.update(net, new)
+        nnx_update(optimizer, net, grads)
+        return losses
+
+    keys = jax.random.split(KEY, STEPS)
+    losses = np.stack([step(net, optimizer, key) for key in keys])
+    return losses, before, net, len(traces)
+
+
+@EACH
+def test_stacked_and_lazy_gradients_are_those_of_each_loss(name):
+    close(measured(name)["stacked"], measured(name)["rows"], rtol=1e-4, atol=1e-6)
+    close(measured(name)["lazy"], measured(name)["rows"], rtol=1e-4, atol=1e-6)
+
+
+@EACH
+def test_no_gradient_of_a_task_on_what_another_owns(name):
+    """Exactly zero; and where the row says that it is reached, it is."""
+    grads, owners = measured(name)["stacked"], owner(TASKS)(measured(name)["stacked"])
+    for path, task in leaves_of(owners).items():
+        if task is not None:
+            others = np.any(leaves_of(grads)[path][1 - task] != 0)
+            assert others == ARCHITECTURES[name].reached(path), path
+
+
+@EACH
+def test_owner_and_shared_cover_all_leaves(name):
+    params = nnx.to_pure_dict(nnx.state(built(name), nnx.Param))
+    owners, mask = owner(TASKS)(params), leaves_of(shared(params))
+    assert mask.keys() == leaves_of(params).keys()
+    assert {p: task is None for p, task in leaves_of(owners).items()} == mask
+    assert {path.split("'")[1] for path, yes in mask.items() if yes} == set(
+        ARCHITECTURES[name].shared
+    )
+    assert set(leaves_of(owners).values()) == {None, 0, 1}
+
+
+@EACH
+def test_shared_is_a_mask_and_a_label(name):
+    """Of `on_shared` with lazy, and of `optax.partition` with stacked gradients."""
+    close(
+        measured(name)["on_shared"], measured(name)["partition"], rtol=1e-3, atol=1e-5
+    )
+
+
+@EACH
+def test_statistics_move_as_in_one_forward_pass(name):
+    """Whatever the number of tasks whose gradients were taken."""
+    moved = measured(name)["statistics"]
+    close(moved, measured(name)["plain statistics"], rtol=1e-6)
+    before = nnx.to_pure_dict(nnx.state(built(name), nnx.BatchStat))
+    before = leaves_of(before)
+    assert all(np.any(x != before[path]) for path, x in leaves_of(moved).items())
+
+
+@EACH
+def test_tree_mode_gives_what_graph_mode_gives(name):
+    close(measured(name)["tree mode"], measured(name)["outputs"], rtol=1e-6)
+
+
+@EACH
+def test_computes_in_bfloat16(name):
+    for task, y in measured(name)["bfloat16"].items():
+        assert y.dtype == jnp.bfloat16
+        close(y.astype(jnp.float32), measured(name)["outputs"][task], atol=0.1)
+
+
+@EACH
+def test_trains_by_one_compiled_step(name):
+    losses, before, net, traces = trained(name)
+    assert traces == 1
+    left = losses[-5:].sum() / losses[:5].sum()
+    assert left < ARCHITECTURES[name].falls, left
+    start = leaves_of(nnx.to_pure_dict(nnx.state(before, nnx.Param)))
+    for path, leaf in leaves_of(nnx.to_pure_dict(nnx.state(net, nnx.Param))).items():
+        assert np.any(leaf != start[path]), f"{path} was never trained"
+
+
+def test_orbax_restores_every_network(tmp_path):
+    def states(seed):
+        return {
+            name: nnx.to_pure_dict(nnx.state(built(name, seed), nnx.Not(nnx.RngState)))
+            for name in ARCHITECTURES
+        }
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "nets", states(0))
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "nets", states(1))
+    chex.assert_trees_all_equal(restored, states(0))
+
+
+def test_linen_runs_the_same_numbers():
+    """Through Flax's bridge; training in Linen is tested in test_flax.py."""
+
+    def build(rngs):
+        net = ARCHITECTURES["PLE"].build(rngs, jnp.float32)
+        net.eval()
+        return net
+
+    net, x = built("PLE"), ARCHITECTURES["PLE"].x
+    net.eval()
+    linen = nnx.bridge.to_linen(build)
+    keys = {"params": KEY, "dropout": KEY}
+    variables = jax.jit(linen.init)(keys, x)
+    params = nnx.to_pure_dict(nnx.state(net, nnx.Param))
+    theirs = variables["params"]
+    chex.assert_trees_all_equal(
+        jax.tree.leaves(shared(theirs)), jax.tree.leaves(shared(params))
+    )
+    params = jax.tree.unflatten(jax.tree.structure(theirs), jax.tree.leaves(params))
+    chex.assert_trees_all_equal_shapes(params, theirs)
+    outputs = jax.jit(linen.apply)({**variables, "params": params}, x)
+    close(outputs, nnx.jit(lambda net, x: net(x))(net, x), rtol=1e-5)
+
+
+def test_every_architecture_has_a_row():
+    modules = {
+        name
+        for name in mtl_optax.nn.__all__
+        if isinstance(getattr(mtl_optax.nn, name), type)
+    }
+    assert modules - {"TaskBatchNorm"} == {name.split()[0] for name in ARCHITECTURES}
