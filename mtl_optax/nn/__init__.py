@@ -9,6 +9,15 @@ to the task's loss.
 
 from mtl_optax.nn.hard_sharing import HardSharing
 from mtl_optax.nn.sharing import owner, shared
+from mtl_optax.nn.soft_modular import SoftModularNet
 from mtl_optax.nn.task_batch_norm import TaskBatchNorm
+from mtl_optax.nn.temperature_weights import temperature_task_weights
 
-__all__ = ["HardSharing", "TaskBatchNorm", "owner", "shared"]
+__all__ = [
+    "HardSharing",
+    "SoftModularNet",
+    "TaskBatchNorm",
+    "owner",
+    "shared",
+    "temperature_task_weights",
+]
