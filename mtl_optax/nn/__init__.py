@@ -8,6 +8,7 @@ to the task's loss.
 """
 
 from mtl_optax.nn.hard_sharing import HardSharing
+from mtl_optax.nn.self_auxiliary import SelfAuxiliary, strip_auxiliaries
 from mtl_optax.nn.sharing import owner, shared
 from mtl_optax.nn.soft_modular import SoftModularNet
 from mtl_optax.nn.task_batch_norm import TaskBatchNorm
@@ -15,9 +16,11 @@ from mtl_optax.nn.temperature_weights import temperature_task_weights
 
 __all__ = [
     "HardSharing",
+    "SelfAuxiliary",
     "SoftModularNet",
     "TaskBatchNorm",
     "owner",
     "shared",
+    "strip_auxiliaries",
     "temperature_task_weights",
 ]

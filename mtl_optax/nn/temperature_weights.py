@@ -37,8 +37,8 @@ def temperature_task_weights(log_alpha: Any, form: str = "code") -> jax.Array:
     Example:
       >>> import jax.numpy as jnp
       >>> from mtl_optax.nn import temperature_task_weights
-      >>> temperature_task_weights(jnp.array([0.0, -1.0, -3.0, 0.5]))
-      Array([0.164, 0.445, 3.291, 0.099], dtype=float32)
+      >>> temperature_task_weights(jnp.array([0.0, -1.0, -3.0, 0.5])).tolist()
+      [0.164, 0.445, 3.291, 0.099]
 
     References:
       Yang et al., `Multi-Task Reinforcement Learning with Soft Modularization
