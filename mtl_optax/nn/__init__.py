@@ -4,8 +4,8 @@ Nothing else in the library imports it: `import mtl_optax.nn`. All networks keep
 contract. Called with inputs they return a dict from tasks to outputs. What belongs to
 a task stands under `own`, see `owner` and `shared`. Auxiliary terms are values: the
 method `with_auxiliary` returns outputs and a dict from tasks to a scalar, which the
-caller adds to the task's loss. Randomness and schedules are
-arguments. Linen users wrap a function that builds the network:
+caller adds to the task's loss. Randomness and schedules are arguments. Linen users
+wrap a function that builds the network:
 
 >>> import jax, jax.numpy as jnp
 >>> from flax import nnx
@@ -29,8 +29,11 @@ from mtl_optax.nn.ltb import LTB, ltb_schedule
 from mtl_optax.nn.mmoe import MMoE
 from mtl_optax.nn.mtan import MTAN
 from mtl_optax.nn.ple import PLE
+from mtl_optax.nn.self_auxiliary import SelfAuxiliary, strip_auxiliaries
 from mtl_optax.nn.sharing import owner, shared
+from mtl_optax.nn.soft_modular import SoftModularNet
 from mtl_optax.nn.task_batch_norm import TaskBatchNorm
+from mtl_optax.nn.temperature_weights import temperature_task_weights
 
 __all__ = [
     "CGC",
@@ -41,9 +44,13 @@ __all__ = [
     "MMoE",
     "MTAN",
     "PLE",
+    "SelfAuxiliary",
+    "SoftModularNet",
     "TaskBatchNorm",
     "ltb_schedule",
     "owner",
     "shared",
     "smooth_step",
+    "strip_auxiliaries",
+    "temperature_task_weights",
 ]

@@ -49,5 +49,12 @@ class HardSharing(nnx.Module):
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for inputs `[B, ...]`."""
-        representation = self.encoder(x)
-        return {task: decode(representation) for task, decode in self.own.items()}
+        return self.decode(self.representations(x))
+
+    def representations(self, x: Any) -> dict[str, jax.Array]:
+        """What the decoder of each task reads."""
+        return dict.fromkeys(self.own, self.encoder(x))
+
+    def decode(self, representations: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Outputs of each task from `representations`."""
+        return {task: self.own[task](h) for task, h in representations.items()}
