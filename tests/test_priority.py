@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mtl_optax.study import channels, cli, subordinate
-from mtl_optax.study.channel_cnn import LAYERS, owners_by_name
+from mtl_optax.study.channel_cnn import LAYERS, ChannelCNN, owners_by_name
+from mtl_optax.study.data import TASKS
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.verdicts import channels as who_owns
 from mtl_optax.study.verdicts import subordinate as digits_first
@@ -40,6 +42,13 @@ def test_convolutions_are_shared_and_normalisations_are_not(problem, params):
             assert problem.tasks[task] in name
         else:
             assert task is None
+
+
+def test_every_task_is_asked_its_own_question():
+    """Heads come back from nnx in the order of their names; labels do not."""
+    again = nnx.merge(*nnx.split(ChannelCNN(TASKS, rngs=nnx.Rngs(0))))
+    counts = [x.shape[-1] for x in again(jnp.ones((8, 144)))]
+    assert counts == list(TASKS.values()) == [10, 10, 2, 2]
 
 
 def test_kernels_have_the_strengths_and_nothing_else_has(problem, params):

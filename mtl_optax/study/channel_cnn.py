@@ -17,6 +17,7 @@ class ChannelCNN(nnx.Module):
     """Two shared convolutions, each normalised and pooled a task, and a head a task."""
 
     def __init__(self, classes: dict[str, int], *, rngs: nnx.Rngs):
+        self.tasks = tuple(classes)  # in this order, which nnx.Dict does not keep
         # Without momentum the running statistics are those of the last batch.
         norm = partial(TaskBatchNorm, len(classes), CHANNELS, momentum=0.0, rngs=rngs)
         linear = partial(nnx.Linear, kernel_init=nnx.initializers.he_normal())
@@ -31,11 +32,11 @@ class ChannelCNN(nnx.Module):
         """Logits of each task for images `[B, 144]`."""
         shared = self.first(images.reshape(-1, CANVAS, CANVAS, 1))
         options, answers = {"use_running_average": running}, []
-        for t, head in enumerate(self.heads.values()):
+        for t, task in enumerate(self.tasks):
             own = pool(nnx.relu(self.first_norm(shared, task=t, **options)))
             own = self.second(own)
             own = pool(nnx.relu(self.second_norm(own, task=t, **options)))
-            answers.append(head(own.reshape(len(images), -1)))
+            answers.append(self.heads[task](own.reshape(len(images), -1)))
         return answers
 
     def strengths(self) -> list[jax.Array]:
