@@ -17,9 +17,12 @@ from mtl_optax.nn import (
     HardSharing,
     MMoE,
     ltb_schedule,
+)
+from mtl_optax.nn.dselect_k import (
+    selector_regularizer,
+    single_experts,
     smooth_step,
 )
-from mtl_optax.nn.dselect_k import selector_regularizer, single_experts
 from mtl_optax.nn.ltb import straight_through
 from mtl_optax.nn.mtan import pooled
 
