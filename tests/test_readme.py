@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import mtl_optax as mtl
+from mtl_optax import nn
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -26,3 +27,10 @@ def test_method_table_names_every_method():
         if getattr(mtl, name).__module__.split(".")[1] in folders
     }
     assert named == methods
+
+
+def test_architecture_table_names_every_architecture():
+    table = README[README.index("## Architectures") : README.index("## Methods")]
+    named = set(re.findall(r"^\| `(\w+)`", table, re.M))
+    modules = {n for n in nn.__all__ if isinstance(getattr(nn, n), type)}
+    assert named == modules - {"TaskBatchNorm"}

@@ -23,7 +23,7 @@ wrap a function that builds the network:
 
 from mtl_optax.nn.cgc import CGC
 from mtl_optax.nn.cross_stitch import CrossStitch
-from mtl_optax.nn.dselect_k import DSelectK, smooth_step
+from mtl_optax.nn.dselect_k import DSelectK
 from mtl_optax.nn.hard_sharing import HardSharing
 from mtl_optax.nn.ltb import LTB, ltb_schedule
 from mtl_optax.nn.mmoe import MMoE
@@ -50,7 +50,6 @@ __all__ = [
     "ltb_schedule",
     "owner",
     "shared",
-    "smooth_step",
     "strip_auxiliaries",
     "temperature_task_weights",
 ]

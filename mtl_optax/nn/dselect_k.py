@@ -22,7 +22,7 @@ def smooth_step(t: Any, gamma: Any = 1.0) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from mtl_optax.nn import smooth_step
+      >>> from mtl_optax.nn.dselect_k import smooth_step
       >>> smooth_step(jnp.array([-1.0, -0.25, 0.0, 0.25, 1.0]))
       Array([0.     , 0.15625, 0.5    , 0.84375, 1.     ], dtype=float32)
     """
