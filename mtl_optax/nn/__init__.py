@@ -7,20 +7,32 @@ task stands under `own`, see `owner` and `shared`. Auxiliary terms are values: t
 to the task's loss.
 """
 
+from mtl_optax.nn.bayes_linear import BayesLinear
 from mtl_optax.nn.hard_sharing import HardSharing
 from mtl_optax.nn.self_auxiliary import SelfAuxiliary, strip_auxiliaries
 from mtl_optax.nn.sharing import owner, shared
 from mtl_optax.nn.soft_modular import SoftModularNet
+from mtl_optax.nn.surrogates import Surrogates, same_class_inputs
 from mtl_optax.nn.task_batch_norm import TaskBatchNorm
 from mtl_optax.nn.temperature_weights import temperature_task_weights
+from mtl_optax.nn.vmtl import VMTL
+from mtl_optax.nn.vmtl_losses import VMTLState, VMTLTerms, vmtl_init, vmtl_losses
 
 __all__ = [
+    "BayesLinear",
     "HardSharing",
     "SelfAuxiliary",
     "SoftModularNet",
+    "Surrogates",
     "TaskBatchNorm",
+    "VMTL",
+    "VMTLState",
+    "VMTLTerms",
     "owner",
+    "same_class_inputs",
     "shared",
     "strip_auxiliaries",
     "temperature_task_weights",
+    "vmtl_init",
+    "vmtl_losses",
 ]
