@@ -21,6 +21,7 @@ wrap a function that builds the network:
 ['a', 'b']
 """
 
+from mtl_optax.nn.bayes_linear import BayesLinear
 from mtl_optax.nn.cgc import CGC
 from mtl_optax.nn.cross_stitch import CrossStitch
 from mtl_optax.nn.dselect_k import DSelectK
@@ -32,10 +33,14 @@ from mtl_optax.nn.ple import PLE
 from mtl_optax.nn.self_auxiliary import SelfAuxiliary, strip_auxiliaries
 from mtl_optax.nn.sharing import owner, shared
 from mtl_optax.nn.soft_modular import SoftModularNet
+from mtl_optax.nn.surrogates import Surrogates, same_class_inputs
 from mtl_optax.nn.task_batch_norm import TaskBatchNorm
 from mtl_optax.nn.temperature_weights import temperature_task_weights
+from mtl_optax.nn.vmtl import VMTL
+from mtl_optax.nn.vmtl_losses import VMTLState, VMTLTerms, vmtl_init, vmtl_losses
 
 __all__ = [
+    "BayesLinear",
     "CGC",
     "CrossStitch",
     "DSelectK",
@@ -46,10 +51,17 @@ __all__ = [
     "PLE",
     "SelfAuxiliary",
     "SoftModularNet",
+    "Surrogates",
     "TaskBatchNorm",
+    "VMTL",
+    "VMTLState",
+    "VMTLTerms",
     "ltb_schedule",
     "owner",
+    "same_class_inputs",
     "shared",
     "strip_auxiliaries",
     "temperature_task_weights",
+    "vmtl_init",
+    "vmtl_losses",
 ]

@@ -1,0 +1,167 @@
+"""VMTL: what its losses depend on, first step, surrogates, amortised classifiers."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mtl_optax.nn import (
+    VMTL,
+    Surrogates,
+    owner,
+    same_class_inputs,
+    vmtl_init,
+    vmtl_losses,
+)
+from mtl_optax.nn.bayes_linear import Gaussian, gaussian_kl
+
+TASKS = ("a", "b", "c")
+rng = np.random.default_rng(0)
+BATCH = {
+    task: (
+        jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),
+        jnp.array([0, 1, 2, 0, 1, 2]),
+    )
+    for task in TASKS
+}
+SURROGATES = {
+    task: same_class_inputs(
+        *BATCH[task], [BATCH[other] for other in TASKS if other != task]
+    )
+    for task in TASKS
+}
+AMORTISED = pytest.mark.parametrize("amortised", [False, True])
+
+
+@cache
+def network(amortised=False, prior="sum"):
+    options = {"latent_dim": 5, "amortised": amortised, "prior": prior, "dropout": 0.2}
+    net = VMTL(4, 3, TASKS, **options, rngs=nnx.Rngs(0))
+    return nnx.split(net)
+
+
+@cache
+def losses_and_gradients(amortised=False, prior="sum"):
+    """Compiled: of the first task's loss, and the state; at any beta and eta."""
+    graphdef, _ = network(amortised, prior)
+
+    def loss(params, state, beta, eta):
+        losses, terms = vmtl_losses(
+            nnx.merge(graphdef, params),
+            state,
+            BATCH,
+            key=jax.random.key(1),
+            beta=beta,
+            eta=eta,
+            surrogates=SURROGATES,
+            num_samples=2,
+        )
+        return losses["a"], (losses, terms)
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+@cache
+def second_step(amortised=False, beta=0.1, eta=0.1):
+    graphdef, params = network(amortised)
+    first = losses_and_gradients(amortised)
+    _, (_, terms) = first(params, vmtl_init(nnx.merge(graphdef, params)), beta, eta)
+    return first(params, terms.state, beta, eta), terms
+
+
+@AMORTISED
+def test_losses_reach_no_other_task_and_its_own_priors(amortised):
+    (grads, (losses, terms)), _ = second_step(amortised)
+    assert int(terms.state.step) == 2
+    for task in TASKS:
+        whole = (
+            terms.cross_entropy[task]
+            + 0.1 * terms.kl_classifier[task]
+            + 0.1 * terms.kl_representation[task]
+        )
+        np.testing.assert_allclose(losses[task], whole, rtol=1e-5)
+    tasks = jax.tree.leaves(owner(TASKS)(grads), is_leaf=lambda x: x is None)
+    for task, g in zip(tasks, jax.tree.leaves(grads), strict=True):
+        assert np.any(g != 0) == (task in (None, 0)), task
+
+
+def test_the_first_step_has_standard_priors():
+    (_, _), first = second_step()
+    graphdef, params = network()
+    net = nnx.merge(graphdef, params)
+    for task, q in net.classifiers(None).items():
+        standard = Gaussian(jnp.zeros_like(q.mean), jnp.ones_like(q.var))
+        wanted = gaussian_kl(q, standard).sum()
+        np.testing.assert_allclose(first.kl_classifier[task], wanted, rtol=1e-4)
+    (_, (_, second)), _ = second_step()
+    # Half and half at first, of others with the same small scales: another prior.
+    assert abs(second.kl_classifier["a"] / first.kl_classifier["a"] - 1) > 0.1
+
+
+def test_without_divergences_the_priors_get_no_gradient():
+    (grads, _), _ = second_step(beta=0.0, eta=0.0)
+    for task in TASKS:
+        for name in ("classifier_prior", "representation_prior"):
+            np.testing.assert_array_equal(grads["own"][task][name][...], 0)
+
+
+def test_mixture_is_another_bound():
+    params, state = network()[1], second_step()[1].state
+    _, (_, mixture) = losses_and_gradients(prior="mixture")(params, state, 0.1, 0.1)
+    _, (_, of_sum) = losses_and_gradients()(params, state, 0.1, 0.1)
+    np.testing.assert_allclose(mixture.cross_entropy["a"], of_sum.cross_entropy["a"])
+    assert mixture.kl_classifier["a"] != of_sum.kl_classifier["a"]
+
+
+def test_surrogates_are_means_within_the_class():
+    x, labels = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
+    others = [(jnp.array([[2.0, 0.0], [0.0, 5.0], [9.0, 9.0]]), jnp.array([0, 0, 2]))]
+    found = same_class_inputs(x, labels, others)
+    np.testing.assert_array_equal(found.present, [[True, False]])
+    a, b = np.exp(1) / (1 + np.exp(1)), 1 / (1 + np.exp(1))
+    np.testing.assert_allclose(found.inputs[0], [[2 * a, 5 * b], [0, 0]], rtol=1e-5)
+
+
+def test_amortised_classifiers_are_made_of_running_class_means():
+    (_, (_, terms)), _ = second_step(amortised=True)
+    x, labels = BATCH["b"]
+    for c in range(3):
+        wanted = x[labels == c].mean(axis=0)  # the same batch twice
+        np.testing.assert_allclose(terms.state.centers["b"][c], wanted, rtol=1e-5)
+    np.testing.assert_array_equal(terms.state.counts["b"], 2)
+    assert terms.state.classifiers["b"].mean.shape == (3, 6)
+    net = nnx.merge(*network(amortised=True))
+    with pytest.raises(ValueError, match="pass state="):
+        net(x)
+
+    @partial(jax.jit, static_argnums=1)
+    def predict(state, samples):
+        by_means = net({"b": x}, state)["b"]
+        return by_means, net.predict(
+            {"b": x}, state, key=jax.random.key(0), num_samples=samples
+        )["b"]
+
+    by_means, log_p = predict(terms.state, 20)
+    assert by_means.shape == log_p.shape == (6, 3)
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_errors_name_the_tasks():
+    net = nnx.merge(*network())
+    few = {"a": BATCH["a"]}
+    options = {"key": jax.random.key(0), "beta": 0.1, "eta": 0.1}
+    with pytest.raises(ValueError, match=r"batch for each of.*got \('a',\)"):
+        vmtl_losses(net, vmtl_init(net), few, **options)
+    with pytest.raises(ValueError, match="surrogates for each of"):
+        vmtl_losses(
+            net,
+            vmtl_init(net),
+            BATCH,
+            surrogates={"a": Surrogates(*SURROGATES["a"])},
+            **options,
+        )
+    with pytest.raises(ValueError, match="tasks must differ"):
+        VMTL(4, 3, ("a", "a"), rngs=nnx.Rngs(0))
