@@ -160,6 +160,7 @@ def test_sentences_say_what_was_counted():
     other = {m: verdicts.tally(-along * c.sign, c.sign) for m, c in CLAIMS.items()}
     text = verdicts.beyond_sam({"f_mean": found, "f_mgda": other})
     assert text.count("better with f_mean, worse with f_mgda") == 3
+    assert "minus joint SAM: test accuracy +1.00 [+1.00, +1.00] points" in text
     assert "no F- method" in verdicts.beyond_sam({})
 
 

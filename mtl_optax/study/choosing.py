@@ -116,7 +116,10 @@ GUIDE = (
     Advice(
         "Training fits and test suffers, and a step may take twice as long",
         ("flat_mtl",),
-        "Around any method of this page. That it helps is its authors' claim; nothing "
-        "was measured here yet.",
+        "Around any method of this page. On digits with wrong or missing labels minima "
+        "were flatter each time, test accuracy higher by at most 0.15 points on average "
+        "and calibration worse, where its authors say better; joint SAM was as accurate "
+        "(`mtl-optax study flat`). Tune the radius: with few labels, and around MGDA, "
+        "the smallest did best.",
     ),
 )

@@ -29,7 +29,7 @@ DIFFERENCES = (
 def show(whole: Whole, console: Console) -> None:
     """On the terminal."""
     for title, head, rows in tables(whole):
-        drawing = Drawing(**screen.LAYOUT)
+        drawing = Drawing(**screen.LAYOUT | {"padding": 0, "show_edge": False})
         for name in head:
             left = name in ("method", "task", "metric", "paper", "verdict")
             # Numbers fold where the terminal is too narrow: none is cut.

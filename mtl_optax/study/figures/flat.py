@@ -1,6 +1,7 @@
 """The figures of the study of flat minima, over all its conditions."""
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from mtl_optax.study.figures.frame import Drawn, grid
 from mtl_optax.study.outcome import Outcome
@@ -36,12 +37,11 @@ def changes(whole: Whole) -> Drawn | None:
             mean = np.array([x.mean for x in found])
             bounds = [[x.mean - x.low for x in found], [x.high - x.mean for x in found]]
             at = np.arange(len(found)) + width * (k - (len(pairs) - 1) / 2)
-            look = style(method)
             ax.errorbar(
                 *(at, mean, bounds),
-                fmt=look.marker,
-                color=look.colour,
-                markersize=4,
+                fmt=_marker(method),
+                color=_colour(method),
+                markersize=6 if method == SAM else 4,
                 lw=1,
                 label=f"{method} − {other}",
             )
@@ -69,25 +69,25 @@ def landscape(whole: Whole) -> Drawn:
         outcomes = results.outcomes
         places = {method: _place(outcome) for method, outcome in outcomes.items()}
         for method in outcomes:
-            look = style(PLAIN.get(method, method) if method != SAM else SAM)
-            face = look.colour if method in PLAIN else "white"
             ax.plot(
                 *places[method],
-                marker="*" if method == SAM else "o",
+                marker=_marker(method),
                 ls="",
-                color=look.colour,
-                markerfacecolor=face,
+                color=_colour(method),
+                markerfacecolor=_colour(method) if method in PLAIN else "white",
                 markersize=9 if method == SAM else 6,
                 label=method,
             )
         for method, other in against_plain(tuple(outcomes)):
             x, y = zip(places[other], places[method], strict=True)
-            colour = style(other if method != SAM else SAM).colour
-            ax.plot(x, y, color=colour, lw=1, alpha=0.6)
+            ax.plot(x, y, color=_colour(method), lw=1, alpha=0.6)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_title(name, size="medium")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6)
+    figure.legend(handles, names, loc="outside upper center", ncols=6)
     figure.supxlabel(f"sharpness of {task} / mnat, log scale", size="medium")
     figure.supylabel(f"test accuracy of {task} / %", size="medium")
     return Drawn(
@@ -95,6 +95,15 @@ def landscape(whole: Whole) -> Drawn:
         f"The damaged task: hollow plain, filled F-, a line between the two; means "
         f"over {first.settings.seeds} seeds. The paper's direction is up and left.",
     )
+
+
+def _colour(method: str) -> str:
+    """That of the method without perturbation; black for joint SAM."""
+    return "black" if method == SAM else style(PLAIN.get(method, method)).colour
+
+
+def _marker(method: str) -> str:
+    return "*" if method == SAM else "o"
 
 
 def _place(outcome: Outcome) -> tuple[float, float]:

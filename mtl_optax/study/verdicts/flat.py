@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from mtl_optax.analysis.comparison import Interval
 from mtl_optax.study.verdicts.paired import CONFIDENCE, change, interval
 
+_ROUNDING = 1e-4  # metrics are float32: a smaller difference is none
+
 
 class Claim(NamedTuple):
     """What the paper says of F- minus plain, in one metric."""
@@ -57,7 +59,7 @@ def tally(difference: NDArray, sign: int) -> Tally:
     """Of differences `[conditions, seeds, T]`; sign is that of the claim."""
     single = np.moveaxis(difference, 1, 0)  # seeds first
     of_seed, number = single.mean(axis=(1, 2)), single[0].size
-    along = int((sign * single.mean(axis=0) > 0).sum())
+    along = int((sign * single.mean(axis=0) > _ROUNDING).sum())
     if len(single) < 2:
         return Tally(along, 0, 0, number, of_seed, "open")
     sure, against = _excluded(interval(single), sign)
@@ -93,26 +95,37 @@ def sentence(method: str, other: str, found: dict[str, Tally]) -> str:
     return f"{method} against {other}: {'; '.join(parts)}."
 
 
-def beyond_sam(found: dict[str, dict[str, Tally]]) -> str:
+def beyond_sam(found: dict[str, dict[str, Tally]], alike: str = "f_mean") -> str:
     """What per-task flatness adds to one perturbation for all tasks.
 
     Args:
       found: method -> metric -> the tally of that method minus joint SAM.
+      alike: the method that aggregates as joint SAM does.
     """
     if not found:
         return "Joint SAM has no F- method beside it."
+    text = ""
+    if alike in found:
+        numbers = [
+            f"{CLAIMS[metric].title} {change(own.of_seed)} {CLAIMS[metric].unit}"
+            for metric, own in found[alike].items()
+        ]
+        text = (
+            f"Does a perturbation for each task add to joint SAM? {alike}, which "
+            f"aggregates alike, minus joint SAM: {', '.join(numbers)}, means over all "
+            f"conditions and tasks. "
+        )
     parts = []
     for metric, claim in CLAIMS.items():
-        by_word = {
-            word: [m for m, tallies in found.items() if tallies[metric].word == word]
+        better, worse = (
+            [m for m, tallies in found.items() if tallies[metric].word == word]
             for word in ("met", "opposite")
-        }
-        better, worse = by_word["met"], by_word["opposite"]
-        text = f"{claim.title} better with {', '.join(better) or 'none'}"
-        parts.append(f"{text}, worse with {', '.join(worse) or 'none'}")
+        )
+        names = f"better with {', '.join(better) or 'none'}"
+        parts.append(f"{claim.title} {names}, worse with {', '.join(worse) or 'none'}")
     return (
-        f"Against joint SAM, mean over all conditions and tasks, as far as intervals "
-        f"tell: {'; '.join(parts)}."
+        f"{text}As far as intervals tell, against joint SAM: {'; '.join(parts)}. All "
+        f"but {alike} aggregate in another way than SAM, which may be the reason."
     )
 
 
