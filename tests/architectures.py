@@ -147,9 +147,9 @@ def mtan(rngs, dtype):
     )
 
 
-def dselect_k(rngs, dtype, num_experts=3):
+def dselect_k(rngs, dtype):
     parts = Parts(rngs, dtype)
-    experts = [parts.encoder() for _ in range(num_experts)]
+    experts = [parts.encoder() for _ in range(4)]
     return DSelectK(experts, parts.decoders(), num_features=6, rngs=rngs)
 
 

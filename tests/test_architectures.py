@@ -301,7 +301,7 @@ def test_dselect_k_takes_k_experts_and_gives_each_task_its_term():
     experts, decoders = parts(8)
     net = DSelectK(experts, decoders, num_features=6, rngs=nnx.Rngs(1))
     for leaf in (net.own["a"]["gate"].bits.kernel, net.own["a"]["gate"].bits.bias):
-        leaf[...] = 1e3 * leaf[...]
+        leaf[...] = 1e6 * leaf[...]
     weights, q = net.own["a"]["gate"](ROWS)
     assert set(np.asarray((weights != 0).sum(axis=1)).tolist()) <= {1, 2}
     near(weights.sum(axis=1), 1)
