@@ -1,4 +1,4 @@
-"""VMTL: what its losses depend on, first step, surrogates, amortised classifiers."""
+"""VMTL: what its losses depend on, first step, amortised classifiers."""
 
 from functools import cache, partial
 
@@ -114,15 +114,6 @@ def test_mixture_is_another_bound():
     _, (_, of_sum) = losses_and_gradients()(params, state, 0.1, 0.1)
     np.testing.assert_allclose(mixture.cross_entropy["a"], of_sum.cross_entropy["a"])
     assert mixture.kl_classifier["a"] != of_sum.kl_classifier["a"]
-
-
-def test_surrogates_are_means_within_the_class():
-    x, labels = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
-    others = [(jnp.array([[2.0, 0.0], [0.0, 5.0], [9.0, 9.0]]), jnp.array([0, 0, 2]))]
-    found = same_class_inputs(x, labels, others)
-    np.testing.assert_array_equal(found.present, [[True, False]])
-    a, b = np.exp(1) / (1 + np.exp(1)), 1 / (1 + np.exp(1))
-    np.testing.assert_allclose(found.inputs[0], [[2 * a, 5 * b], [0, 0]], rtol=1e-5)
 
 
 def test_amortised_classifiers_are_made_of_running_class_means():

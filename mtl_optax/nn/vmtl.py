@@ -53,7 +53,10 @@ class VMTL(nnx.Module):
     Cost: a prediction from the means costs that of a plain network. Training runs the
     encoder T times on the surrogates of each example.
 
-    When not to use it: where data are plenty; where tasks have other classes.
+    When not to use it: where data are plenty; where tasks have other classes. With
+    "sum" and more than tiny weights of the divergences: such a prior is narrower than
+    the posteriors it is made of, so that tasks shrink one another. On four small tasks,
+    with weights 0.03, the cross entropy stayed at log C.
 
     Example:
       >>> import jax.numpy as jnp
