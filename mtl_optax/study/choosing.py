@@ -113,7 +113,9 @@ GUIDE = (
         "Shared layers have a batch normalisation for each task",
         ("cso", "cso_project"),
         "`cso` reads off these which task uses a channel most, and makes the others "
-        "give way there; `cso_project` is told. Nothing was measured here yet.",
+        "give way there; `cso_project` is told. On "
+        "digits (`mtl-optax study priority`) its first phase gained a point, the "
+        "projection nothing.",
     ),
     Advice(
         "Training fits and test suffers, and a step may take twice as long",
