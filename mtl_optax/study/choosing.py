@@ -95,10 +95,10 @@ GUIDE = (
         "Training fits and test suffers, and a step may take twice as long",
         ("flat_mtl",),
         "Around any method of this page. On digits with wrong or missing labels minima "
-        "were flatter each time, test accuracy higher by at most 0.15 points on average "
-        "and calibration worse, where its authors say better; joint SAM was as accurate "
-        "(`mtl-optax study flat`). Tune the radius: with few labels, and around MGDA, "
-        "the smallest did best.",
+        "were flatter each time, test accuracy higher by at most 0.15 points on "
+        "average, and calibration worse, where its authors say better; joint SAM was "
+        "as accurate (`mtl-optax study flat`). Tune the radius: with few labels, and "
+        "around MGDA, the smallest did best.",
     ),
 )
 
