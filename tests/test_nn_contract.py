@@ -236,10 +236,17 @@ def test_linen_runs_the_same_numbers():
     close(outputs, nnx.jit(lambda net, x: net(x))(net, x), rtol=1e-5)
 
 
+# Held to tests of their own so far, not to those above.
+NOT_YET = {"SelfAuxiliary", "SoftModularNet", "VMTL"}
+LAYERS = {"BayesLinear", "TaskBatchNorm"}
+
+
 def test_every_architecture_has_a_row():
     modules = {
         name
         for name in mtl_optax.nn.__all__
         if isinstance(getattr(mtl_optax.nn, name), type)
+        and issubclass(getattr(mtl_optax.nn, name), nnx.Module)
     }
-    assert modules - {"TaskBatchNorm"} == {name.split()[0] for name in ARCHITECTURES}
+    rows = {name.split()[0] for name in ARCHITECTURES}
+    assert modules - LAYERS == rows | NOT_YET and not rows & NOT_YET
