@@ -57,8 +57,8 @@ class VMTL(nnx.Module):
     training is not verified.** On a toy of four rotations of one problem, with 15
     examples each, it stayed at chance with the "sum" prior and weights of 0.03 for both
     divergences, where single tasks reach 83 %: cross entropy did not fall, and the
-    classifiers' variances shrank towards 0. "mixture" reached 47 %. Why is not known; the
-    authors' weights are far smaller (beta to 6e-3, eta 1e-7).
+    classifiers' variances shrank towards 0. "mixture" reached 47 %. Why is not known.
+    The authors' weights are far smaller: beta up to 6e-3, eta 1e-7.
 
     Example:
       >>> import jax.numpy as jnp
