@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,10 +22,25 @@ ARGUMENTS = {
     "weights": lambda num_tasks: jnp.linspace(1.0, 2.0, num_tasks),
     "num_byzantine": lambda num_tasks: max(0, (num_tasks - 3) // 2),
 }
-# Defaults that two tasks are too few for.
+# Of single methods: what must be given, and defaults that two tasks are too few for.
 OPTIONS = {
     "trimmed_mean": lambda num_tasks: {"trim_number": (num_tasks - 1) // 2},
+    "nmt": lambda num_tasks: {
+        "priority": range(num_tasks),
+        "multiplier_lr": 1e-3,
+        "stage_steps": 10,
+    },
+    "cso_project": lambda num_tasks: {"priority": partial(_first_tasks, num_tasks)},
 }
+
+
+def _first_tasks(num_tasks: int, params: Any) -> Any:
+    """Tasks in turn on the channels of kernels; none for biases."""
+
+    def of_leaf(leaf: Any) -> Any:
+        return jnp.arange(leaf.shape[-1]) % num_tasks if leaf.ndim > 1 else None
+
+    return jax.tree.map(of_leaf, params)
 
 
 def methods() -> dict[str, str]:
@@ -45,6 +61,8 @@ def build(name: str, num_tasks: int) -> optax.GradientTransformationExtraArgs:
         and parameter.kind is not parameter.VAR_KEYWORD
         and parameter.name != "num_tasks"
     ]
+    options = OPTIONS[name](num_tasks) if name in OPTIONS else {}
+    required = [argument for argument in required if argument not in options]
     missing = [argument for argument in required if argument not in ARGUMENTS]
     if missing:
         raise ValueError(
@@ -52,7 +70,6 @@ def build(name: str, num_tasks: int) -> optax.GradientTransformationExtraArgs:
             "benchmarks/cases.py."
         )
     arguments = {a: ARGUMENTS[a](num_tasks) for a in required}
-    options = OPTIONS[name](num_tasks) if name in OPTIONS else {}
     return factory(num_tasks, **arguments, **options)
 
 

@@ -19,6 +19,7 @@ from mtl_optax.study import (
     cache,
     catalogue,
     choosing,
+    choosing_page,
     cli,
     compare,
     docstrings,
@@ -148,7 +149,7 @@ def test_the_guide_names_what_there_is():
     names = {name for advice in choosing.GUIDE for name in advice.names}
     planned = set(styles.ORDER)  # left out of the page until they are public
     assert names <= set(mtl_optax.__all__) | planned
-    text = choosing.INTRODUCTION + choosing.REMARKS
+    text = choosing.INTRODUCTION + choosing_page.REMARKS
     for name in re.findall(r"`mtl\.(\w+)", text):
         assert name in mtl_optax.__all__
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import mtl_optax as mtl
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SHORT = {"04_task_groups": "40"}  # steps
+SHORT = {"03_flat_minima": "300", "04_task_groups": "40"}  # steps
 # Run first in the kernel. ipykernel warns about itself when it shuts down.
 STRICT = r"""
 import warnings
