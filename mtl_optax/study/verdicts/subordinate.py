@@ -58,8 +58,9 @@ def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
     if NMT not in outcomes or FIXED not in outcomes:
         return Judgement(words, sentences, f"No statement without {NMT} and {FIXED}.")
     primary, later = (a - b for a, b in zip(best[NMT], best[FIXED], strict=True))
+    number = len(primary_and_later(outcomes[FIXED])[0])
     statement = (
-        f"{NMT} against the best of {len(WEIGHTS)} fixed weightings: digits "
+        f"{NMT} against the best of {number} fixed weightings: digits "
         f"{paired.change(primary)} points, parity and greater {paired.change(later)} "
         f"points. Its equations are reconstructed, not the paper's (INFERRED)."
     )
