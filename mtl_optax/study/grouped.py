@@ -80,7 +80,6 @@ def train(
             losses=losses,
             shares=np.full_like(losses, np.nan),
             path=None,
-            after=None,
             readings={},
             compile_seconds=run.compile_seconds,
             run_seconds=run.run_seconds,

@@ -92,7 +92,7 @@ def part(num_tasks: int, network: str) -> Study:
     )
 
 
-STUDY = Suite(
+SUITE = Suite(
     name="groups",
     title="Task groups with a known truth",
     question=QUESTION,

@@ -25,7 +25,6 @@ class Outcome(NamedTuple):
     losses: NDArray  # [records, scales, seeds, T], before scaling
     shares: NDArray  # [records, scales, seeds, T] of the update, NaN if unknown
     path: NDArray | None  # [records, scales, seeds, ...], what the problem watches
-    after: NDArray | None  # [records, scales, seeds, T] like losses, after the step
     readings: dict[str, NDArray]  # [records, scales, seeds, ...] each, of the state
     compile_seconds: float
     run_seconds: float
@@ -102,7 +101,6 @@ def outcome_of(
         losses=losses,
         shares=parts,
         path=recorded(record.watched),
-        after=recorded(record.after),
         readings={name: x for name, x in readings.items() if x is not None},
         compile_seconds=run.compile_seconds,
         run_seconds=run.run_seconds,

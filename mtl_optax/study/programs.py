@@ -40,7 +40,6 @@ class Recipe(NamedTuple):
     schedule: str = "cosine"  # of methods.SCHEDULES
     batch_size: int = 64
     record_every: int = 1  # steps; divides their number
-    look_back: bool = False  # whether to record the losses after the step too
 
     @property
     def chunk(self) -> int:
@@ -56,7 +55,6 @@ class Record(NamedTuple):
     losses: Any  # [T], before the step and before scaling
     task_weights: Any  # [T], NaN if the method has none
     watched: Any  # what Problem.watch sees after the step, or ()
-    after: Any  # [T] like losses, on the same batch after the step; () if not asked for
     readings: dict[str, Any]  # those of READINGS that the method's state has
 
 
@@ -98,7 +96,6 @@ def programs(
             losses=losses / lane.loss_scales,
             task_weights=_recorded_weights(opt_state, len(problem.tasks)),
             watched=problem.watch(params),
-            after=jnp.stack(problem.losses(params, batch)) if recipe.look_back else (),
             readings={name: x for name, x in found.items() if x is not None},
         )
         return params, opt_state, record

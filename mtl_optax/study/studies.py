@@ -80,6 +80,6 @@ STUDIES: dict[str, Study | Suite] = {
     study.name: study
     for study in (
         *(STRESS, TRANSFER, toy.STUDY, NULL),
-        *(flat.SUITE, groups.STUDY, priority.SUITE),
+        *(flat.SUITE, groups.SUITE, priority.SUITE),
     )
 }
