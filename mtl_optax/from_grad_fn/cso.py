@@ -148,7 +148,8 @@ def cso(
     Example:
       >>> import jax, jax.numpy as jnp, optax, mtl_optax as mtl
       >>> def losses_fn(p):
-      ...     a, b = p["gamma"] * (jnp.ones(2) @ p["kernel"])
+      ...     x = jnp.ones(2) @ p["kernel"]
+      ...     a, b = p["gamma"][0] * x, p["gamma"][1] * x
       ...     return {"a": jnp.sum((a - 1) ** 2), "b": jnp.sum((b - 4) ** 2)}
       >>> def strength_fn(p, variances):
       ...     strength = mtl.connection_strength(p["kernel"], p["gamma"], variances)
