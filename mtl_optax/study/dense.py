@@ -1,0 +1,171 @@
+"""The dense tasks of two photographs as a problem, for any network.
+
+Each task has a metric of its own, in a unit and a direction of its own (MEASURES). The
+runner compares tasks by one: skill, the share of the error of a constant guess that a
+network removes. It is 0 for that guess, and 100 without an error.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from mtl_optax.analysis import metrics
+from mtl_optax.analysis.normals import angle_counts
+from mtl_optax.nn import depth_loss, normal_loss, owner, segmentation_loss
+from mtl_optax.study.as_products import as_products
+from mtl_optax.study.photographs import (
+    BANDS,
+    CREDITS,
+    CROP,
+    NUM_CLASSES,
+    Scenes,
+    photographs,
+)
+from mtl_optax.study.problem import Metric, Problem
+
+CHANNELS = {"segmentation": NUM_CLASSES, "depth": 1, "normals": 3}  # of the outputs
+TASKS = tuple(CHANNELS)
+MEASURES = (  # of each task
+    Metric("mIoU", "%"),
+    Metric("absolute error", "", higher_is_better=False),
+    Metric("mean angle", "degrees", higher_is_better=False),
+)
+BATCH = 8
+# The statistics of a normalisation are an average over so many past batches, about.
+MEMORY = 10
+
+ABOUT = (
+    f"Crops of {CROP} x {CROP} pixels from two photographs: columns up to "
+    f"{BANDS['train'][1]} train, {BANDS['val'][0]} to {BANDS['val'][1]} choose, from "
+    f"{BANDS['test'][0]} on test. Segmentation into {NUM_CLASSES} clusters of training "
+    "pixels' colours; blurred luminance in place of depth, absolute error; its slopes "
+    "in place of normals, one minus the cosine. Saturated pixels count nowhere. Skill "
+    "is the share of the error of the best constant guess from training pixels that is "
+    "removed; errors are 100 % minus mIoU over the split, absolute error, and mean "
+    "angle. Normalisations train with the statistics of the batch, and are evaluated "
+    "with running ones, gathered over the training crops after training."
+)
+
+Outputs = dict[str, jax.Array]
+
+
+def problem(
+    name: str,
+    build: Callable[[nnx.Rngs], Any],
+    about: str,
+    predictions: Callable[[Any, Any], Sequence[Outputs]] = lambda net, x: (net(x),),
+) -> Problem:
+    """The photographs with a network.
+
+    Args:
+      name: of the network.
+      build: makes it.
+      about: it, for the report.
+      predictions: `(network, images)` -> all outputs that are trained, the answer last;
+        a task's loss is their sum.
+    """
+    splits = photographs()
+    structure, _, fresh = _parts(_prepared(build(nnx.Rngs(0))))
+    guess = constant_guess(splits["train"])
+    images = splits["train"].images
+    # Neighbours come in different batches.
+    batches = images[: len(images) // BATCH * BATCH]
+    batches = np.swapaxes(batches.reshape(BATCH, -1, *images.shape[1:]), 0, 1)
+
+    def network(params: Any, rest: Any) -> Any:
+        return nnx.merge(structure, params, rest, copy=True)
+
+    def losses(params: Any, batch: Scenes) -> tuple[jax.Array, ...]:
+        found = [
+            task_losses(outputs, batch)
+            for outputs in predictions(network(params, fresh), batch.images)
+        ]
+        return tuple(sum(x[1:], x[0]) for x in zip(*found, strict=True))
+
+    def evaluate(params: Any, split: Scenes) -> dict[str, jax.Array]:
+        def see(rest: Any, seen: jax.Array) -> tuple[Any, None]:
+            net = network(params, rest)
+            predictions(net, seen)
+            return _parts(net)[2], None
+
+        net = network(params, lax.scan(see, fresh, batches)[0])
+        net.eval()
+        ours = measures(predictions(net, split.images)[-1], split)
+        shape = split.depth.shape[:-1]
+        constant = {k: jnp.broadcast_to(v, (*shape, len(v))) for k, v in guess.items()}
+        skill = 1 - errors(ours) / errors(measures(constant, split))
+        return {"skill": 100 * skill, "measure": ours}
+
+    return Problem(
+        name=f"Two photographs, {name}",
+        tasks=TASKS,
+        splits=splits,
+        init=lambda seed: nnx.state(build(nnx.Rngs(seed)), nnx.Param),
+        losses=losses,
+        metrics=(Metric("skill", "%"),),
+        evaluate=evaluate,
+        owner=owner(TASKS),
+        about=f"{about} {ABOUT}",
+        facts={"crops": {k: len(x.images) for k, x in splits.items()}, "columns": BANDS},
+        credits=CREDITS,
+    )
+
+
+def task_losses(outputs: Outputs, scenes: Scenes) -> tuple[jax.Array, ...]:
+    """In the order of TASKS."""
+    return (
+        segmentation_loss(outputs["segmentation"], scenes.segmentation),
+        depth_loss(outputs["depth"], scenes.depth),
+        normal_loss(outputs["normals"], scenes.normals),
+    )
+
+
+def measures(outputs: Outputs, scenes: Scenes) -> jax.Array:
+    """MEASURES of a whole split."""
+    classes = jnp.argmax(outputs["segmentation"], axis=-1)
+    confusion = metrics.confusion_matrix(classes, scenes.segmentation, NUM_CLASSES)
+    depth = outputs["depth"], scenes.depth, scenes.depth > 0
+    angles = angle_counts(outputs["normals"], scenes.normals)
+    return jnp.stack(
+        [
+            100 * metrics.mean_iou(confusion),
+            metrics.absolute_error(*depth).mean,
+            angles.average.mean,
+        ]
+    )
+
+
+def errors(measured: jax.Array) -> jax.Array:
+    """What is lower where MEASURES are better; mIoU lacks that to 100 %."""
+    return jnp.concatenate([100 - measured[:1], measured[1:]])
+
+
+def constant_guess(scenes: Scenes) -> dict[str, np.ndarray]:
+    """The most frequent class, the median depth and the mean normal."""
+    valid = scenes.depth[..., 0] > 0
+    counts = np.bincount(scenes.segmentation[valid], minlength=NUM_CLASSES)
+    mean = scenes.normals[valid].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return {
+        "segmentation": np.eye(NUM_CLASSES, dtype=np.float32)[counts.argmax()],
+        "depth": np.median(scenes.depth[valid], axis=0),
+        "normals": mean,
+    }
+
+
+def _prepared(net: Any) -> Any:
+    """Convolutions that are fast here, and statistics of the last MEMORY batches."""
+    for _, module in nnx.iter_graph(as_products(net)):
+        if isinstance(module, nnx.BatchNorm):
+            module.momentum = 1 - 1 / MEMORY
+    return net
+
+
+def _parts(net: Any) -> tuple[Any, Any, Any]:
+    """Structure, parameters and the rest."""
+    structure, params, rest = nnx.split(net, nnx.Param, ...)
+    return structure, params, rest
