@@ -192,3 +192,12 @@ ARCHITECTURES = {
         ROWS,
     ),
 }
+
+# Modules that are no networks of several tasks.
+LAYERS = {
+    "BayesLinear",
+    "ConvBackbone",
+    "FuseScales",
+    "TaskBatchNorm",
+    "ViTBackbone",
+}

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from architectures import LAYERS
 from flax import nnx
 
 import mtl_optax as mtl
@@ -39,4 +40,4 @@ def test_architecture_table_names_every_architecture():
         for name, found in classes.items()
         if isinstance(found, type) and issubclass(found, nnx.Module)
     }
-    assert named == modules - {"TaskBatchNorm", "BayesLinear"}
+    assert named == modules - LAYERS

@@ -21,9 +21,12 @@ wrap a function that builds the network:
 ['a', 'b']
 """
 
+from mtl_optax.nn.backbones import ConvBackbone, ViTBackbone
 from mtl_optax.nn.bayes_linear import BayesLinear
+from mtl_optax.nn.blocks import FuseScales
 from mtl_optax.nn.cgc import CGC
 from mtl_optax.nn.cross_stitch import CrossStitch
+from mtl_optax.nn.dense_losses import depth_loss, normal_loss, segmentation_loss
 from mtl_optax.nn.dselect_k import DSelectK
 from mtl_optax.nn.hard_sharing import HardSharing
 from mtl_optax.nn.ltb import LTB, ltb_schedule
@@ -42,8 +45,10 @@ from mtl_optax.nn.vmtl_losses import VMTLState, VMTLTerms, vmtl_init, vmtl_losse
 __all__ = [
     "BayesLinear",
     "CGC",
+    "ConvBackbone",
     "CrossStitch",
     "DSelectK",
+    "FuseScales",
     "HardSharing",
     "LTB",
     "MMoE",
@@ -53,12 +58,16 @@ __all__ = [
     "SoftModularNet",
     "Surrogates",
     "TaskBatchNorm",
+    "ViTBackbone",
     "VMTL",
     "VMTLState",
     "VMTLTerms",
+    "depth_loss",
     "ltb_schedule",
+    "normal_loss",
     "owner",
     "same_class_inputs",
+    "segmentation_loss",
     "shared",
     "strip_auxiliaries",
     "temperature_task_weights",

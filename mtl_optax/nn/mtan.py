@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mtl_optax.nn.blocks import Normalised
 from mtl_optax.nn.mixtures import Module
 
 
@@ -149,19 +150,6 @@ class Residual(nnx.Module):
         first, second, third = self.layers
         inside = third(nnx.relu(second(nnx.relu(first(x)))))
         return nnx.relu(inside + self.shortcut(x)).astype(x.dtype)
-
-
-class Normalised(nnx.Module):
-    """A convolution and its batch normalisation."""
-
-    def __init__(self, num_in: int, num_out: int, width: int, **options: Any):
-        kernel = (width, width)
-        self.conv = nnx.Conv(num_in, num_out, kernel, use_bias=False, **options)
-        self.norm = nnx.BatchNorm(num_out, **options)
-
-    def __call__(self, x: Any) -> jax.Array:
-        """`[B, H, W, num_out]`."""
-        return self.norm(self.conv(x))
 
 
 def pooled(x: jax.Array, size: tuple[int, int]) -> jax.Array:
