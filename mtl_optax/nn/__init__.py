@@ -26,12 +26,15 @@ from mtl_optax.nn.bayes_linear import BayesLinear
 from mtl_optax.nn.blocks import FuseScales
 from mtl_optax.nn.cgc import CGC
 from mtl_optax.nn.cross_stitch import CrossStitch
+from mtl_optax.nn.ctal import CTAL, AffinityLearning
 from mtl_optax.nn.dense_losses import depth_loss, normal_loss, segmentation_loss
 from mtl_optax.nn.dselect_k import DSelectK
+from mtl_optax.nn.ema_net import EMANet
 from mtl_optax.nn.hard_sharing import HardSharing
 from mtl_optax.nn.ltb import LTB, ltb_schedule
 from mtl_optax.nn.mmoe import MMoE
 from mtl_optax.nn.mtan import MTAN
+from mtl_optax.nn.multi_scale_ema_net import MultiScaleEMANet
 from mtl_optax.nn.ple import PLE
 from mtl_optax.nn.self_auxiliary import SelfAuxiliary, strip_auxiliaries
 from mtl_optax.nn.sharing import owner, shared
@@ -43,16 +46,20 @@ from mtl_optax.nn.vmtl import VMTL
 from mtl_optax.nn.vmtl_losses import VMTLState, VMTLTerms, vmtl_init, vmtl_losses
 
 __all__ = [
+    "AffinityLearning",
     "BayesLinear",
     "CGC",
+    "CTAL",
     "ConvBackbone",
     "CrossStitch",
     "DSelectK",
+    "EMANet",
     "FuseScales",
     "HardSharing",
     "LTB",
     "MMoE",
     "MTAN",
+    "MultiScaleEMANet",
     "PLE",
     "SelfAuxiliary",
     "SoftModularNet",

@@ -30,11 +30,12 @@ class ConvBackbone(nnx.Module):
     When not to use it: where a trained encoder is at hand.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from flax import nnx
       >>> from mtl_optax.nn import ConvBackbone
-      >>> net = ConvBackbone((4, 8, 16), rngs=nnx.Rngs(0))
-      >>> [x.shape for x in net(jnp.ones((2, 32, 32, 3)))]
+      >>> def maps(images):
+      ...     return ConvBackbone((4, 8, 16), rngs=nnx.Rngs(0))(images)
+      >>> [x.shape for x in jax.eval_shape(maps, jnp.ones((2, 32, 32, 3)))]
       [(2, 8, 8, 4), (2, 4, 4, 8), (2, 2, 2, 16)]
     """
 
@@ -91,11 +92,12 @@ class ViTBackbone(nnx.Module):
     When not to use it: on large images; and where a trained encoder is at hand.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from flax import nnx
       >>> from mtl_optax.nn import ViTBackbone
-      >>> net = ViTBackbone((4, 8), width=8, depth=1, heads=2, rngs=nnx.Rngs(0))
-      >>> [x.shape for x in net(jnp.ones((2, 32, 32, 3)))]
+      >>> def maps(images):
+      ...     return ViTBackbone((4, 8), width=8, heads=2, rngs=nnx.Rngs(0))(images)
+      >>> [x.shape for x in jax.eval_shape(maps, jnp.ones((2, 32, 32, 3)))]
       [(2, 8, 8, 4), (2, 4, 4, 8)]
 
     References:

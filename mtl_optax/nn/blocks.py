@@ -84,14 +84,14 @@ class FuseScales(nnx.Module):
       **options: as in `Normalised`.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from flax import nnx
       >>> from mtl_optax.nn import ConvBackbone, FuseScales
-      >>> rngs = nnx.Rngs(0)
-      >>> net = nnx.Sequential(
-      ...     ConvBackbone((4, 8), rngs=rngs), FuseScales((4, 8), rngs=rngs)
-      ... )
-      >>> net(jnp.ones((2, 16, 24, 3))).shape
+      >>> def features(images):
+      ...     rngs = nnx.Rngs(0)
+      ...     parts = ConvBackbone((4, 8), rngs=rngs), FuseScales((4, 8), rngs=rngs)
+      ...     return nnx.Sequential(*parts)(images)
+      >>> jax.eval_shape(features, jnp.ones((2, 16, 24, 3))).shape
       (2, 4, 6, 12)
     """
 
