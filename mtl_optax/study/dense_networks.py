@@ -6,12 +6,14 @@ between tasks, and the predictions on the way. All are small and coarse, so that
 networks train in minutes on two cores.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
 
 from mtl_optax import nn
 from mtl_optax.nn.blocks import Normalised, bottleneck, resized
-from mtl_optax.study.dense import CHANNELS
+from mtl_optax.study.dense import CHANNELS, Outputs
 from mtl_optax.study.photographs import CROP
 
 STAGES = (16, 32)  # channels at 1/4 and at 1/8 of the image
@@ -54,6 +56,23 @@ def mtan(rngs: nnx.Rngs) -> nnx.Module:
     ]
     stem = nnx.Sequential(made.stem, nnx.relu)
     return nn.MTAN(stages, STAGES, decoders(rngs), stem=stem, rngs=rngs)
+
+
+def ctal(rngs: nnx.Rngs) -> nnx.Module:
+    """The same backbone, and affinities between all positions of all tasks."""
+    grid = (CROP // 8, CROP // 8)
+    return nn.EMANet(
+        *(backbone(rngs), CHANNELS, STAGES[-1], grid),
+        trunk=FEATURES,
+        features=REFINED,
+        rngs=rngs,
+    )
+
+
+def initial_and_final(net: Any, images: Any) -> tuple[Outputs, Outputs]:
+    """All that EMANet predicts."""
+    final, initial = net.with_initial(images)
+    return {task: found[0] for task, found in initial.items()}, final
 
 
 def backbone(rngs: nnx.Rngs) -> nnx.Module:
