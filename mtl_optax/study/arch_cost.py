@@ -46,7 +46,9 @@ def size(problem: Any) -> Size:
     params = jax.eval_shape(lambda: problem.init(0))
     counts = [leaf.size for leaf in jax.tree.leaves(params)]
     shared = jax.tree.leaves(problem.shared(params))
-    return Size(sum(counts), sum(n for n, yes in zip(counts, shared, strict=True) if yes))
+    return Size(
+        sum(counts), sum(n for n, yes in zip(counts, shared, strict=True) if yes)
+    )
 
 
 def single_nets(base: Size, num_tasks: int) -> int:

@@ -73,7 +73,8 @@ def ple(classes: Classes, shared_gate: bool = True, *, rngs: nnx.Rngs) -> nnx.Mo
     """The experts of `cgc`, mixed after each of their two layers."""
 
     def levels(count: int) -> list[list[Any]]:
-        return [list(level) for level in zip(*(stages(rngs) for _ in range(count)))]
+        experts = [stages(rngs) for _ in range(count)]
+        return [[expert[level] for expert in experts] for level in (0, 1)]
 
     own = {task: levels(1) for task in classes}
     return nn.PLE(
@@ -98,7 +99,7 @@ def ltb(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
 
 
 class SoftModular(nnx.Module):
-    """Soft modularisation with the task as input: one head, whose first outputs count."""
+    """Soft modularisation, with the task as input and one head for all."""
 
     def __init__(self, classes: Classes, *, rngs: nnx.Rngs):
         self.counts = tuple(classes.items())

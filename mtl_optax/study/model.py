@@ -81,6 +81,12 @@ def functions(network: Callable[..., nnx.Module], classes: dict[str, int]) -> Fu
     return Functions(init, logits)
 
 
+def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
+    """The mean of a batch, `[B, classes]` and `[B]`."""
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+
 def digits_problem(num_tasks: int) -> Problem:
     """Multi-digits with the MLP."""
     classes = dict(list(TASKS.items())[:num_tasks])
@@ -110,7 +116,7 @@ def classification(
 
     def losses(params: Any, batch: Split) -> tuple[jax.Array, ...]:
         return tuple(
-            jnp.mean(optax.softmax_cross_entropy(z, jax.nn.one_hot(y, z.shape[-1])))
+            cross_entropy(z, y)
             for z, y in zip(logits(params, batch.images), batch.labels.T, strict=True)
         )
 

@@ -46,6 +46,8 @@ class Problem(NamedTuple):
     metrics: tuple[Metric, ...]  # the first chooses the learning rate
     evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # (params, split) -> [T] each
     owner: Callable[[Any], Any]  # params -> None on what all tasks share, or the task
+    # What "measure" of `evaluate` is for each task, where tasks have their own
+    measures: tuple[Metric, ...] = ()
     chosen_on: str = "val"  # the split that chooses the learning rate
     reported_on: str = "test"
     chosen_by: tuple[int, ...] | None = None  # tasks whose mean chooses; None: all

@@ -114,17 +114,19 @@ def programs(
         steps: int,
         done: Any = 0,
     ) -> tuple[Any, Any, Record]:
-        """So many steps after those done; batches are indices `[steps, L, B]` or None."""
+        """Steps after those done; batches are indices `[steps, L, B]`, or None."""
 
         def body(carry: Any, at: Any) -> tuple[Any, Record]:
             indices, number = at
             batch = jax.tree.map(lambda x: x[indices], data)
             of_lane = jax.vmap(step, in_axes=(0, 0, 0, 0, None))
-            *carry, record = of_lane(*carry, batch, lanes, number)
+            *carry, record = of_lane(carry[0], carry[1], batch, lanes, number)
             return tuple(carry), record
 
         numbers = done + jnp.arange(steps)
-        carry, records = jax.lax.scan(body, (params, opt_state), (batches, numbers), steps)
+        carry, records = jax.lax.scan(
+            body, (params, opt_state), (batches, numbers), steps
+        )
         every = recipe.record_every
         return *carry, jax.tree.map(lambda x: x[every - 1 :: every], records)
 
