@@ -90,7 +90,7 @@ def part(name: str, architecture: Architecture) -> Study:
         question=QUESTION,
         problem=lambda: digits(name, architecture),
         settings=Settings(methods, learning_rates=_RATES, points=100),
-        quick=Settings(methods, seeds=2, steps=300, learning_rates=_RATES, quick=True),
+        quick=Settings(methods, 2, steps=200, learning_rates=_RATES[:2], quick=True),
         figures=(losses,),
         rules=(verdicts.RULE, verdicts.CONTROL),
         judge=judge,

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from mtl_optax.study import arch_tables, results_files, screen
-from mtl_optax.study.arch_scores import View, problems, views
+from mtl_optax.study import arch_files, arch_tables, results_files, screen
+from mtl_optax.study.arch_scores import View, all_views
 from mtl_optax.study.compare import Shown
 from mtl_optax.study.figures.arch import change_by_task, delta_m_against_parameters
 from mtl_optax.study.figures.frame import save_each
@@ -45,12 +45,11 @@ def write(whole: Whole, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = change_by_task, delta_m_against_parameters
     captions = save_each(folder, figures, whole)
-    summary = [
-        row for view in _views(whole) for row in arch_tables.summary_rows(whole, view)
-    ]
+    summary = [row for view in _views(whole) for row in arch_files.summary(view)]
+    costs = dict.fromkeys(row for x in _views(whole) for row in arch_files.costs(x))
     for name, head, rows in (
-        ("summary.csv", arch_tables.SUMMARY, summary),
-        ("cost.csv", arch_tables.COSTS, arch_tables.cost_rows(whole)),
+        ("summary.csv", arch_files.SUMMARY, summary),
+        ("cost.csv", arch_files.COSTS, list(costs)),
     ):
         results_files.write_csv(folder / name, head, rows)
     results_files.write_parts(folder, whole, {"words": words(whole)})
@@ -74,12 +73,13 @@ def write(whole: Whole, folder: Path) -> None:
 
 def tables(whole: Whole) -> Iterator[Shown]:
     """Of each problem its costs, and for each choice of rates two tables."""
-    for group in problems(whole.results):
-        found = views(group)
-        yield arch_tables.cost(whole, found[0])
-        for view in found:
-            yield arch_tables.gain(view)
-            yield arch_tables.change(view)
+    tasks = None
+    for view in _views(whole):
+        if view.tasks != tasks:
+            yield arch_tables.cost(view)
+        tasks = view.tasks
+        yield arch_tables.gain(view)
+        yield arch_tables.change(view)
 
 
 def words(whole: Whole) -> list[str]:
@@ -92,7 +92,7 @@ def words(whole: Whole) -> list[str]:
 
 
 def _views(whole: Whole) -> list[View]:
-    return [view for group in problems(whole.results) for view in views(group)]
+    return all_views(whole.results, whole.measured)
 
 
 def _quick(whole: Whole) -> bool:

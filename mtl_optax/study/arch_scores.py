@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.comparison import delta_m
-from mtl_optax.study.arch_cost import Size, size
+from mtl_optax.study.arch_cost import Cost
 from mtl_optax.study.compare import Results
 from mtl_optax.study.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.verdicts import arch
@@ -22,7 +22,8 @@ FIXED = 3e-3  # the rate of `mtl-optax study transfer`
 class View(NamedTuple):
     """Architectures on one problem, each at its best rate, or all at the same one."""
 
-    results: dict[str, Results]
+    results: dict[str, Results]  # by the name of the part
+    costs: dict[str, Cost]  # likewise
     rate: float | None  # None: the best of each on validation data
 
     @property
@@ -51,9 +52,14 @@ class View(NamedTuple):
             at = rates.index(self.rate)
         return outcome.metrics[results.problem.reported_on][metric][at, 0]
 
+    @property
+    def metric(self) -> str:
+        """By which tasks are compared, in points."""
+        return self.first.problem.metrics[0].name
+
     def scores(self) -> dict[str, arch.Scores]:
-        """By the first metric, in points."""
-        name = self.first.problem.metrics[0].name
+        """Of each architecture, and beside it those that it is compared with."""
+        name = self.metric
         shared = self.values(self.first, BASELINE, name)
         single = self.values(self.first, SINGLE_TASK, name)
         return {
@@ -64,7 +70,7 @@ class View(NamedTuple):
     def delta_m(self, part: str) -> NDArray:
         """Mean relative loss against single tasks, in percent, `[seeds]`."""
         problem = self.first.problem
-        name, higher = problem.metrics[0].name, [True] * len(self.tasks)
+        name, higher = self.metric, [True] * len(self.tasks)
         if problem.measures:
             name = "measure"
             higher = [measure.higher_is_better for measure in problem.measures]
@@ -73,9 +79,21 @@ class View(NamedTuple):
         pairs = zip(own, single, strict=True)
         return np.array([delta_m(ours, base, higher) for ours, base in pairs])
 
+    def control(self, part: str) -> str | None:
+        """The narrowest hard sharing with no fewer parameters than an architecture."""
+        if part.startswith(CONTROLS):
+            return None
+        sizes = {name: self.costs[name].size.total for name in self.results}
+        wide = [
+            name
+            for name, own in sizes.items()
+            if name.startswith(CONTROLS) and own >= sizes[part]
+        ]
+        return min(wide, key=lambda name: sizes[name], default=None)
+
     def beyond(self, part: str) -> NDArray | None:
         """Δm minus that of `control`, `[seeds]`, if there is one."""
-        found = control(self.results, part)
+        found = self.control(part)
         return None if found is None else self.delta_m(part) - self.delta_m(found)
 
     def statement(self) -> str:
@@ -97,21 +115,13 @@ def problems(results: dict[str, Results]) -> list[dict[str, Results]]:
     return list(groups.values())
 
 
-def views(results: dict[str, Results]) -> list[View]:
+def views(results: dict[str, Results], costs: dict[str, Cost]) -> list[View]:
     """Of the parts of one problem: FIXED first, if all have tried it and others."""
     grids = [own.settings.learning_rates for own in results.values()]
     both = all(FIXED in rates and len(rates) > 1 for rates in grids)
-    return [View(results, rate) for rate in ((FIXED, None) if both else (None,))]
+    return [View(results, costs, rate) for rate in ((FIXED, None) if both else (None,))]
 
 
-def control(results: dict[str, Results], part: str) -> str | None:
-    """The narrowest hard sharing with no fewer parameters than another architecture."""
-    if part.startswith(CONTROLS):
-        return None
-    sizes: dict[str, Size] = {name: size(own.problem) for name, own in results.items()}
-    wide = [
-        name
-        for name, own in sizes.items()
-        if name.startswith(CONTROLS) and own.total >= sizes[part].total
-    ]
-    return min(wide, key=lambda name: sizes[name].total, default=None)
+def all_views(results: dict[str, Results], costs: dict[str, Cost]) -> list[View]:
+    """Of the parts of all problems."""
+    return [view for group in problems(results) for view in views(group, costs)]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mtl_optax.study.arch_cost import single_nets
-from mtl_optax.study.arch_scores import View, problems, views
+from mtl_optax.study.arch_scores import View, all_views
 from mtl_optax.study.figures.frame import Drawn, grid
 from mtl_optax.study.styles import style
 from mtl_optax.study.suite import Whole
@@ -22,7 +22,7 @@ def delta_m_against_parameters(whole: Whole) -> Drawn | None:
         return None
     figure, axes = grid(len(panels), 4.5, 3.4, columns=2, alike=False)
     for ax, view in zip(axes, panels, strict=True):
-        sizes = {name: whole.measured[name].size for name in view.results}
+        sizes = {name: view.costs[name].size for name in view.results}
         base = sizes[next(iter(sizes))]
         single = single_nets(base, len(view.tasks))
         ax.axhline(0, color="#7F7F7F", lw=1)
@@ -102,8 +102,7 @@ def _map(ax: Any, view: View) -> None:
 
 def _panels(whole: Whole) -> list[View]:
     """Of problems with two seeds or more."""
-    groups = problems(whole.results)
-    every = [view for group in groups for view in views(group)]
+    every = all_views(whole.results, whole.measured)
     return [view for view in every if view.first.settings.seeds > 1]
 
 

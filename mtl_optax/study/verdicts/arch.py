@@ -19,9 +19,10 @@ RULE = (
 CONTROL = (
     "More parameters alone may do as much. So each architecture stands beside hard "
     "sharing as well: the narrowest trunk whose network has no fewer parameters. It "
-    "does more than its size if the interval of the paired difference of Δm, minus "
+    "does more if the interval of the paired difference of Δm, minus "
     "that of this network, lies below 0 (Δm: lower is better), and less if above."
 )
+MORE = "more"  # than hard sharing of its size
 REPAIRS, PARTLY, OPEN, NOT, HARMS = "repaired", "in part", "open", "not", "harmed"
 
 
@@ -58,8 +59,8 @@ def beyond_size(difference: NDArray) -> str:
         return "unknown"
     found = interval(difference)
     if found.high < 0:
-        return "more than its size"
-    return "less than its size" if found.low > 0 else "as its size"
+        return MORE
+    return "less" if found.low > 0 else "as much"
 
 
 def statement(
@@ -100,9 +101,7 @@ def statement(
         if HARMS in own.values()
     ]
     text += f" Tasks that lose elsewhere only: {', '.join(harms)}." if harms else ""
-    more = [x for x, word in beyond.items() if word == "more than its size"]
+    more = [x for x, word in beyond.items() if word == MORE]
     if beyond:
-        text += (
-            f" More than hard sharing of their size do: {', '.join(more) or 'none'}."
-        )
+        text += f" More than hard sharing of their size: {', '.join(more) or 'none'}."
     return text
