@@ -61,7 +61,9 @@ def parts(suite: Suite, options: argparse.Namespace, out: Path, start: float) ->
         )
         # Kept until all parts are done: resumed, the page needs the numbers of each.
         stores.append(store)
-    whole = Whole(suite, results, options.line, time.perf_counter() - start)
+    measured = suite.measure(results)
+    seconds = time.perf_counter() - start
+    whole = Whole(suite, results, options.line, seconds, measured)
     suite.write(whole, out)
     suite.show(whole, Console())
     for store in stores:

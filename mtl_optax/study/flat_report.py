@@ -1,6 +1,5 @@
 """What the study of flat minima leaves of all conditions: terminal, page and files."""
 
-import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def write(whole: Whole, folder: Path) -> None:
     results_files.write_csv(
         folder / "differences.csv", DIFFERENCES, _all_differences(whole)
     )
-    (folder / "config.json").write_text(json.dumps(_config(whole), indent=2) + "\n")
+    results_files.write_parts(folder, whole, {"words": words(whole)})
     body = [f"<p>{escape(whole.suite.question)}</p>"]
     if first(whole).settings.quick:
         body.append(f'<p class="warning">{escape(screen.SMOKE)}</p>')
@@ -99,23 +98,3 @@ def _all_differences(whole: Whole) -> list[tuple[Any, ...]]:
                     key = name, method, other, metric, task, len(own)
                     rows.append((*key, f"{own.mean():.4f}", *bounds))
     return rows
-
-
-def _config(whole: Whole) -> dict[str, Any]:
-    """What all parts have in common, and what each has of its own."""
-    parts = {
-        name: results_files.config(results, whole.command, whole.seconds)
-        for name, results in whole.results.items()
-    }
-    apart = ("study", "statement", "verdicts")
-    some = next(iter(parts.values()))
-    common = {
-        key: value
-        for key, value in some.items()
-        if key not in apart and all(x[key] == value for x in parts.values())
-    }
-    own = {
-        name: {k: v for k, v in part.items() if k not in (*common, "study")}
-        for name, part in parts.items()
-    }
-    return {"study": whole.suite.name, **common, "words": words(whole), "parts": own}

@@ -18,6 +18,13 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
 
 
+class Clock(NamedTuple):
+    """What losses may depend on besides parameters and batch; see Problem.clocked."""
+
+    progress: jax.Array  # share of all steps that are done, from 0 to below 1
+    key: jax.Array  # of this step of this run
+
+
 def nothing(params: Any) -> tuple[()]:
     """Watches nothing."""
     del params
@@ -35,16 +42,19 @@ class Problem(NamedTuple):
     tasks: tuple[str, ...]
     splits: dict[str, Any]
     init: Callable[[int], Any]  # seed -> params
-    losses: Callable[[Any, Any], tuple[jax.Array, ...]]  # (params, batch) -> T losses
+    losses: Callable[..., tuple[jax.Array, ...]]  # (params, batch) -> T losses
     metrics: tuple[Metric, ...]  # the first chooses the learning rate
     evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # (params, split) -> [T] each
     owner: Callable[[Any], Any]  # params -> None on what all tasks share, or the task
+    # What "measure" of `evaluate` is for each task, where tasks have their own
+    measures: tuple[Metric, ...] = ()
     chosen_on: str = "val"  # the split that chooses the learning rate
     reported_on: str = "test"
     chosen_by: tuple[int, ...] | None = None  # tasks whose mean chooses; None: all
     epochs: bool = (
         False  # whether batches go through all examples before one comes again
     )
+    clocked: bool = False  # whether losses takes a Clock after the batch
     # batch -> [T] bool, the tasks that have an example in it; None: all tasks always
     active: Callable[[Any], jax.Array] | None = None
     # (params, batch) -> connection strengths, for cso

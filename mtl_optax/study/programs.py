@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import mtl_optax as mtl
 from mtl_optax.study import asking, methods
-from mtl_optax.study.problem import Problem
+from mtl_optax.study.problem import Clock, Problem
 
 CHUNK = 50  # records between two signs of progress, at most
 # What is read from the states of methods: [T, T] of source on recipient, [T] labels,
@@ -77,10 +77,15 @@ def programs(
         return transformation(lane).init(params)
 
     def step(
-        params: Any, opt_state: Any, batch: Any, lane: Lanes
+        params: Any, opt_state: Any, batch: Any, lane: Lanes, number: Any
     ) -> tuple[Any, Any, Record]:
+        clock: tuple[Clock, ...] = ()
+        if problem.clocked:
+            key = jax.random.fold_in(jax.random.key(lane.seed), number)
+            clock = (Clock(number / recipe.steps, key),)
+
         def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-            losses = problem.losses(params, batch)
+            losses = problem.losses(params, batch, *clock)
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
@@ -101,16 +106,27 @@ def programs(
         return params, opt_state, record
 
     def advance(
-        params: Any, opt_state: Any, batches: Any, data: Any, lanes: Lanes, steps: int
+        params: Any,
+        opt_state: Any,
+        batches: Any,
+        data: Any,
+        lanes: Lanes,
+        steps: int,
+        done: Any = 0,
     ) -> tuple[Any, Any, Record]:
-        """So many steps; batches are indices `[steps, L, B]` into data, or None."""
+        """Steps after those done; batches are indices `[steps, L, B]`, or None."""
 
-        def body(carry: Any, indices: Any) -> tuple[Any, Record]:
+        def body(carry: Any, at: Any) -> tuple[Any, Record]:
+            indices, number = at
             batch = jax.tree.map(lambda x: x[indices], data)
-            *carry, record = jax.vmap(step)(carry[0], carry[1], batch, lanes)
+            of_lane = jax.vmap(step, in_axes=(0, 0, 0, 0, None))
+            *carry, record = of_lane(carry[0], carry[1], batch, lanes, number)
             return tuple(carry), record
 
-        carry, records = jax.lax.scan(body, (params, opt_state), batches, steps)
+        numbers = done + jnp.arange(steps)
+        carry, records = jax.lax.scan(
+            body, (params, opt_state), (batches, numbers), steps
+        )
         every = recipe.record_every
         return *carry, jax.tree.map(lambda x: x[every - 1 :: every], records)
 

@@ -13,6 +13,7 @@ import jax
 import mtl_optax
 from mtl_optax.study import cache
 from mtl_optax.study.compare import Results
+from mtl_optax.study.suite import Whole
 
 COLUMNS = (
     *("method", "scale", "learning_rate", "settings", "chosen", "seed", "task"),
@@ -107,3 +108,24 @@ def config(results: Results, command: str, seconds: float) -> dict[str, Any]:
             for method, outcome in results.outcomes.items()
         },
     }
+
+
+def write_parts(folder: Path, whole: Whole, more: dict[str, Any]) -> None:
+    """config.json of a suite: what its parts have in common, and each of its own."""
+    parts = {
+        name: config(results, whole.command, whole.seconds)
+        for name, results in whole.results.items()
+    }
+    apart = ("study", "statement", "verdicts")
+    some = next(iter(parts.values()))
+    common = {
+        key: value
+        for key, value in some.items()
+        if key not in apart and all(x.get(key) == value for x in parts.values())
+    }
+    own = {
+        name: {k: v for k, v in part.items() if k not in (*common, "study")}
+        for name, part in parts.items()
+    }
+    record = {"study": whole.suite.name, **common, **more, "parts": own}
+    (folder / "config.json").write_text(json.dumps(record, indent=2) + "\n")

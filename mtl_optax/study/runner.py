@@ -116,7 +116,7 @@ def _train(
     # The data are arguments: closed over, XLA would fold them into the program.
     data = common.data, lanes
     lowered = jax.jit(advance, donate_argnums=(0, 1), static_argnums=5).lower(
-        params, opt_state, batch(0), *data, chunk
+        params, opt_state, batch(0), *data, chunk, np.int32(0)
     )
     of_record = jax.tree.structure(lowered.out_info[2])
     run_chunk = lowered.compile()
@@ -133,7 +133,9 @@ def _train(
 
     while done < recipe.steps:
         begun = time.perf_counter()
-        params, opt_state, record = run_chunk(params, opt_state, batch(done), *data)
+        params, opt_state, record = run_chunk(
+            params, opt_state, batch(done), *data, np.int32(done)
+        )
         records.append([np.asarray(x) for x in jax.tree.leaves(record)])  # waits
         done += chunk
         now = time.perf_counter()

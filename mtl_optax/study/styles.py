@@ -58,6 +58,9 @@ ORDER = (
     *("cso", "cso_project", "task_affinity", "sam", "tag"),
     *("f_mean", "f_mgda", "f_pcgrad", "f_cagrad", "f_imtl_g"),
     *("joint", "selective_preference", "grouped", "blocks", "weighted"),
+    *("hard_sharing", "hard_sharing_x4", "hard_sharing_x6", "cross_stitch", "mmoe"),
+    *("cgc", "ple", "ple_no_shared_gate", "dselect_k", "ltb", "soft_modular"),
+    *("self_auxiliary", "mtan", "ctal"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -24,6 +24,8 @@ class Suite(NamedTuple):
     write: Callable[["Whole", Path], None]  # report.html and more, above the parts
     show: Callable[["Whole", Console], None]  # what the terminal shows in the end
     has_fixed_methods: bool = False  # whether each part has problem and methods its own
+    # What is measured after all parts are trained, for `write` and `show`
+    measure: Callable[[dict[str, Results]], Any] = lambda results: None
 
     @property
     def has_single_task(self) -> bool:
@@ -43,3 +45,4 @@ class Whole(NamedTuple):
     results: dict[str, Results]  # by the name of the part
     command: str
     seconds: float
+    measured: Any = None  # by the suite's `measure`
