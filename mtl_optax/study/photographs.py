@@ -18,8 +18,8 @@ CREDITS = (
     'Data: the photographs "china.jpg" by danielbuechele, '
     "https://www.flickr.com/photos/danielbuechele/6061409035/, and "
     '"flower.jpg" by vultilion, '
-    "https://www.flickr.com/photos/vultilion/6056698931/, both CC BY 2.0, as shipped by "
-    "scikit-learn; cut into crops."
+    "https://www.flickr.com/photos/vultilion/6056698931/, both CC BY 2.0, as shipped "
+    "by scikit-learn; cut into crops."
 )
 
 # Columns of each 427 x 640 photograph, 64 pixels between one band and the next.

@@ -1,0 +1,190 @@
+"""The two photographs: bands, masks, angles; metrics; convolutions as products."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from mtl_optax.study import arch_dense, dense, photographs
+from mtl_optax.study.as_products import as_products, product
+from mtl_optax.study.photographs import BANDS, BLUR, CROP, IGNORED, NUM_CLASSES, Scenes
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return photographs.photographs()
+
+
+def test_bands_are_a_crop_apart_and_test_is_in_the_right_third():
+    (low, train), (val, end), (test, last) = BANDS.values()
+    assert low == 0
+    assert val - train == test - end == CROP
+    assert end == round(640 * 2 / 3) < test
+    assert last == 640
+
+
+def test_no_pixel_of_another_band_reaches_a_split(splits, monkeypatch):
+    """Black where a split is not: the split stays as it is."""
+    import sklearn.datasets
+
+    pictures = np.stack(sklearn.datasets.load_sample_images().images)
+    low, high = BANDS["test"]
+    for kept in ("train", "test"):
+        changed = np.zeros_like(pictures)
+        # Test answers use colours and slopes of training, so that band stays.
+        for name in {kept, "train"}:
+            low, high = BANDS[name]
+            changed[:, :, low:high] = pictures[:, :, low:high]
+        monkeypatch.setattr(
+            sklearn.datasets,
+            "load_sample_images",
+            lambda changed=changed: SimpleNamespace(images=list(changed)),
+        )
+        again = photographs.photographs()[kept]
+        jax.tree.map(np.testing.assert_array_equal, splits[kept], again)
+
+
+def test_test_crops_do_not_overlap(splits):
+    for name, number in (("val", 2 * 6), ("test", 2 * 2 * 6)):
+        crops = splits[name].images
+        assert crops.shape == (number, CROP, CROP, 3)
+        assert len({crop.tobytes() for crop in crops}) == number
+    assert photographs.STRIDES["val"] == photographs.STRIDES["test"] == CROP
+
+
+def test_a_pixel_is_valid_for_all_tasks_or_none(splits):
+    for scenes in splits.values():
+        known = scenes.images.max(axis=-1) < 1
+        assert 0.5 < known.mean() < 1
+        np.testing.assert_array_equal(scenes.segmentation != IGNORED, known)
+        np.testing.assert_array_equal(scenes.depth[..., 0] != 0, known)
+        np.testing.assert_array_equal(np.any(scenes.normals != 0, axis=-1), known)
+        assert scenes.depth.min() == 0
+        assert scenes.depth[known].min() > 0
+        assert scenes.depth.max() <= 1
+        lengths = np.linalg.norm(scenes.normals[known], axis=-1)
+        np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
+def test_classes_of_training_occur_in_every_split_but_for_one(splits):
+    for name, scenes in splits.items():
+        known = scenes.segmentation[scenes.segmentation != IGNORED]
+        counts = np.bincount(known, minlength=NUM_CLASSES)
+        assert len(counts) == NUM_CLASSES
+        assert sum(counts == 0) <= (name == "test")  # the flower's orange
+
+
+def test_angles_spread_over_0_to_60_degrees(splits):
+    normals = splits["train"].normals
+    up = normals[..., 2][splits["train"].depth[..., 0] > 0]
+    angles = np.degrees(np.arccos(np.clip(up, -1, 1)))
+    assert angles.max() == pytest.approx(60, abs=1e-3)
+    shares = np.histogram(angles, bins=[0, 10, 20, 30, 40, 50, 61])[0] / angles.size
+    assert shares.min() > 0.05
+
+
+def test_a_slope_to_the_right_leans_to_the_left():
+    ramp = np.tile(np.linspace(0.2, 0.8, 40), (2, 30, 1))
+    pictures = np.stack([ramp] * 3, axis=-1)
+    centres = np.linspace(0, 1, NUM_CLASSES)[:, None] * np.ones(3)
+    scale = 1 / (0.6 / 39)  # a slope of one
+    found = Scenes(*photographs.answers(pictures, ramp, centres, scale))
+    expected = np.array([-1, 0, 1]) / np.sqrt(2)
+    np.testing.assert_allclose(found.normals[1, 7, 9], expected, atol=1e-5)
+    np.testing.assert_allclose(found.depth[..., 0], ramp, rtol=1e-6)
+    np.testing.assert_array_equal(found.segmentation, np.round(6 * ramp))
+
+
+def test_blur_is_a_gaussian():
+    point = np.zeros((1, 101, 101))
+    point[0, 50, 50] = 1
+    seen = photographs.blur(point)[0]
+    assert seen.sum() == pytest.approx(1)
+    assert seen[50, 56] / seen[50, 50] == pytest.approx(np.exp(-((6 / BLUR) ** 2) / 2))
+    np.testing.assert_allclose(photographs.blur(np.full((1, 60, 70), 0.3)), 0.3)
+
+
+def test_measures_by_hand():
+    normals = jnp.array([[[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]])
+    scenes = Scenes(
+        jnp.zeros((1, 1, 2, 3)),
+        jnp.array([[[2, IGNORED]]]),
+        jnp.array([[[[0.5], [0.0]]]]),
+        normals,
+    )
+    outputs = {
+        "segmentation": jax.nn.one_hot(jnp.array([[[2, 1]]]), NUM_CLASSES),
+        "depth": jnp.array([[[[0.75], [9.0]]]]),
+        "normals": jnp.array([[[[2.0, 0.0, 2.0], [1.0, 0.0, 0.0]]]]),
+    }
+    found = dense.measures(outputs, scenes)
+    np.testing.assert_allclose(found, [100, 0.25, 45], rtol=1e-5)
+    np.testing.assert_allclose(dense.errors(found), [0, 0.25, 45], atol=1e-5)
+    # Class 1 is in the answers alone, and counts as what it is not.
+    both = scenes._replace(segmentation=jnp.array([[[2, 2]]]))
+    assert dense.measures(outputs, both)[0] == 50
+
+
+def test_the_constant_guess_is_the_best_one(splits):
+    scenes = jax.tree.map(lambda x: x[::16], splits["train"])
+    guess = dense.constant_guess(scenes)
+
+    def measured(change):
+        shape = scenes.depth.shape[:-1]
+        values = {**guess, **change}
+        outputs = {k: jnp.broadcast_to(v, (*shape, len(v))) for k, v in values.items()}
+        return dense.errors(dense.measures(outputs, scenes))
+
+    best = measured({})
+    for label in range(NUM_CLASSES):
+        other = {"segmentation": np.eye(NUM_CLASSES, dtype=np.float32)[label]}
+        assert measured(other)[0] >= best[0]
+    for change in (-0.05, 0.05):
+        assert measured({"depth": guess["depth"] + change})[1] > best[1]
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "padding", "groups"),
+    [
+        ((8, 9), (3, 3, 4, 5), (1, 1), "SAME", 1),
+        ((8, 9), (3, 3, 4, 5), (2, 2), "SAME", 1),
+        ((8, 8), (3, 3, 2, 6), (1, 1), "SAME", 2),
+        ((8, 8), (1, 1, 4, 6), (1, 1), "SAME", 1),
+        ((7, 8), (3, 2, 4, 6), (2, 1), "VALID", 1),
+    ],
+)
+def test_product_is_the_convolution(size, kernel, strides, padding, groups):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, *size, 4)).astype(np.float32)
+    weights = rng.normal(size=kernel).astype(np.float32)
+    arguments = images, weights, strides, padding
+    expected = lax.conv_general_dilated(
+        *arguments,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    found = product(*arguments, feature_group_count=groups)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_convolution_of_a_network_becomes_a_product():
+    def build(rngs):
+        first = nnx.Conv(2, 3, (3, 3), rngs=rngs)
+        return nnx.Sequential(first, nnx.Dict(inner=nnx.Conv(3, 4, (1, 1), rngs=rngs)))
+
+    net = as_products(build(nnx.Rngs(0)))
+    assert net.layers[0].conv_general_dilated is product
+    assert net.layers[1]["inner"].conv_general_dilated is product
+
+
+def test_the_three_parts_have_one_backbone_and_the_first_has_single_tasks():
+    assert [part.name for part in arch_dense.PARTS] == [
+        *("dense_hard_sharing", "dense_mtan", "dense_ctal")
+    ]
+    assert [part.has_single_task for part in arch_dense.PARTS] == [True, False, False]
+    assert all(part.settings.seeds == 3 for part in arch_dense.PARTS)
