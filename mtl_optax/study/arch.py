@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from mtl_optax import nn
-from mtl_optax.study import arch_cost, arch_report
+from mtl_optax.study import arch_cost, arch_dense, arch_report
 from mtl_optax.study.arch_networks import ARCHITECTURES, Architecture, Losses
 from mtl_optax.study.arch_scores import FIXED, problems
 from mtl_optax.study.compare import Judgement, Results, Study
@@ -112,7 +112,7 @@ SUITE = Suite(
     name="arch",
     title="Architectures",
     question=QUESTION,
-    parts=tuple(_DIGITS.values()),
+    parts=(*_DIGITS.values(), *arch_dense.PARTS),
     quick=tuple(
         _DIGITS[x] for x in ("hard_sharing", "hard_sharing_x4", "cross_stitch", "mmoe")
     ),
