@@ -178,13 +178,14 @@ def test_statement():
         "hard_sharing": verdicts.Scores(SHARED, SHARED, SINGLE),
         "good": verdicts.Scores(own, SHARED, SINGLE),
     }
-    text = verdicts.statement(scores, {"good": "as much"}, NAMES)
+    text = verdicts.statement(scores, {"good": "less"}, NAMES)
     assert "left -6.00" in text
     assert "greater -0.50" not in text
     assert "left is repaired: good." in text
     assert "right is in part: good." in text
     assert "Tasks that lose elsewhere only: good (greater)." in text
-    assert text.endswith("More than hard sharing of their size: none.")
+    ending = "Do more than hard sharing of their size: none. Do less: good."
+    assert text.endswith(ending)
     fine = {"hard_sharing": verdicts.Scores(SINGLE, SINGLE, SINGLE)}
     assert verdicts.statement(fine, {}, NAMES).startswith("No negative transfer")
 

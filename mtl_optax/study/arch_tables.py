@@ -17,14 +17,14 @@ def cost(view: View) -> Shown:
         own = view.costs[name]
         counts = f"{own.size.total:,}", f"{own.size.shared:,}", f"{own.size.own:,}"
         share = f"{100 * own.size.total / single:.0f} %"
-        times = f"{own.milliseconds:.2f}", _spread(own.cpu), _spread(own.wall)
+        times = f"{own.milliseconds:.2f}", _spread(own.cpu)
         rows.append((name, [*counts, share, *times]))
     return Shown(
         f"Costs: {view.first.problem.name.rpartition(', ')[0]}",
         f"Parameters in training; single: in percent of the {single:,} of a network "
-        f"for each task. A training step of one run in CPU milliseconds, and CPU and "
-        f"wall time over that of {first} in the same round, median (quartiles).",
-        ["architecture", "all", "shared", "own", "single", "ms", "CPU", "wall"],
+        f"for each task. CPU milliseconds of a training step of one run, and over that "
+        f"of {first} in the same round, median (quartiles); wall time in cost.csv.",
+        ["architecture", "all", "shared", "own", "single", "ms", "time"],
         rows,
     )
 

@@ -22,7 +22,7 @@ CONTROL = (
     "does more if the interval of the paired difference of Δm, minus "
     "that of this network, lies below 0 (Δm: lower is better), and less if above."
 )
-MORE = "more"  # than hard sharing of its size
+MORE, LESS = "more", "less"  # than hard sharing of its size
 REPAIRS, PARTLY, OPEN, NOT, HARMS = "repaired", "in part", "open", "not", "harmed"
 
 
@@ -60,7 +60,7 @@ def beyond_size(difference: NDArray) -> str:
     found = interval(difference)
     if found.high < 0:
         return MORE
-    return "less" if found.low > 0 else "as much"
+    return LESS if found.low > 0 else "as much"
 
 
 def statement(
@@ -101,7 +101,10 @@ def statement(
         if HARMS in own.values()
     ]
     text += f" Tasks that lose elsewhere only: {', '.join(harms)}." if harms else ""
-    more = [x for x, word in beyond.items() if word == MORE]
-    if beyond:
-        text += f" More than hard sharing of their size: {', '.join(more) or 'none'}."
+    if not beyond:
+        return text
+    for which in (MORE, LESS):
+        names = ", ".join(x for x, word in beyond.items() if word == which)
+        than = " than hard sharing of their size" if which == MORE else ""
+        text += f" Do {which}{than}: {names or 'none'}."
     return text
