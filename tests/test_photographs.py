@@ -147,6 +147,75 @@ def test_the_constant_guess_is_the_best_one(splits):
         assert measured({"depth": guess["depth"] + change})[1] > best[1]
 
 
+class Tiny(nnx.Module):
+    """Predicts depth as a normalised channel, and says the rest without looking."""
+
+    def __init__(self, rest, *, rngs):
+        self.rest = tuple((task, tuple(x.tolist())) for task, x in rest.items())
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+
+    def __call__(self, images):
+        shape = images.shape[:-1]
+        found = {
+            task: jnp.broadcast_to(jnp.array(x), (*shape, len(x)))
+            for task, x in self.rest
+        }
+        return {**found, "depth": self.norm(images)[..., :1]}
+
+
+@pytest.fixture
+def small(splits, monkeypatch):
+    """Pixels of the first crops, few of them, and training images drawn at random."""
+    few = jax.tree.map(lambda x: x[:2, 30:34, 30:34], splits)
+    many = jax.tree.map(lambda x: np.repeat(x, 200, axis=0), few["train"])
+    drawn = np.random.default_rng(0).normal(2, 3, size=many.images.shape)
+    few["train"] = many._replace(images=drawn.astype(np.float32))
+    monkeypatch.setattr(dense, "photographs", lambda: few)
+    return few
+
+
+def test_a_network_is_evaluated_with_the_statistics_of_training(small):
+    guess = dense.constant_guess(small["train"])
+    problem = dense.problem("tiny", lambda rngs: Tiny(guess, rngs=rngs), "")
+    params = problem.init(0)
+    assert jax.tree.map(jnp.shape, jax.tree.leaves(params)) == [(3,), (3,)]
+    val = small["val"]
+    found = problem.evaluate(params, val)
+    known = val.depth[..., 0] > 0
+    expected = (val.images[..., 0] - 2) / 3 - val.depth[..., 0]
+    assert found["measure"][1] == pytest.approx(np.abs(expected[known]).mean(), rel=0.1)
+    # What is the constant guess has none of the skill.
+    np.testing.assert_allclose(found["skill"][jnp.array([0, 2])], 0, atol=1e-4)
+    assert found["skill"][1] < -10
+    # In training the statistics are those of the batch.
+    batch = jax.tree.map(lambda x: x[:8], small["train"])
+    seen = batch.images[..., 0]
+    own = np.abs((seen - seen.mean()) / seen.std() - batch.depth[..., 0])
+    loss = problem.losses(params, batch)[1]
+    assert loss == pytest.approx(own[batch.depth[..., 0] > 0].mean(), rel=1e-3)
+
+
+def test_all_predictions_are_trained_and_the_last_is_the_answer(small):
+    class Two(Tiny):
+        def both(self, images):
+            answer = self(images)
+            return {**answer, "depth": answer["depth"] + 100}, answer
+
+    guess = dense.constant_guess(small["train"])
+
+    def build(rngs):
+        return Two(guess, rngs=rngs)
+
+    one = dense.problem("one", build, "")
+    two = dense.problem("two", build, "", lambda net, x: net.both(x))
+    params, batch = one.init(0), jax.tree.map(lambda x: x[:8], small["train"])
+    once, twice = one.losses(params, batch), two.losses(params, batch)
+    np.testing.assert_allclose(twice[0], 2 * once[0], rtol=1e-6)
+    assert twice[1] > 90 + once[1]
+    found = [x.evaluate(params, small["val"])["measure"] for x in (one, two)]
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("size", "kernel", "strides", "padding", "groups"),

@@ -20,13 +20,14 @@ from mtl_optax.study.verdicts import paired
 QUESTION = (
     "Three dense tasks on two photographs: segmentation, depth and normals, made from "
     "the pictures themselves. What does it cost to share a backbone, and does it come "
-    "back in a network that attends for each task (mtan), or in one whose tasks exchange "
-    "affinities between positions (ctal)?"
+    "back in a network that attends for each task (mtan), or in one whose tasks "
+    "exchange affinities between positions (ctal)?"
 )
 ABOUT = (
     "One backbone, residual blocks at 1/4 and 1/8 of the image, and one decoder a task "
-    "up to 1/4, enlarged to the image. mtan adds masks and blocks to the backbone; ctal "
-    "adds affinities to the decoders, and initial predictions, which are trained too."
+    "up to 1/4, enlarged to the image. mtan adds masks and blocks to the backbone; "
+    "ctal adds affinities to the decoders, and initial predictions, which are trained "
+    "too."
 )
 RULE = (
     "No verdict on a network alone: the differences from networks of their own, and "

@@ -45,10 +45,11 @@ ABOUT = (
     f"{BANDS['test'][0]} on test. Segmentation into {NUM_CLASSES} clusters of training "
     "pixels' colours; blurred luminance in place of depth, absolute error; its slopes "
     "in place of normals, one minus the cosine. Saturated pixels count nowhere. Skill "
-    "is the share of the error of the best constant guess from training pixels that is "
+    "is the share of the error of a constant guess from training pixels that is "
     "removed; errors are 100 % minus mIoU over the split and the classes in its "
-    "targets, absolute error, and mean angle. Normalisations train with the statistics of the batch, and are evaluated "
-    "with running ones, gathered over the training crops after training."
+    "targets, absolute error, and mean angle. Normalisations train with the statistics "
+    "of the batch, and are evaluated with running ones, gathered over the training "
+    "crops after training."
 )
 
 Outputs = dict[str, jax.Array]
@@ -88,7 +89,7 @@ def problem(
         return tuple(sum(x[1:], x[0]) for x in zip(*found, strict=True))
 
     def evaluate(params: Any, split: Scenes) -> dict[str, jax.Array]:
-        def see(rest: Any, seen: jax.Array) -> tuple[Any, None]:
+        def see(rest: Any, seen: Any) -> tuple[Any, None]:
             net = network(params, rest)
             predictions(net, seen)
             return _parts(net)[2], None
@@ -177,5 +178,5 @@ def _prepared(net: Any) -> Any:
 
 def _parts(net: Any) -> tuple[Any, Any, Any]:
     """Structure, parameters and the rest."""
-    structure, params, rest = nnx.split(net, nnx.Param, ...)
-    return structure, params, rest
+    parts: Any = nnx.split(net, nnx.Param, ...)
+    return parts
