@@ -1,6 +1,6 @@
 """What an architecture costs: parameters, and the time of a training step.
 
-A step is that of the runner, on one lane, compiled in a scan of 20; architectures take
+A step is that of the runner, on one lane, compiled in a scan of 10; architectures take
 turns, and ratios to the first one are taken within a round.
 """
 
@@ -15,7 +15,7 @@ from mtl_optax.study.methods import BASELINE
 from mtl_optax.study.programs import programs
 from mtl_optax.study.starts import prepare
 
-STEPS = 20
+STEPS = 10
 ROUNDS = 15
 QUICK_ROUNDS = 5
 
