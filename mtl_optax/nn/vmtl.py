@@ -39,6 +39,8 @@ class VMTL(nnx.Module):
         parameters, without. The encoder has two hidden layers then, and none otherwise.
       prior: "sum" or "mixture", see `prior_kl`.
       dropout: rate on the inputs in training.
+      dtype: of the computation, as in Flax. Divergences and cross entropy are in
+        float32 at least.
       rngs: `params` for the initial values.
 
     Raises:
@@ -46,7 +48,7 @@ class VMTL(nnx.Module):
         without state.
 
     Shared: encoder, and generators of classifiers. Each task owns the T-1 logits of
-    either prior and, if not amortised, its classifier.
+    either prior, if T > 2, and, if not amortised, its classifier.
 
     Auxiliary terms: the divergences from the priors, see :func:`vmtl_losses`.
 
@@ -88,6 +90,7 @@ class VMTL(nnx.Module):
         amortised: bool = False,
         prior: str = "sum",
         dropout: float = 0.7,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         checks.one_of("prior", prior, ("sum", "mixture"))
@@ -96,16 +99,18 @@ class VMTL(nnx.Module):
         self.num_classes, self.in_dim = num_classes, in_dim
         self.prior, self.dropout, self.amortised = prior, dropout, amortised
 
+        options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+
         def deep(d_out: int) -> nnx.Sequential:
             return nnx.Sequential(
-                nnx.Linear(in_dim, latent_dim, rngs=rngs),
+                nnx.Linear(in_dim, latent_dim, **options),
                 nnx.elu,
-                nnx.Linear(latent_dim, latent_dim, rngs=rngs),
+                nnx.Linear(latent_dim, latent_dim, **options),
                 nnx.elu,
-                BayesLinear(latent_dim, d_out, rngs=rngs),
+                BayesLinear(latent_dim, d_out, **options),
             )
 
-        plain = BayesLinear(in_dim, latent_dim, rngs=rngs) if not amortised else None
+        plain = BayesLinear(in_dim, latent_dim, **options) if not amortised else None
         self.encoder = plain or deep(latent_dim)
         if amortised:
             self.generators = nnx.List([deep(latent_dim), deep(1)])
@@ -178,9 +183,9 @@ class _Own(nnx.Module):
     def __init__(
         self, others: int, shape: tuple[int, int] | None, *, rngs: nnx.Rngs
     ) -> None:
-        # Empty leaves would trouble checkpoints.
-        self.classifier_prior = nnx.Param(jnp.zeros(others)) if others else None
-        self.representation_prior = nnx.Param(jnp.zeros(others)) if others else None
+        choice = others > 1  # the weight of a single other is one
+        self.classifier_prior = nnx.Param(jnp.zeros(others)) if choice else None
+        self.representation_prior = nnx.Param(jnp.zeros(others)) if choice else None
         if shape:
             self.classifier = GaussianParam(shape, rngs=rngs)
 

@@ -140,7 +140,8 @@ def vmtl_losses(
         standard = gaussian_kl(q, Gaussian(jnp.zeros_like(q[0]), jnp.ones_like(q[1])))
         if others is None:
             return standard
-        weights = gumbel_weights(logits[...], tau, key)
+        single = logits is None  # another task, and no choice
+        weights = jnp.ones(1) if single else gumbel_weights(logits[...], tau, key)
         informed = prior_kl(q, others, weights, net.prior)
         return jnp.where(state.step == 0, standard, informed)
 
@@ -149,7 +150,9 @@ def vmtl_losses(
         keys = jax.random.split(jax.random.fold_in(key, number), 4)
         (x, labels), own, w = batch[task], net.own[task], posteriors[task]
         z = net.encode(x, keys[0])
-        log_p = jax.nn.log_softmax(sample_logits(z, w, keys[1], num_samples))
+        drawn = sample_logits(z, w, keys[1], num_samples)
+        wide = jnp.promote_types(drawn.dtype, jnp.float32)
+        log_p = jax.nn.log_softmax(drawn.astype(wide))
         target = jax.nn.one_hot(labels, net.num_classes, dtype=log_p.dtype)
         cross_entropy[task] = -(log_p * target[None]).sum(axis=-1).mean()
         before = [state.classifiers[other] for other in tasks if other != task]

@@ -11,6 +11,7 @@ STUDIES = {
     "flat": "six studies: flat minima under wrong and missing labels of a task",
     "priority": "cso, cdtt and nmt, each on the problem that it was made for",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
+    "vmtl": "priors made of other domains, where labels are few (minutes)",
 }
 OPTIMIZERS = ("adam", "sgd")
 
