@@ -17,8 +17,8 @@ from mtl_optax.nn import (
     LTB,
     MTAN,
     PLE,
-    CrossStitch,
     VMTL,
+    CrossStitch,
     DSelectK,
     HardSharing,
     MMoE,
@@ -171,7 +171,7 @@ def vmtl(rngs, dtype):
 def with_divergences(net, x, key):
     """From the second step on, when priors are made of the other tasks."""
     labels = jnp.zeros(len(x), int)
-    batch = {task: (x, labels) for task in TASKS}
+    batch = dict.fromkeys(TASKS, (x, labels))
     surrogates = {task: same_class_inputs(x, labels, [batch[task]]) for task in TASKS}
     options = {"beta": 1e-3, "eta": 1e-3, "surrogates": surrogates, "num_samples": 2}
     state = vmtl_init(net)._replace(step=jnp.int32(1))

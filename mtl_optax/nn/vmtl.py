@@ -55,12 +55,26 @@ class VMTL(nnx.Module):
     Cost: a prediction from the means costs that of a plain network. Training runs the
     encoder T times on the surrogates of each example.
 
-    When not to use it: where data are plenty; where tasks have other classes. **Its
-    training is not verified.** On a toy of four rotations of one problem, with 15
-    examples each, it stayed at chance with the "sum" prior and weights of 0.03 for both
-    divergences, where single tasks reach 83 %: cross entropy did not fall, and the
-    classifiers' variances shrank towards 0. "mixture" reached 47 %. Why is not known.
-    The authors' weights are far smaller: beta up to 6e-3, eta 1e-7.
+    Guarantee: none, and no bound on the evidence: the priors are made of posteriors.
+
+    When not to use it: where data are plenty; where tasks have other classes or little
+    in common. Keep both weights small, eta close to 0, and the learning rate low, as
+    the authors do. Nothing holds the scale of priors that are made of posteriors. With
+    "sum" a prior has the variance :math:`\sum_i a_i^2 v_i`, less than any common v, so
+    all variances fall to 0 and differences of means count ever more; with "mixture"
+    they fall more slowly. Divergences of the representation are least where the encoder
+    ignores its input. Measured on four tasks, one problem in the plane turned by 0, 15,
+    30, 45 degrees, with 15 examples each, in % of test examples: 33, which is chance,
+    with beta = eta = 1/15; 80 with eta 1e-7 and beta from 1e-3 to 1/15; single tasks,
+    whose priors are standard, 78 to 81. So there it does not help, and does no harm.
+    Turned by quarters it does: 33 to 54 with eta 1e-7 and beta from 1/15 to 1e-3 (Adam
+    1e-2); it takes beta 1e-4 and Adam 1e-3, or the amortised net with the authors'
+    weights, to reach 79 or 80, where single tasks have 77 to 80.
+
+    With Adam the weights of the priors move at the learning rate, however small beta
+    is. "sum" then rewards weight on one task, whichever is nearest at the start: of two
+    others it chose the one that is alike in 3 of 6 runs at 1e-2, in all at 1e-3 with
+    beta grown from 0; "mixture" in all at 1e-2.
 
     Example:
       >>> import jax.numpy as jnp

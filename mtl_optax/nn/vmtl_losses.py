@@ -75,9 +75,10 @@ def vmtl_losses(
       state: `vmtl_init(net)`, then `terms.state` of the step before.
       batch: task -> inputs `[B, in_dim]` and labels `[B]`, for each task.
       key: of jax.random.
-      beta: weight of the classifier's divergence. :math:`1/N_t`, with eta 1, gives the
-        bound an example, for :math:`N_t` examples of the task. The authors' code has a
-        beta that grows from 0 to 6e-3.
+      beta: weight of the classifier's divergence. :math:`1/N_t`, with eta 1, is the
+        bound an example, for :math:`N_t` examples of the task, if priors are standard;
+        see :class:`VMTL` for what it does if not. In the authors' code it grows from 0
+        by steps of equal size, to 6e-3 in the end.
       eta: weight of the representation's divergence, 1e-7 in the authors' code.
       tau: temperature of the priors' weights.
       surrogates: task -> `same_class_inputs` of its batch.
@@ -113,7 +114,10 @@ def vmtl_losses(
 
     References:
       See :class:`VMTL`. The authors' code visits tasks one after another, with an
-      update for each; here all take their step from the same state. INFERRED:
+      update for each; here all take their step from the same state. To do as they do,
+      go through the tasks, take a step along the gradient of `losses[task]` alone, and
+      take over of `terms.state` only what is that task's; add 1 to `step` after each
+      round. INFERRED:
       "mixture", the weights that give the bound, no dropout on surrogates, centres
       updated before use, and for each class apart.
     """

@@ -54,7 +54,7 @@ def views(scans: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def features(scans: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of scans `[..., 8, 8]`: a layer of random units, the same for all, `[..., 64]`."""
+    """A layer of random units, the same for all: `[..., 64]` of scans `[..., 8, 8]`."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(64, NUM_FEATURES)) / np.sqrt(32)
     pixels = 2 * scans.reshape(*scans.shape[:-2], 64) - 1

@@ -1,4 +1,4 @@
-"""The study of VMTL on four domains of digits: what is another domain's posterior worth?
+"""The study of VMTL on four domains of digits: what are the other posteriors worth?
 
 A part is a share of the labels. The weights of both divergences are chosen on
 validation data, for each arm.
@@ -56,7 +56,7 @@ def _elsewhere(*_: Any) -> Any:
     raise NotImplementedError("vmtl_arms trains this problem.")
 
 
-_GRID = {"beta": (1e-4, 1e-3, 1e-2), "eta": (1e-7, 1e-2)}
+_GRID: dict[str, tuple[float, ...]] = {"beta": (1e-4, 1e-3, 1e-2), "eta": (1e-7, 1e-2)}
 _SETTINGS = Settings(
     tuple(ARMS),
     steps=400,
@@ -64,12 +64,13 @@ _SETTINGS = Settings(
     points=20,
     grids=dict.fromkeys(ARMS, _GRID),
 )
+_ONE: dict[str, tuple[float, ...]] = {"beta": (1e-3,), "eta": (1e-7,)}
 _FEW = ("single", "pooled", "vmtl_sum")
 _QUICK = _SETTINGS._replace(
     methods=_FEW,
     seeds=2,
     steps=150,
-    grids=dict.fromkeys(_FEW, {"beta": (1e-3,), "eta": (1e-7,)}),
+    grids=dict.fromkeys(_FEW, _ONE),
     quick=True,
 )
 

@@ -5,7 +5,6 @@ are, and in what their priors are made of.
 """
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,7 +144,7 @@ def run(arm: Arm, recipe: Recipe, lane: Lanes, data: Data, splits: Any) -> Any:
     schedule = methods.SCHEDULES[recipe.schedule](lane.learning_rate, recipe.steps)
     optimizer = methods.OPTIMIZERS[recipe.optimizer].make(schedule)
 
-    def of_networks(x: Array) -> Array:
+    def of_networks(x: Any) -> Array:
         """`[4, B, ...]` as `[networks, tasks, ...]`."""
         size = len(DOMAINS) * x.shape[1] // (arm.networks * arm.tasks)
         return x.reshape(arm.networks, arm.tasks, size, *x.shape[2:])
@@ -212,8 +211,9 @@ def run(arm: Arm, recipe: Recipe, lane: Lanes, data: Data, splits: Any) -> Any:
 
     params, states = jax.vmap(start)(jax.random.split(key, arm.networks))
     numbers = jnp.arange(recipe.steps)
-    carry = params, states, optimizer.init(params)
-    (params, *_), found = jax.lax.scan(step, carry, (numbers, batches))
+    carry: Any = params, states, optimizer.init(params)
+    carry, found = jax.lax.scan(step, carry, (numbers, batches))
+    params = carry[0]
     readings = {}
     if arm.prior is not None:
         own = nnx.to_pure_dict(params)["own"]

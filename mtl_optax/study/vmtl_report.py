@@ -14,8 +14,8 @@ from mtl_optax.study.verdicts import paired
 from mtl_optax.study.verdicts.vmtl import RULE, SINGLE
 
 ACCURACY = (
-    "Test accuracy in percent, mean over domains and seeds; behind it the 95 % interval "
-    f"of the paired difference from {SINGLE}"
+    "Test accuracy in percent, mean over domains and seeds; behind it the 95 % "
+    f"interval of the paired difference from {SINGLE}"
 )
 
 

@@ -39,7 +39,7 @@ def prior_weights(results: Results) -> Drawn | None:
     return Drawn(
         figure,
         "Weights of the other domains in each domain's prior at the end of training: "
-        "softmax of the learned logits, mean and sd over seeds. Equal weights are 0.33.",
+        "softmax of the learned logits, mean ± sd over seeds. Equal ones are 0.33.",
     )
 
 

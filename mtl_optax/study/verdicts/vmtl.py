@@ -1,5 +1,7 @@
 """What priors made of other tasks are worth, against networks that learn alone."""
 
+from numpy.typing import NDArray
+
 from mtl_optax.study.compare import Judgement
 from mtl_optax.study.outcome import Outcome
 from mtl_optax.study.verdicts import paired
@@ -37,7 +39,7 @@ def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
     return Judgement(words, sentences, " ".join(statements))
 
 
-def word(difference: paired.NDArray) -> str:
+def word(difference: NDArray) -> str:
     """On paired differences `[seeds]`."""
     if len(difference) < 2:
         return "unknown"
