@@ -141,6 +141,26 @@ def test_divergences_are_those_of_numpy(prior):
     np.testing.assert_allclose(terms.kl_representation["b"], wanted, rtol=1e-3)
 
 
+def test_weights_of_the_others_have_their_order():
+    """Also after nnx has sorted what tasks own: all weight is on the first other."""
+    tasks = ("z", "y", "x")
+    net = VMTL(4, 3, tasks, latent_dim=5, rngs=nnx.Rngs(0))
+    net = nnx.merge(*nnx.split(net))
+    net.own["y"].classifier_prior[...] = jnp.array([40.0, -40.0])
+    state = vmtl_init(net)
+    before = {
+        task: Gaussian(q.mean + t, q.var + 0.1)
+        for t, (task, q) in enumerate(state.classifiers.items())
+    }
+    state = state._replace(step=jnp.int32(1), classifiers=before)
+    batch = dict.fromkeys(tasks, BATCH["a"])
+    options = {"key": jax.random.key(0), "beta": 0.1, "eta": 0.1}
+    losses = jax.jit(partial(vmtl_losses, **options))
+    kl = losses(net, state, batch)[1].kl_classifier["y"]
+    wanted = gaussian_kl(net.classifiers(None)["y"], before["z"]).sum()
+    np.testing.assert_allclose(kl, wanted, rtol=1e-5)
+
+
 def test_without_divergences_the_priors_get_no_gradient():
     (grads, _), _ = second_step(beta=0.0, eta=0.0)
     for task in TASKS:

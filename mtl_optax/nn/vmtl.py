@@ -32,7 +32,7 @@ class VMTL(nnx.Module):
     Args:
       in_dim: size of the inputs, features of a fixed network in the paper.
       num_classes: C, the same classes for all tasks.
-      tasks: names of the T tasks.
+      tasks: names of the T tasks. Whatever is of the T-1 others has their order.
       latent_dim: d, size of z.
       amortised: whether a network that all tasks share makes the classifiers of the
         mean input of each class (VMTL-AC), with a bias; otherwise they are free
@@ -111,6 +111,7 @@ class VMTL(nnx.Module):
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"VMTL: tasks must differ; got {tuple(tasks)}.")
         self.num_classes, self.in_dim = num_classes, in_dim
+        self.tasks = tuple(tasks)  # nnx sorts `own`; the logits of priors have an order
         self.prior, self.dropout, self.amortised = prior, dropout, amortised
 
         options: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
@@ -173,14 +174,14 @@ class VMTL(nnx.Module):
     def classifiers(self, centers: Mapping[str, Array] | None) -> dict[str, Gaussian]:
         """Moments of each task's classifier, `[C, d]`; `[C, d+1]` if amortised."""
         if not self.amortised:
-            return {task: own.classifier() for task, own in self.own.items()}
+            return {task: self.own[task].classifier() for task in self.tasks}
         if centers is None:
             raise ValueError(
                 "VMTL: amortised classifiers are made of the mean inputs of each "
                 "class; pass state=, which vmtl_losses returns."
             )
         moments = {}
-        for task in self.own:
+        for task in self.tasks:
             parts = [generate(centers[task]) for generate in self.generators]
             moments[task] = jax.tree.map(
                 lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts
@@ -188,7 +189,7 @@ class VMTL(nnx.Module):
         return moments
 
     def _of_tasks(self, x: Any) -> dict[str, Array]:
-        return dict(x) if isinstance(x, Mapping) else dict.fromkeys(self.own, x)
+        return dict(x) if isinstance(x, Mapping) else dict.fromkeys(self.tasks, x)
 
 
 class _Own(nnx.Module):

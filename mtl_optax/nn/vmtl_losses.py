@@ -35,7 +35,7 @@ class VMTLTerms(NamedTuple):
 
 def vmtl_init(net: VMTL) -> VMTLState:
     """The state before the first step."""
-    tasks = tuple(net.own) if net.amortised else ()
+    tasks = net.tasks if net.amortised else ()
     centers = {task: jnp.zeros((net.num_classes, net.in_dim)) for task in tasks}
     return VMTLState(
         step=jnp.int32(0),
@@ -121,7 +121,7 @@ def vmtl_losses(
       "mixture", the weights that give the bound, no dropout on surrogates, centres
       updated before use, and for each class apart.
     """
-    tasks = tuple(net.own)
+    tasks = net.tasks
     if set(batch) != set(tasks):
         raise ValueError(
             f"vmtl_losses needs a batch for each of {tasks}; got {tuple(batch)}."
