@@ -17,10 +17,14 @@ from mtl_optax.nn import (
     LTB,
     MTAN,
     PLE,
+    VMTL,
     CrossStitch,
     DSelectK,
     HardSharing,
     MMoE,
+    same_class_inputs,
+    vmtl_init,
+    vmtl_losses,
 )
 
 TASKS = ("a", "b")
@@ -159,6 +163,22 @@ def ltb(rngs, dtype):
     return LTB(stages, parts.decoders())
 
 
+def vmtl(rngs, dtype):
+    """One class: its logit is the output, and cross entropy is zero."""
+    return VMTL(6, 1, TASKS, latent_dim=8, dropout=0.1, dtype=dtype, rngs=rngs)
+
+
+def with_divergences(net, x, key):
+    """From the second step on, when priors are made of the other tasks."""
+    labels = jnp.zeros(len(x), int)
+    batch = dict.fromkeys(TASKS, (x, labels))
+    surrogates = {task: same_class_inputs(x, labels, [batch[task]]) for task in TASKS}
+    options = {"beta": 1e-3, "eta": 1e-3, "surrogates": surrogates, "num_samples": 2}
+    state = vmtl_init(net)._replace(step=jnp.int32(1))
+    divergences, terms = vmtl_losses(net, state, batch, key=key, **options)
+    return net(x, terms.state), divergences
+
+
 def with_auxiliary(net, x, key):
     return net.with_auxiliary(x)
 
@@ -190,6 +210,9 @@ ARCHITECTURES = {
         lambda rngs, dtype: ple(rngs, dtype, shared_gate=False),
         frozenset({"experts"}),
         ROWS,
+    ),
+    "VMTL": Architecture(  # a linear network
+        vmtl, frozenset({"encoder"}), ROWS, call=with_divergences, falls=0.65
     ),
 }
 

@@ -101,6 +101,66 @@ def test_the_first_step_has_standard_priors():
     assert abs(second.kl_classifier["a"] / first.kl_classifier["a"] - 1) > 0.1
 
 
+@pytest.mark.parametrize("prior", ["sum", "mixture"])
+def test_divergences_are_those_of_numpy(prior):
+    """At a temperature that makes weights equal, of one task from the two others."""
+    net = nnx.merge(*network(prior=prior))
+    net.dropout = 0.0
+    state = vmtl_init(net)._replace(step=jnp.int32(1))
+    # Other moments before than now, and larger variances: 1e-6 is not seen.
+    before = {
+        task: Gaussian(q.mean + t, q.var + 0.5 * t + 0.1)
+        for t, (task, q) in enumerate(state.classifiers.items())
+    }
+    options = {"tau": 1e9, "surrogates": SURROGATES, "num_samples": 1}
+    losses = jax.jit(partial(vmtl_losses, beta=0.1, eta=0.1, **options))
+    key = jax.random.key(0)
+    _, terms = losses(net, state._replace(classifiers=before), BATCH, key=key)
+
+    def mean_divergence(q, others):
+        """Over the others, or from what half of each makes."""
+        (m, v), others = (
+            (np.float64(x) for x in q),
+            [[np.float64(x) for x in p] for p in others],
+        )
+        if prior == "sum":
+            (m1, v1), (m2, v2) = others
+            others = [((m1 + m2) / 2, (v1 + v2) / 4)]
+        each = [
+            (np.log(w / v) / 2 + (v + (m - n) ** 2) / (2 * w) - 0.5).sum(axis=-1)
+            for n, w in others
+        ]
+        return np.mean(each, axis=0)
+
+    q = net.classifiers(None)["b"]
+    wanted = mean_divergence(q, [before["a"], before["c"]]).sum()
+    np.testing.assert_allclose(terms.kl_classifier["b"], wanted, rtol=1e-3)
+    x = BATCH["b"][0]
+    inputs = SURROGATES["b"].inputs  # those of a, then those of c
+    wanted = mean_divergence(net.encode(x), [net.encode(y) for y in inputs]).mean()
+    np.testing.assert_allclose(terms.kl_representation["b"], wanted, rtol=1e-3)
+
+
+def test_weights_of_the_others_have_their_order():
+    """Also after nnx has sorted what tasks own: all weight is on the first other."""
+    tasks = ("z", "y", "x")
+    net = VMTL(4, 3, tasks, latent_dim=5, rngs=nnx.Rngs(0))
+    net = nnx.merge(*nnx.split(net))
+    net.own["y"].classifier_prior[...] = jnp.array([40.0, -40.0])
+    state = vmtl_init(net)
+    before = {
+        task: Gaussian(q.mean + t, q.var + 0.1)
+        for t, (task, q) in enumerate(state.classifiers.items())
+    }
+    state = state._replace(step=jnp.int32(1), classifiers=before)
+    batch = dict.fromkeys(tasks, BATCH["a"])
+    options = {"key": jax.random.key(0), "beta": 0.1, "eta": 0.1}
+    losses = jax.jit(partial(vmtl_losses, **options))
+    kl = losses(net, state, batch)[1].kl_classifier["y"]
+    wanted = gaussian_kl(net.classifiers(None)["y"], before["z"]).sum()
+    np.testing.assert_allclose(kl, wanted, rtol=1e-5)
+
+
 def test_without_divergences_the_priors_get_no_gradient():
     (grads, _), _ = second_step(beta=0.0, eta=0.0)
     for task in TASKS:

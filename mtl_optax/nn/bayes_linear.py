@@ -16,6 +16,13 @@ class Gaussian(NamedTuple):
     var: Array  # [...], like the mean
 
 
+def in_float32(gaussian: Gaussian) -> Gaussian:
+    """The same, in float32 at least."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), gaussian
+    )
+
+
 def sample(gaussian: Gaussian, key: Any, num_samples: int) -> Array:
     """Draws `[num_samples, ...]` that are differentiable in the moments."""
     shape = (num_samples, *gaussian.mean.shape)
@@ -37,8 +44,9 @@ def linear_moments(
       bias: moments `[d_out]`.
 
     Returns:
-      Moments `[..., d_out]`: given x, outputs are independent.
+      Moments `[..., d_out]`, of the dtype of x: given x, outputs are independent.
     """
+    weights, bias = jax.tree.map(lambda m: m.astype(x.dtype), (weights, bias))
     mean, var = x @ weights.mean, x**2 @ weights.var
     if bias is not None:
         mean = mean + jnp.broadcast_to(bias.mean, mean.shape)
@@ -53,8 +61,9 @@ def gaussian_kl(q: Gaussian, p: Gaussian) -> Array:
       \tfrac{1}{2} \sum \Big( \log \frac{v_p}{v_q} - 1 + \frac{v_q}{v_p}
       + \frac{(\mu_p - \mu_q)^2}{v_p} \Big)
 
-    Variances are raised by 1e-6, as in the code of VMTL.
+    Variances are raised by 1e-6, as in the code of VMTL. In float32 at least.
     """
+    q, p = in_float32(q), in_float32(p)
     v_q, v_p = q.var + 1e-6, p.var + 1e-6
     far = (p.mean - q.mean) ** 2 / v_p
     return 0.5 * (jnp.log(v_p / v_q) - 1 + v_q / v_p + far).sum(axis=-1)
@@ -86,6 +95,7 @@ class BayesLinear(nnx.Module):
     Args:
       d_in: size of the last axis of x.
       d_out: of the outputs.
+      dtype: of the computation; by default the one that holds x and the weights.
       rngs: `params` for the initial values: M, m of :math:`N(0, 0.1^2)`; R, r like
         them, around -3.
 
@@ -112,10 +122,13 @@ class BayesLinear(nnx.Module):
       code of :class:`VMTL`.
     """
 
-    def __init__(self, d_in: int, d_out: int, *, rngs: nnx.Rngs):
+    def __init__(self, d_in: int, d_out: int, *, dtype: Any = None, rngs: nnx.Rngs):
+        self.dtype = dtype
         self.weights = GaussianParam((d_in, d_out), rngs=rngs)
         self.bias = GaussianParam((d_out,), rngs=rngs)
 
     def __call__(self, x: Array) -> Gaussian:
         """Moments `[..., d_out]` of the outputs for `[..., d_in]`."""
-        return linear_moments(x, self.weights(), self.bias())
+        weights = self.weights()
+        dtype = self.dtype or jnp.promote_types(x.dtype, weights.mean.dtype)
+        return linear_moments(x.astype(dtype), weights, self.bias())

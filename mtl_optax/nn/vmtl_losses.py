@@ -35,7 +35,7 @@ class VMTLTerms(NamedTuple):
 
 def vmtl_init(net: VMTL) -> VMTLState:
     """The state before the first step."""
-    tasks = tuple(net.own) if net.amortised else ()
+    tasks = net.tasks if net.amortised else ()
     centers = {task: jnp.zeros((net.num_classes, net.in_dim)) for task in tasks}
     return VMTLState(
         step=jnp.int32(0),
@@ -75,9 +75,10 @@ def vmtl_losses(
       state: `vmtl_init(net)`, then `terms.state` of the step before.
       batch: task -> inputs `[B, in_dim]` and labels `[B]`, for each task.
       key: of jax.random.
-      beta: weight of the classifier's divergence. :math:`1/N_t`, with eta 1, gives the
-        bound an example, for :math:`N_t` examples of the task. The authors' code has a
-        beta that grows from 0 to 6e-3.
+      beta: weight of the classifier's divergence. :math:`1/N_t`, with eta 1, is the
+        bound an example, for :math:`N_t` examples of the task, if priors are standard;
+        see :class:`VMTL` for what it does if not. In the authors' code it grows from 0
+        by steps of equal size, to 6e-3 in the end.
       eta: weight of the representation's divergence, 1e-7 in the authors' code.
       tau: temperature of the priors' weights.
       surrogates: task -> `same_class_inputs` of its batch.
@@ -113,11 +114,14 @@ def vmtl_losses(
 
     References:
       See :class:`VMTL`. The authors' code visits tasks one after another, with an
-      update for each; here all take their step from the same state. INFERRED:
+      update for each; here all take their step from the same state. To do as they do,
+      go through the tasks, take a step along the gradient of `losses[task]` alone, and
+      take over of `terms.state` only what is that task's; add 1 to `step` after each
+      round. INFERRED:
       "mixture", the weights that give the bound, no dropout on surrogates, centres
       updated before use, and for each class apart.
     """
-    tasks = tuple(net.own)
+    tasks = net.tasks
     if set(batch) != set(tasks):
         raise ValueError(
             f"vmtl_losses needs a batch for each of {tasks}; got {tuple(batch)}."
@@ -140,7 +144,8 @@ def vmtl_losses(
         standard = gaussian_kl(q, Gaussian(jnp.zeros_like(q[0]), jnp.ones_like(q[1])))
         if others is None:
             return standard
-        weights = gumbel_weights(logits[...], tau, key)
+        single = logits is None  # another task, and no choice
+        weights = jnp.ones(1) if single else gumbel_weights(logits[...], tau, key)
         informed = prior_kl(q, others, weights, net.prior)
         return jnp.where(state.step == 0, standard, informed)
 
@@ -149,7 +154,9 @@ def vmtl_losses(
         keys = jax.random.split(jax.random.fold_in(key, number), 4)
         (x, labels), own, w = batch[task], net.own[task], posteriors[task]
         z = net.encode(x, keys[0])
-        log_p = jax.nn.log_softmax(sample_logits(z, w, keys[1], num_samples))
+        drawn = sample_logits(z, w, keys[1], num_samples)
+        wide = jnp.promote_types(drawn.dtype, jnp.float32)
+        log_p = jax.nn.log_softmax(drawn.astype(wide))
         target = jax.nn.one_hot(labels, net.num_classes, dtype=log_p.dtype)
         cross_entropy[task] = -(log_p * target[None]).sum(axis=-1).mean()
         before = [state.classifiers[other] for other in tasks if other != task]

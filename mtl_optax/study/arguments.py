@@ -12,6 +12,7 @@ STUDIES = {
     "priority": "cso, cdtt and nmt, each on the problem that it was made for",
     "arch": "architectures on the four tasks of transfer (minutes)",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
+    "vmtl": "priors made of other domains, where labels are few (minutes)",
 }
 OPTIMIZERS = ("adam", "sgd")
 

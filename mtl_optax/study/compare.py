@@ -52,6 +52,8 @@ class Study(NamedTuple):
     has_single_task: bool = True  # whether single_task can be among the methods
     extra: tuple[str, ...] = ()  # methods that only its problem can be trained with
     tables: tuple[Callable[["Results"], Shown | None], ...] = ()  # after the scores
+    # Trains the methods, for a study with a loop of its own
+    train: Callable[..., dict[str, runner.Run]] = runner.train_all
     # Trains what depends on the runs of the methods: their outcomes -> more outcomes
     then: Callable[[Problem, Settings, dict[str, Outcome]], dict[str, Outcome]] = (
         lambda problem, settings, outcomes: {}
@@ -90,7 +92,7 @@ def run(
         name: lanes(len(problem.tasks), study.scales, settings, name)
         for name in settings.methods
     }
-    runs = runner.train_all(problem, work, settings.recipe(), tick, store)
+    runs = study.train(problem, work, settings.recipe(), tick, store)
     outcomes = {
         name: outcome_of(problem, study.scales, settings, name, run)
         for name, run in runs.items()
