@@ -37,6 +37,7 @@ BACKBONES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "ViT, small": (ViTBackbone, SMALL),
     "ViT, wide": (partial(ViTBackbone, width=384, depth=12, heads=6), SMALL),
 }
+PARTS = ("parameters", "memory", "network", "times")
 # name -> options of CTAL
 VARIANTS: dict[str, dict[str, int]] = {
     "plain": {},
@@ -135,6 +136,33 @@ def step(
     return jax.jit(train).lower(*arguments).compile(), arguments
 
 
+def network_step(grid: tuple[int, int], batch: int, variant: str) -> Any:
+    """A training step of a narrow EMANet, compiled: CTAL's memory beside the rest."""
+    height, width = (4 * size for size in grid)
+
+    def build() -> EMANet:
+        rngs = nnx.Rngs(0)
+        parts = ConvBackbone(SMALL, rngs=rngs), FuseScales(SMALL, rngs=rngs)
+        sizes = {"trunk": 64, "features": 32, **VARIANTS[variant]}
+        encoder = nnx.Sequential(*parts)
+        return EMANet(encoder, OUTPUTS, sum(SMALL), grid, rngs=rngs, **sizes)
+
+    graphdef, params, rest = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
+
+    def train(params: Any, rest: Any, images: Any) -> Any:
+        def loss(params: Any) -> Any:
+            net = nnx.merge(graphdef, params, rest, copy=True)
+            outputs, initial = net.with_initial(images)
+            found = jax.tree.leaves((outputs, initial))
+            return sum(jnp.mean(y**2) for y in found), nnx.state(net, nnx.BatchStat)
+
+        grads, rest = jax.grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads), rest
+
+    images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
+    return jax.jit(train).lower(params, rest, images).compile()
+
+
 def temporaries(compiled: Any) -> int:
     """Bytes beside arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes
@@ -157,48 +185,69 @@ def run(compiled: Any, arguments: Any) -> None:
     jax.block_until_ready(compiled(*arguments))
 
 
+def show_parameters(table: dict[str, dict[str, int]]) -> None:
+    print("| backbone | its own | 3 single-task nets | EMANet | MultiScaleEMANet |")
+    print("|---|---|---|---|---|")
+    for name, row in table.items():
+        alone = row["single-task nets"]
+        cells = [f"{row[n]:,} ({row[n] / alone:.2f})" for n in list(row)[2:]]
+        print(f"| {name} | {row['backbone']:,} | {alone:,} | {' | '.join(cells)} |")
+
+
+def heading() -> list[str]:
+    names = ["grid", *VARIANTS]
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+
+
+def show(grid: tuple[int, int], cells: list[str]) -> None:
+    print(f"| {grid[0]}×{grid[1]} | {' | '.join(cells)} |", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--quick", action="store_true", help="the smallest grid only")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     timed = TIMED[:1] if options.quick else TIMED
     grids = timed if options.quick else timed + ONLY_COMPILED
     record: dict[str, Any] = {"environment": environment()}
 
-    record["parameters"] = parameters((16, 16))
-    print("| backbone | its own | 3 single-task nets | EMANet | MultiScaleEMANet |")
-    print("|---|---|---|---|---|")
-    for name, row in record["parameters"].items():
-        alone = row["single-task nets"]
-        cells = [f"{row[n]:,} ({row[n] / alone:.2f})" for n in list(row)[2:]]
-        print(f"| {name} | {row['backbone']:,} | {alone:,} | {' | '.join(cells)} |")
-
     size = options.batch, options.features
-    print("\n| grid | " + " | ".join(VARIANTS) + " |")
-    print("|---" * (len(VARIANTS) + 1) + "|")
-    record["temporary_bytes"] = {}
-    for grid in grids:
-        found = {name: temporaries(step(grid, *size, name)[0]) for name in VARIANTS}
-        record["temporary_bytes"]["x".join(map(str, grid))] = found
-        cells = [f"{value / 2**20:.1f}" for value in found.values()]
-        print(f"| {grid[0]}×{grid[1]} | {' | '.join(cells)} |", flush=True)
-
-    print("\n| grid | " + " | ".join(VARIANTS) + " |")
-    print("|---" * (len(VARIANTS) + 1) + "|")
-    record["times"] = {}
-    for grid in timed:
-        summary = times(grid, *size, options.rounds)
-        record["times"]["x".join(map(str, grid))] = summary
-        cells = [
-            f"{row['cpu_ratio']['median']:.2f} ({row['cpu_ratio']['lower']:.2f}-"
-            f"{row['cpu_ratio']['upper']:.2f})"
-            for row in summary.values()
-        ]
-        print(f"| {grid[0]}×{grid[1]} | {' | '.join(cells)} |", flush=True)
+    if "parameters" in options.parts:
+        record["parameters"] = parameters((16, 16))
+        show_parameters(record["parameters"])
+    if "memory" in options.parts:
+        record["temporary_bytes"] = {}
+        print("\nMiB of temporary arrays, CTAL alone", *heading(), sep="\n")
+        for grid in grids:
+            found = {name: temporaries(step(grid, *size, name)[0]) for name in VARIANTS}
+            record["temporary_bytes"]["x".join(map(str, grid))] = found
+            show(grid, [f"{value / 2**20:.1f}" for value in found.values()])
+    if "network" in options.parts:
+        record["network_temporary_bytes"] = {}
+        print("\nMiB of temporary arrays, EMANet", *heading(), sep="\n")
+        for grid in timed[-1:]:
+            found = {
+                name: temporaries(network_step(grid, options.batch, name))
+                for name in VARIANTS
+            }
+            record["network_temporary_bytes"]["x".join(map(str, grid))] = found
+            show(grid, [f"{value / 2**20:.1f}" for value in found.values()])
+    if "times" in options.parts:
+        record["times"] = {}
+        print("\nCPU time over that of the plain step", *heading(), sep="\n")
+        for grid in timed:
+            summary = times(grid, *size, options.rounds)
+            record["times"]["x".join(map(str, grid))] = summary
+            ratios = [row["cpu_ratio"] for row in summary.values()]
+            show(
+                grid,
+                ["{median:.2f} ({lower:.2f}-{upper:.2f})".format(**r) for r in ratios],
+            )
     if options.out:
         write_json(options.out, record)
     return 0
