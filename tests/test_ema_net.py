@@ -11,7 +11,7 @@ from flax import nnx
 
 import mtl_optax as mtl
 from mtl_optax.nn import ConvBackbone, EMANet, MultiScaleEMANet, owner, shared
-from mtl_optax.nn.multi_scale_ema_net import FeaturePropagation
+from mtl_optax.nn.feature_propagation import FeaturePropagation
 
 TASKS = ("b", "a")
 OUTPUTS = {"b": 2, "a": 1}
