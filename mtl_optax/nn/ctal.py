@@ -52,7 +52,7 @@ class CTAL(nnx.Module):
     Cost: 4 B K P² C FLOPs for affinities and diffusion, and 18 B K P² for the fusion.
     A training step holds about 20 arrays of B P² numbers for K = 3, measured on a CPU;
     `checkpoint=8` a seventh of that on large grids, `pool=2` a fifteenth.
-    `checkpoint=1` helps only the layers whose backward pass comes first.
+    `checkpoint=1` saved nothing there: the peak is in this layer's own backward pass.
 
     Invariances: A is that of features rescaled by any positive factor at each position.
 
