@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mtl_optax.study import arch_dense, dense, photographs
+from mtl_optax.study import arch_dense, dense, dense_networks, photographs
 from mtl_optax.study.as_products import as_products, product
 from mtl_optax.study.photographs import BANDS, BLUR, CROP, IGNORED, NUM_CLASSES, Scenes
 
@@ -257,3 +257,18 @@ def test_the_three_parts_have_one_backbone_and_the_first_has_single_tasks():
     ]
     assert [part.has_single_task for part in arch_dense.PARTS] == [True, False, False]
     assert all(part.settings.seeds == 3 for part in arch_dense.PARTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "total"), [("hard_sharing", 53_835), ("mtan", 58_515), ("ctal", 60_790)]
+)
+def test_networks_answer_at_the_size_of_the_image(name, total):
+    build = getattr(dense_networks, name)
+    images = jnp.zeros((2, CROP, CROP, 3))
+    answers = nnx.eval_shape(lambda x: build(nnx.Rngs(0))(x), images)
+    shapes = {task: answer.shape for task, answer in answers.items()}
+    assert shapes == {
+        task: (2, CROP, CROP, channels) for task, channels in dense.CHANNELS.items()
+    }
+    params = nnx.eval_shape(lambda: nnx.state(build(nnx.Rngs(0)), nnx.Param))
+    assert sum(x.size for x in jax.tree.leaves(params)) == total

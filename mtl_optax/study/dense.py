@@ -73,10 +73,12 @@ def problem(
     splits = photographs()
     structure, _, fresh = _parts(_prepared(build(nnx.Rngs(0))))
     guess = constant_guess(splits["train"])
-    images = splits["train"].images
-    # Neighbours come in different batches.
-    batches = images[: len(images) // BATCH * BATCH]
-    batches = np.swapaxes(batches.reshape(BATCH, -1, *images.shape[1:]), 0, 1)
+    # In an order drawn once: neighbours in one batch would give it other statistics
+    # than those of training.
+    images = np.random.default_rng(0).permutation(splits["train"].images)
+    batches = images[: len(images) // BATCH * BATCH].reshape(
+        -1, BATCH, *images.shape[1:]
+    )
 
     def network(params: Any, rest: Any) -> Any:
         return nnx.merge(structure, params, rest, copy=True)
