@@ -66,7 +66,8 @@ class VMTL(nnx.Module):
     ignores its input. Measured on four tasks, one problem in the plane turned by 0, 15,
     30, 45 degrees, with 15 examples each, in % of test examples: 33, which is chance,
     with beta = eta = 1/15; 80 with eta 1e-7 and beta from 1e-3 to 1/15; single tasks,
-    whose priors are standard, 78 to 81. So there it does not help, and does no harm.
+    whose priors are standard, 78 to 81 with such weights. So there it does not
+    help, and does no harm.
     Turned by quarters it does: 33 to 54 with eta 1e-7 and beta from 1/15 to 1e-3 (Adam
     1e-2); it takes beta 1e-4 and Adam 1e-3, or the amortised net with the authors'
     weights, to reach 79 or 80, where single tasks have 77 to 80.

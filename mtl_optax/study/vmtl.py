@@ -17,7 +17,8 @@ from mtl_optax.study.problem import Metric, Problem
 from mtl_optax.study.settings import Settings
 from mtl_optax.study.suite import Suite
 from mtl_optax.study.verdicts import vmtl as verdict
-from mtl_optax.study.vmtl_arms import ARMS, train_all
+from mtl_optax.study.vmtl_arms import ARMS
+from mtl_optax.study.vmtl_training import train_all
 
 QUESTION = (
     "The same digits in four domains: as they are, rotated, inverted, blurred. Few "
@@ -29,7 +30,7 @@ SHARES = (0.05, 0.1, 0.2)
 
 
 def problem(share: float) -> Problem:
-    """Four domains; `vmtl_arms` has the networks, and draws what they train on."""
+    """Four domains; `vmtl_training` draws what they train on."""
     scans = four_domains()
     examples = {name: whole(scans, name) for name in ("val", "test")}
     return Problem(
@@ -53,7 +54,7 @@ def problem(share: float) -> Problem:
 
 
 def _elsewhere(*_: Any) -> Any:
-    raise NotImplementedError("vmtl_arms trains this problem.")
+    raise NotImplementedError("vmtl_training trains this problem.")
 
 
 _GRID: dict[str, tuple[float, ...]] = {"beta": (1e-4, 1e-3, 1e-2), "eta": (1e-7, 1e-2)}
