@@ -113,7 +113,7 @@ def step(
 
     def build() -> CTAL:
         options = VARIANTS[variant]
-        return CTAL(OUTPUTS, features, grid, rngs=nnx.Rngs(0), **options)
+        return CTAL(3, features, grid, tasks=OUTPUTS, rngs=nnx.Rngs(0), **options)
 
     graphdef, shapes = nnx.split(nnx.eval_shape(build))
     tx = optax.adam(1e-3)

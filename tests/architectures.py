@@ -181,7 +181,7 @@ def with_divergences(net, x, key):
 
 
 def ctal(rngs, dtype):
-    return CTAL(TASKS, 3, (4, 4), gamma=0.5, dtype=dtype, rngs=rngs)
+    return CTAL(2, 3, (4, 4), 0.5, tasks=TASKS, dtype=dtype, rngs=rngs)
 
 
 def means(maps):

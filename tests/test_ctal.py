@@ -29,7 +29,7 @@ def near(actual, wanted, rtol=1e-5, atol=1e-5):
 
 
 def layer(**options):
-    return CTAL(TASKS, C, GRID, rngs=nnx.Rngs(0), **options)
+    return CTAL(K, C, GRID, tasks=TASKS, rngs=nnx.Rngs(0), **options)
 
 
 def by_loops():
@@ -165,7 +165,7 @@ def test_checkpoints_save_memory():
     maps = {task: jnp.ones((1, 16, 16, 4)) for task in ("a", "b")}
 
     def temporaries(**options):
-        net = CTAL(maps, 4, (16, 16), rngs=nnx.Rngs(0), **options)
+        net = CTAL(len(maps), 4, (16, 16), tasks=maps, rngs=nnx.Rngs(0), **options)
         graphdef, params = nnx.split(net)
 
         def loss(params):
@@ -182,9 +182,9 @@ def test_checkpoints_save_memory():
 
 def test_pooled_affinities_are_those_of_means():
     maps = {task: drawn(1, 4, 6, C) for task in TASKS}
-    net = CTAL(TASKS, C, (4, 6), pool=2, rngs=nnx.Rngs(0))
+    net = CTAL(K, C, (4, 6), tasks=TASKS, pool=2, rngs=nnx.Rngs(0))
     means = {t: x.reshape(1, 2, 2, 3, 2, C).mean(axis=(2, 4)) for t, x in maps.items()}
-    small = CTAL(TASKS, C, (2, 3), gamma=1.0, rngs=nnx.Rngs(0))
+    small = CTAL(K, C, (2, 3), 1.0, tasks=TASKS, rngs=nnx.Rngs(0))
     nnx.update(small, nnx.state(net))
     near(net.fused(maps), small.fused(means))
     for task, d in small(means).items():

@@ -1,6 +1,6 @@
 """Cross-task affinity learning, CTAL (Sinodinos and Armanfard), and its adapter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from flax import nnx
 from mtl_optax.core import checks
 from mtl_optax.nn.blocks import resized
 from mtl_optax.nn.cross_task_affinity import diffuse, fused_affinity
+from mtl_optax.nn.mixtures import names_of
 
 Maps = dict[str, jax.Array]
 
@@ -29,10 +30,12 @@ class CTAL(nnx.Module):
     convolution of the task. NHWC.
 
     Args:
-      tasks: names of the K tasks, in the order of the kernel's third axis.
+      num_tasks: K, a Python int.
       features: channels C of each task's map.
       grid: (H, W) of the maps, on which the number of parameters depends.
       gamma: share of the diffused values, a constant.
+      tasks: names of the tasks, in the order of the kernel's third axis; "0", "1", ...,
+        padded with zeros so that they sort.
       checkpoint: 0 stores the affinities for the backward pass; 1 computes them again
         there; n > 1 does so for P/n positions p after another, and P² numbers are
         never held. The result is the same.
@@ -45,8 +48,8 @@ class CTAL(nnx.Module):
     P (9K + 1) + K (9C² + C) parameters.
 
     Raises:
-      ValueError: if pool does not divide the grid, or checkpoint the number of
-        positions; when called, for maps of another size than the grid or of other
+      ValueError: for other than K names; if pool does not divide the grid, or
+        checkpoint the number of positions; when called, for maps of another size than the grid or of other
         tasks.
 
     Cost: 4 B K P² C FLOPs for affinities and diffusion, and 18 B K P² for the fusion.
@@ -64,7 +67,7 @@ class CTAL(nnx.Module):
       >>> from flax import nnx
       >>> from mtl_optax.nn import CTAL
       >>> def refined(maps):
-      ...     return CTAL(("depth", "normals"), 3, (4, 4), rngs=nnx.Rngs(0))(maps)
+      ...     return CTAL(2, 3, (4, 4), tasks=maps, rngs=nnx.Rngs(0))(maps)
       >>> maps = {"depth": jnp.ones((2, 4, 4, 3)), "normals": jnp.ones((2, 4, 4, 3))}
       >>> {task: y.shape for task, y in jax.eval_shape(refined, maps).items()}
       {'depth': (2, 4, 4, 3), 'normals': (2, 4, 4, 3)}
@@ -78,11 +81,12 @@ class CTAL(nnx.Module):
 
     def __init__(
         self,
-        tasks: Sequence[str],
+        num_tasks: int,
         features: int,
         grid: Sequence[int],
-        *,
         gamma: float = 0.05,
+        *,
+        tasks: Iterable[str] | None = None,
         checkpoint: int = 0,
         pool: int = 1,
         dtype: Any = None,
@@ -91,7 +95,8 @@ class CTAL(nnx.Module):
         height, width = grid
         if height % checks.static_int("pool", pool) or width % pool:
             raise ValueError(f"CTAL: pool={pool} does not divide grid={tuple(grid)}.")
-        self.tasks, self.grid = tuple(tasks), (height, width)
+        self.tasks = tuple(names_of("CTAL", num_tasks, tasks))
+        self.grid = (height, width)
         self.gamma, self.checkpoint, self.pool = gamma, checkpoint, pool
         self.dtype = dtype
         positions = (height // pool) * (width // pool)
@@ -106,7 +111,7 @@ class CTAL(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(positions))
         options = {"dtype": dtype, "rngs": rngs}
         self.own = nnx.Dict(
-            {task: nnx.Conv(features, features, (3, 3), **options) for task in tasks}
+            {t: nnx.Conv(features, features, (3, 3), **options) for t in self.tasks}
         )
 
     def __call__(self, maps: Mapping[str, jax.Array]) -> Maps:
@@ -200,7 +205,9 @@ class AffinityLearning(nnx.Module):
         self.narrow = nnx.Dict(
             {task: nnx.Conv(num_in, features, (1, 1), **layer) for task in tasks}
         )
-        self.ctal = CTAL(tasks, features, grid, **options, **layer)
+        self.ctal = CTAL(
+            len(self.tasks), features, grid, tasks=tasks, **options, **layer
+        )
         self.own = nnx.Dict({task: Enlarge(features, **layer) for task in tasks})
 
     def __call__(self, maps: Mapping[str, jax.Array]) -> Maps:

@@ -4,12 +4,14 @@ The one piece of mathematics that mixtures of experts, cross-stitch units and br
 networks have in common.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from mtl_optax.core import checks
 
 Module = Callable[..., jax.Array]  # any callable, an `nnx.Module` mostly
 
@@ -71,3 +73,16 @@ def task_names(where: str, **mappings: Mapping[str, Any]) -> tuple[str, ...]:
             + "."
         )
     return next(iter(names.values()))
+
+
+def names_of(where: str, num_tasks: int, tasks: Iterable[str] | None) -> list[str]:
+    """T different names; without any "0", "1", ..., padded with zeros to sort."""
+    num_tasks = checks.static_int("num_tasks", num_tasks)
+    digits = len(str(num_tasks - 1))
+    names = list(tasks or (f"{task:0{digits}}" for task in range(num_tasks)))
+    if len(set(names)) != num_tasks or len(names) != num_tasks:
+        raise ValueError(
+            f"{where}: tasks must be {num_tasks} different names, as num_tasks says; "
+            f"got {tuple(names)}."
+        )
+    return names
