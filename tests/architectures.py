@@ -14,6 +14,7 @@ from flax import nnx
 
 from mtl_optax.nn import (
     CGC,
+    CTAL,
     LTB,
     MTAN,
     PLE,
@@ -159,12 +160,31 @@ def ltb(rngs, dtype):
     return LTB(stages, parts.decoders())
 
 
+def ctal(rngs, dtype):
+    return CTAL(TASKS, 3, (4, 4), gamma=0.5, dtype=dtype, rngs=rngs)
+
+
+def means(maps):
+    return {task: y.mean(axis=(1, 2, 3))[:, None] for task, y in maps.items()}
+
+
+def refined(net, x, key):
+    maps = {task: x[task].astype(net.dtype) for task in TASKS}
+    return means(net(maps)), {}
+
+
 def with_auxiliary(net, x, key):
     return net.with_auxiliary(x)
 
 
 ARCHITECTURES = {
     "CGC": Architecture(cgc, frozenset({"experts"}), ROWS),
+    "CTAL": Architecture(
+        ctal,
+        frozenset({"kernel", "bias"}),
+        dict.fromkeys(TASKS, IMAGES),
+        call=refined,
+    ),
     "CrossStitch": Architecture(
         cross_stitch, frozenset({"stages", "coefficients"}), ROWS
     ),
@@ -195,6 +215,7 @@ ARCHITECTURES = {
 
 # Modules that are no networks of several tasks.
 LAYERS = {
+    "AffinityLearning",
     "BayesLinear",
     "ConvBackbone",
     "FuseScales",

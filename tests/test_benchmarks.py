@@ -13,7 +13,7 @@ from methods import METHODS
 from rich.console import Console
 
 import mtl_optax as mtl
-from benchmarks import aggregate, cases, gpu_check, timing
+from benchmarks import aggregate, cases, dense_cost, gpu_check, timing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = sorted(ROOT.glob("benchmarks/results/*.json"))
@@ -167,6 +167,33 @@ def test_aggregate_says_that_torchjd_is_missing(monkeypatch, capsys):
 def test_aggregate_quick_runs_every_method(monkeypatch):
     monkeypatch.setattr(aggregate, "QUICK_SIZES", ((3, 2_000),))
     assert aggregate.main(["--quick", "--rounds=1"]) == 0
+
+
+def test_dense_cost_counts_and_measures(tmp_path, monkeypatch, capsys):
+    backbone, _ = dense_cost.BACKBONES["conv, small"]
+    monkeypatch.setattr(dense_cost, "BACKBONES", {"tiny": (backbone, (2, 2))})
+    monkeypatch.setattr(dense_cost, "VARIANTS", {"plain": {}, "pool=2": {"pool": 2}})
+    monkeypatch.setattr(dense_cost, "TIMED", ((4, 4),))
+    path = tmp_path / "out.json"
+    options = ["--quick", "--rounds=1", "--batch=1", "--features=2", f"--out={path}"]
+    options += ["--parts", "parameters", "memory", "times"]  # the network takes minutes
+    assert dense_cost.main(options) == 0
+    record = json.loads(path.read_text())
+    row = record["parameters"]["tiny"]
+
+    def layer(num_in, num_out, width):
+        return width**2 * num_in * num_out + 2 * num_out
+
+    # Beside a backbone: its maps joined, two residual blocks, a last layer
+    middle = layer(64, 64, 3) + layer(64, 256, 1)
+    blocks = layer(4, 64, 1) + middle + layer(4, 256, 1) + layer(256, 64, 1) + middle
+    each = row["backbone"] + layer(4, 4, 1) + blocks
+    assert row["single-task nets"] == 3 * each + 257 * (1 + 3 + 13)
+    assert row["EMANet"] > row["backbone"]
+    found = record["temporary_bytes"]["4x4"]
+    assert found["pool=2"] < found["plain"]
+    assert set(record["times"]["4x4"]["pool=2"]["cpu_ratio"]) == SPREAD
+    assert "| tiny |" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")

@@ -9,7 +9,13 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mtl_optax.study import arch_dense, dense, photographs
+from mtl_optax.study import (
+    arch_dense,
+    dense,
+    dense_measures,
+    dense_networks,
+    photographs,
+)
 from mtl_optax.study.as_products import as_products, product
 from mtl_optax.study.photographs import BANDS, BLUR, CROP, IGNORED, NUM_CLASSES, Scenes
 
@@ -121,23 +127,23 @@ def test_measures_by_hand():
         "depth": jnp.array([[[[0.75], [9.0]]]]),
         "normals": jnp.array([[[[2.0, 0.0, 2.0], [1.0, 0.0, 0.0]]]]),
     }
-    found = dense.measures(outputs, scenes)
+    found = dense_measures.measures(outputs, scenes)
     np.testing.assert_allclose(found, [100, 0.25, 45], rtol=1e-5)
-    np.testing.assert_allclose(dense.errors(found), [0, 0.25, 45], atol=1e-5)
+    np.testing.assert_allclose(dense_measures.errors(found), [0, 0.25, 45], atol=1e-5)
     # Class 1 is in the answers alone, and counts as what it is not.
     both = scenes._replace(segmentation=jnp.array([[[2, 2]]]))
-    assert dense.measures(outputs, both)[0] == 50
+    assert dense_measures.measures(outputs, both)[0] == 50
 
 
 def test_the_constant_guess_is_the_best_one(splits):
     scenes = jax.tree.map(lambda x: x[::16], splits["train"])
-    guess = dense.constant_guess(scenes)
+    guess = dense_measures.constant_guess(scenes)
 
     def measured(change):
         shape = scenes.depth.shape[:-1]
         values = {**guess, **change}
         outputs = {k: jnp.broadcast_to(v, (*shape, len(v))) for k, v in values.items()}
-        return dense.errors(dense.measures(outputs, scenes))
+        return dense_measures.errors(dense_measures.measures(outputs, scenes))
 
     best = measured({})
     for label in range(NUM_CLASSES):
@@ -175,7 +181,7 @@ def small(splits, monkeypatch):
 
 
 def test_a_network_is_evaluated_with_the_statistics_of_training(small):
-    guess = dense.constant_guess(small["train"])
+    guess = dense_measures.constant_guess(small["train"])
     problem = dense.problem("tiny", lambda rngs: Tiny(guess, rngs=rngs), "")
     params = problem.init(0)
     assert jax.tree.map(jnp.shape, jax.tree.leaves(params)) == [(3,), (3,)]
@@ -201,7 +207,7 @@ def test_all_predictions_are_trained_and_the_last_is_the_answer(small):
             answer = self(images)
             return {**answer, "depth": answer["depth"] + 100}, answer
 
-    guess = dense.constant_guess(small["train"])
+    guess = dense_measures.constant_guess(small["train"])
 
     def build(rngs):
         return Two(guess, rngs=rngs)
@@ -257,3 +263,18 @@ def test_the_three_parts_have_one_backbone_and_the_first_has_single_tasks():
     ]
     assert [part.has_single_task for part in arch_dense.PARTS] == [True, False, False]
     assert all(part.settings.seeds == 3 for part in arch_dense.PARTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "total"), [("hard_sharing", 53_835), ("mtan", 58_515), ("ctal", 60_790)]
+)
+def test_networks_answer_at_the_size_of_the_image(name, total):
+    build = getattr(dense_networks, name)
+    images = jnp.zeros((2, CROP, CROP, 3))
+    answers = nnx.eval_shape(lambda x: build(nnx.Rngs(0))(x), images)
+    shapes = {task: answer.shape for task, answer in answers.items()}
+    assert shapes == {
+        task: (2, CROP, CROP, channels) for task, channels in dense.CHANNELS.items()
+    }
+    params = nnx.eval_shape(lambda: nnx.state(build(nnx.Rngs(0)), nnx.Param))
+    assert sum(x.size for x in jax.tree.leaves(params)) == total

@@ -13,19 +13,20 @@ import jax.numpy as jnp
 _TINY = 1e-24  # a squared length; shorter vectors have no direction
 
 
-def affinity(features: Any) -> jax.Array:
-    r"""Cosines between the features of all pairs of positions.
+def affinity(features: Any, at: Any = None) -> jax.Array:
+    r"""Cosines between the features of all positions q, and of some or all p.
 
-    .. math:: S_{pq} = \langle x_p, x_q \rangle / (\|x_p\| \|x_q\|)
+    .. math:: S_{qp} = \langle x_q, x_p \rangle / (\|x_q\| \|x_p\|)
 
     Args:
       features: `[B, P, C]`.
+      at: those of some positions, `[B, R, C]`, or None for all.
 
     Returns:
-      `[B, P, P]`, symmetric, in the dtype of `features`. A position whose features are
-      0 has affinity 0 to all, with a gradient of 0.
+      `[B, P, R]`, in the dtype of `features`; symmetric where p are all. A position
+      whose features are 0 has affinity 0 to all, with a gradient of 0.
 
-    Cost: 2 B P² C FLOPs.
+    Cost: 2 B P R C FLOPs.
 
     Invariances: to positive factors of each position.
 
@@ -37,12 +38,8 @@ def affinity(features: Any) -> jax.Array:
               [0.71, 1.  , 0.  ],
               [0.  , 0.  , 0.  ]]], dtype=float32)
     """
-    x = jnp.asarray(features)
-    squared = jnp.sum(jnp.square(x.astype(jnp.result_type(float))), -1, keepdims=True)
-    some = squared > _TINY
-    scale = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squared, 1)), 0)
-    unit = (x * scale).astype(x.dtype)
-    return jnp.einsum("bpc,bqc->bpq", unit, unit)
+    unit = _unit(jnp.asarray(features))
+    return jnp.einsum("bqc,bpc->bqp", unit, unit if at is None else _unit(at))
 
 
 def fuse(affinities: Sequence[jax.Array], kernel: Any, bias: Any) -> jax.Array:
@@ -84,32 +81,110 @@ def fuse(affinities: Sequence[jax.Array], kernel: Any, bias: Any) -> jax.Array:
             mixed = sum(
                 s * weights[k][None, None, None] for k, s in enumerate(affinities)
             )
-            total += _shifted(mixed, row - 1, column - 1)  # type: ignore[arg-type]
+            total += _shifted(mixed, row - 1, column - 1)
     return total
 
 
-def diffuse(fused: Any, values: Any) -> jax.Array:
-    r"""Values of each position, from those of all by the fused affinity.
-
-    .. math:: D_p = \sum_q A_{qp} V_q
+def fused_affinity(
+    features: Sequence[jax.Array],
+    kernel: Any,
+    bias: Any,
+    at: Sequence[jax.Array] | None = None,
+) -> jax.Array:
+    """The affinity A that all tasks share: `affinity` of each task, and `fuse`.
 
     Args:
-      fused: `[B, P, P]`, q before p.
-      values: `[B, P, C]`.
+      features: of the K tasks, `[B, H, W, C]`.
+      kernel: `[3, 3, K, R]`, see `fuse`.
+      bias: `[R]`.
+      at: features of the positions p that kernel and bias are for, `[B, R, C]` each, or
+        None for all.
 
     Returns:
-      `[B, P, C]`.
+      `[B, P, R]`, q before p.
+    """
+    grid = (*features[0].shape[:3], -1)
+    places = [None] * len(features) if at is None else at
+    pairs = zip(features, places, strict=True)
+    affinities = [affinity(_rows(x), p).reshape(grid) for x, p in pairs]
+    return _rows(fuse(affinities, kernel, bias))
 
-    Cost: 2 B P² C FLOPs.
+
+def diffuse(
+    features: Sequence[jax.Array],
+    values: Sequence[jax.Array],
+    kernel: Any,
+    bias: Any,
+    *,
+    checkpoint: int = 0,
+) -> list[jax.Array]:
+    r"""Values of each position, from those of all by the fused affinity.
+
+    .. math:: D^k_p = \sum_q A_{qp} V^k_q
+
+    Args:
+      features: of the K tasks, `[B, H, W, C]`, which give A by `fused_affinity`.
+      values: of the K tasks, `[B, H, W, C']`.
+      kernel: `[3, 3, K, P]`, see `fuse`.
+      bias: `[P]`.
+      checkpoint: 0 stores the affinities for the backward pass; 1 computes them again
+        there; n > 1, which must divide P, does so for P/n positions p after another,
+        so that P² numbers are never held. The result is the same.
+
+    Returns:
+      For each task `[B, H, W, C']`.
+
+    Cost: 4 B K P² C FLOPs, and 18 B K P² of `fuse`; a third more with checkpoints,
+    forward and backward.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from mtl_optax.nn.cross_task_affinity import diffuse
-      >>> fused = jnp.array([[[0.0, 1.0], [0.0, 2.0]]])
-      >>> diffuse(fused, jnp.array([[[3.0], [5.0]]]))[0, :, 0]
-      Array([ 0., 13.], dtype=float32)
+      >>> features = [jnp.array([[[[1.0], [1.0]]]])]
+      >>> kernel = jnp.zeros((3, 3, 1, 2)).at[1, 1].set(1.0)  # A is S
+      >>> diffuse(features, [jnp.array([[[[3.0], [5.0]]]])], kernel, jnp.zeros(2))
+      [Array([[[[8.],
+               [8.]]]], dtype=float32)]
     """
-    return jnp.einsum("bqp,bqc->bpc", fused, values)
+    kernel, bias = jnp.asarray(kernel), jnp.asarray(bias)
+    flat = [_rows(v) for v in values]
+
+    def part(at: Sequence[jax.Array], kernel: Any, bias: Any) -> list[jax.Array]:
+        fused = fused_affinity(features, kernel, bias, at)
+        return [jnp.einsum("bqp,bqc->bpc", fused, v) for v in flat]
+
+    rows = [_rows(x) for x in features]
+    if checkpoint <= 1:
+        found = (jax.checkpoint(part) if checkpoint else part)(rows, kernel, bias)
+    else:
+        split = (
+            [_parts(x, 1, checkpoint) for x in rows],
+            _parts(kernel, 3, checkpoint),
+            _parts(bias, 0, checkpoint),
+        )
+        parts = jax.lax.map(lambda x: jax.checkpoint(part)(*x), split)
+        found = [jnp.moveaxis(x, 0, 1) for x in parts]
+    return [x.reshape(v.shape) for x, v in zip(found, values, strict=True)]
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    """`[B, P, C]` from `[B, H, W, C]`."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Vectors of length 1, in the last axis; 0 where there is none."""
+    wide = x.astype(jnp.result_type(float))
+    squared = jnp.sum(wide**2, axis=-1, keepdims=True)
+    some = squared > _TINY
+    scale = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squared, 1)), 0)
+    return (wide * scale).astype(x.dtype)
+
+
+def _parts(x: jax.Array, axis: int, count: int) -> jax.Array:
+    """`x` with one axis split in `count` parts, which come first."""
+    shape = (*x.shape[:axis], count, -1, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x.reshape(shape), axis, 0)
 
 
 def _shifted(x: jax.Array, rows: int, columns: int) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from mtl_optax.core import checks
 from mtl_optax.nn.blocks import resized
-from mtl_optax.nn.cross_task_affinity import affinity, diffuse, fuse
+from mtl_optax.nn.cross_task_affinity import diffuse, fused_affinity
 
 Maps = dict[str, jax.Array]
 
@@ -33,8 +33,9 @@ class CTAL(nnx.Module):
       features: channels C of each task's map.
       grid: (H, W) of the maps, on which the number of parameters depends.
       gamma: share of the diffused values, a constant.
-      checkpoint: whether the backward pass computes the affinities again, instead of
-        storing them.
+      checkpoint: 0 stores the affinities for the backward pass; 1 computes them again
+        there; n > 1 does so for P/n positions p after another, and P² numbers are
+        never held. The result is the same.
       pool: affinities and values are those of means over pool × pool pixels, and what
         they add is enlarged again (bilinear). 1 as in the paper; more is our extension.
       dtype: of the computation, as in `flax.nnx.Conv`.
@@ -44,12 +45,14 @@ class CTAL(nnx.Module):
     P (9K + 1) + K (9C² + C) parameters.
 
     Raises:
-      ValueError: if pool does not divide the grid; when called, for maps of another
-        size than the grid or of other tasks.
+      ValueError: if pool does not divide the grid, or checkpoint the number of
+        positions; when called, for maps of another size than the grid or of other
+        tasks.
 
-    Cost: K + 1 arrays of B P² numbers, and twice that for the backward pass unless
-    `checkpoint`; with `pool` less by its fourth power. 2 B K P² C FLOPs for affinities
-    and as many for diffusion.
+    Cost: 4 B K P² C FLOPs for affinities and diffusion, and 18 B K P² for the fusion.
+    A training step holds about 20 arrays of B P² numbers for K = 3, measured on a CPU;
+    `checkpoint=8` a seventh of that on large grids, `pool=2` a fifteenth.
+    `checkpoint=1` helps only the layers whose backward pass comes first.
 
     Invariances: A is that of features rescaled by any positive factor at each position.
 
@@ -57,15 +60,14 @@ class CTAL(nnx.Module):
     positions; see `pool`.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from flax import nnx
       >>> from mtl_optax.nn import CTAL
-      >>> layer = CTAL(("depth", "normals"), 3, grid=(4, 4), rngs=nnx.Rngs(0))
-      >>> maps = {task: jnp.ones((2, 4, 4, 3)) for task in layer.tasks}
-      >>> {task: y.shape for task, y in layer(maps).items()}
+      >>> def refined(maps):
+      ...     return CTAL(("depth", "normals"), 3, (4, 4), rngs=nnx.Rngs(0))(maps)
+      >>> maps = {"depth": jnp.ones((2, 4, 4, 3)), "normals": jnp.ones((2, 4, 4, 3))}
+      >>> {task: y.shape for task, y in jax.eval_shape(refined, maps).items()}
       {'depth': (2, 4, 4, 3), 'normals': (2, 4, 4, 3)}
-      >>> layer.kernel.shape
-      (3, 3, 2, 16)
 
     References:
       Sinodinos and Armanfard, `Cross-Task Affinity Learning for Multitask Dense Scene
@@ -81,7 +83,7 @@ class CTAL(nnx.Module):
         grid: Sequence[int],
         *,
         gamma: float = 0.05,
-        checkpoint: bool = False,
+        checkpoint: int = 0,
         pool: int = 1,
         dtype: Any = None,
         rngs: nnx.Rngs,
@@ -93,6 +95,11 @@ class CTAL(nnx.Module):
         self.gamma, self.checkpoint, self.pool = gamma, checkpoint, pool
         self.dtype = dtype
         positions = (height // pool) * (width // pool)
+        if positions % max(checkpoint, 1):
+            raise ValueError(
+                f"CTAL: checkpoint={checkpoint} parts do not divide {positions} "
+                "positions."
+            )
         init = nnx.initializers.lecun_normal()  # over 9K inputs
         shape = (3, 3, len(self.tasks), positions)
         self.kernel = nnx.Param(init(rngs.params(), shape))
@@ -106,8 +113,8 @@ class CTAL(nnx.Module):
         """A map for each task, from maps `[B, H, W, C]`, in their dtype."""
         small = self._small(maps)
         values = [self.own[task](x) for task, x in zip(self.tasks, small, strict=True)]
-        step = jax.checkpoint(_diffused) if self.checkpoint else _diffused
-        diffused = step(small, values, self.kernel[...], self.bias[...])
+        kernel, bias = self.kernel[...], self.bias[...]
+        diffused = diffuse(small, values, kernel, bias, checkpoint=self.checkpoint)
         return {
             task: self._blend(x, maps[task])
             for task, x in zip(self.tasks, diffused, strict=True)
@@ -115,7 +122,7 @@ class CTAL(nnx.Module):
 
     def fused(self, maps: Mapping[str, jax.Array]) -> jax.Array:
         """A `[B, P, P]`, q before p, of maps `[B, H, W, C]`."""
-        return _fused(self._small(maps), self.kernel[...], self.bias[...])
+        return fused_affinity(self._small(maps), self.kernel[...], self.bias[...])
 
     def _small(self, maps: Mapping[str, jax.Array]) -> list[jax.Array]:
         """What affinities and values are taken of, in the order of the kernel."""
@@ -213,26 +220,3 @@ class Enlarge(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, 2H, 2W, features]`."""
         return self.out(nnx.relu(self.norm(self.up(x))))
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    """`[B, P, C]` from `[B, H, W, C]`."""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
-
-
-def _fused(maps: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """`[B, P, P]`; an affinity is symmetric, so either axis may lie on the grid."""
-    grid = (*maps[0].shape[:3], kernel.shape[-1])
-    affinities = [affinity(_rows(x)).reshape(grid) for x in maps]
-    return _rows(fuse(affinities, kernel, bias))
-
-
-def _diffused(
-    maps: Sequence[jax.Array],
-    values: Sequence[jax.Array],
-    kernel: jax.Array,
-    bias: jax.Array,
-) -> list[jax.Array]:
-    """Diffused values of each task, `[B, H, W, C]`."""
-    fused = _fused(maps, kernel, bias)
-    return [diffuse(fused, _rows(v)).reshape(v.shape) for v in values]

@@ -13,7 +13,8 @@ from flax import nnx
 
 from mtl_optax import nn
 from mtl_optax.nn.blocks import Normalised, bottleneck, resized
-from mtl_optax.study.dense import CHANNELS, Outputs
+from mtl_optax.study.dense import CHANNELS
+from mtl_optax.study.dense_measures import Outputs
 from mtl_optax.study.photographs import CROP
 
 STAGES = (16, 32)  # channels at 1/4 and at 1/8 of the image
