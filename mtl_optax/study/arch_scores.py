@@ -39,6 +39,9 @@ class View(NamedTuple):
     @property
     def title(self) -> str:
         """Which rates."""
+        tried = {r for x in self.results.values() for r in x.settings.learning_rates}
+        if len(tried) == 1:
+            return f"all at the rate {tried.pop():g}"
         if self.rate is None:
             return "each at its best rate on validation data"
         return f"all at the rate {self.rate:g}, that of the study of transfer"

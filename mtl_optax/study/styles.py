@@ -60,7 +60,7 @@ ORDER = (
     *("joint", "selective_preference", "grouped", "blocks", "weighted"),
     *("hard_sharing", "hard_sharing_x4", "hard_sharing_x6", "cross_stitch", "mmoe"),
     *("cgc", "ple", "ple_no_shared_gate", "dselect_k", "ltb", "soft_modular"),
-    *("self_auxiliary", "mtan", "ctal"),
+    *("self_auxiliary", "dense_hard_sharing", "dense_mtan", "dense_ctal"),
 )
 
 

@@ -112,4 +112,4 @@ def _problem(view: View) -> str:
 
 
 def _rates(view: View) -> str:
-    return "best rates" if view.rate is None else f"rate {view.rate:g}"
+    return view.title.partition(",")[0].replace(" on validation data", "")

@@ -23,7 +23,13 @@ CONTROL = (
     "that of this network, lies below 0 (Δm: lower is better), and less if above."
 )
 MORE, LESS = "more", "less"  # than hard sharing of its size
-REPAIRS, PARTLY, OPEN, NOT, HARMS = "repaired", "in part", "open", "not", "harmed"
+REPAIRS, PARTLY, OPEN, NOT, HARMS = (
+    "repaired",
+    "in part",
+    "open",
+    "not repaired",
+    "harmed",
+)
 
 
 class Scores(NamedTuple):
