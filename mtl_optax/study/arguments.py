@@ -10,6 +10,7 @@ STUDIES = {
     "null": "two tasks at equal scales: does any method differ from the sum?",
     "flat": "six studies: flat minima under wrong and missing labels of a task",
     "priority": "cso, cdtt and nmt, each on the problem that it was made for",
+    "towers": "width of task towers, with and without small auxiliary ones beside them",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
 }
 OPTIMIZERS = ("adam", "sgd")

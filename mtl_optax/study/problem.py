@@ -35,7 +35,7 @@ class Problem(NamedTuple):
     tasks: tuple[str, ...]
     splits: dict[str, Any]
     init: Callable[[int], Any]  # seed -> params
-    losses: Callable[[Any, Any], tuple[jax.Array, ...]]  # (params, batch) -> T losses
+    losses: Callable[..., tuple[jax.Array, ...]]  # (params, batch) -> T losses
     metrics: tuple[Metric, ...]  # the first chooses the learning rate
     evaluate: Callable[[Any, Any], dict[str, jax.Array]]  # (params, split) -> [T] each
     owner: Callable[[Any], Any]  # params -> None on what all tasks share, or the task
@@ -47,6 +47,8 @@ class Problem(NamedTuple):
     )
     # batch -> [T] bool, the tasks that have an example in it; None: all tasks always
     active: Callable[[Any], jax.Array] | None = None
+    # Settings of a method that `losses` takes, by these names, in its place
+    loss_settings: tuple[str, ...] = ()
     # (params, batch) -> connection strengths, for cso
     strength_fn: Callable[[Any, Any], Any] | None = None
     watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path

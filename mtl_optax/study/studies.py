@@ -3,12 +3,12 @@
 stress: two tasks, and the loss of one multiplied by 1000. Units of losses are
 arbitrary, so a method should not care; most do. null: the same two tasks as they are,
 where no method should be better than another. transfer: four tasks, two of which suffer
-from joint training. (flat, groups and toy have files of their own.)
+from joint training. (flat, groups, towers and toy have files of their own.)
 """
 
 from functools import partial
 
-from mtl_optax.study import flat, groups, priority, toy
+from mtl_optax.study import flat, groups, priority, towers, toy
 from mtl_optax.study.compare import Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.differences import differences
@@ -80,6 +80,6 @@ STUDIES: dict[str, Study | Suite] = {
     study.name: study
     for study in (
         *(STRESS, TRANSFER, toy.STUDY, NULL),
-        *(flat.SUITE, groups.SUITE, priority.SUITE),
+        *(flat.SUITE, groups.SUITE, priority.SUITE, towers.SUITE),
     )
 }

@@ -57,7 +57,14 @@ ORDER = (
     *("scale_invariant", "cdtt", "nmt", "flat_mtl", "cr_mogm", "selective_groups"),
     *("cso", "cso_project", "task_affinity", "sam", "tag"),
     *("f_mean", "f_mgda", "f_pcgrad", "f_cagrad", "f_imtl_g"),
-    *("joint", "selective_preference", "grouped", "blocks", "weighted"),
+    *(
+        "joint",
+        "selective_preference",
+        "grouped",
+        "blocks",
+        "weighted",
+        "self_auxiliary",
+    ),
 )
 
 
