@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,6 +22,8 @@ from mtl_optax.nn import (
     DSelectK,
     HardSharing,
     MMoE,
+    SelfAuxiliary,
+    SoftModularNet,
 )
 
 TASKS = ("a", "b")
@@ -85,6 +88,8 @@ class Architecture:
       reached: whether a leaf of a task, by the name of its path, gets gradients from
         the losses of others.
       falls: what is left of the summed loss after the contract's steps.
+      statistics: whether there is batch normalisation inside.
+      by_task: whether it takes a dict from tasks to inputs of each.
     """
 
     build: Callable[[nnx.Rngs, Any], nnx.Module]
@@ -93,6 +98,8 @@ class Architecture:
     call: Callable[..., Any] = lambda net, x, key: (net(x), {})
     reached: Callable[[str], bool] = lambda path: False
     falls: float = 0.5
+    statistics: bool = True
+    by_task: bool = False
 
 
 def hard_sharing(rngs, dtype):
@@ -159,8 +166,45 @@ def ltb(rngs, dtype):
     return LTB(stages, parts.decoders())
 
 
+def self_auxiliary(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    towers = {
+        task: nnx.Sequential(nnx.Linear(8, 8, **parts.options), parts.decoder())
+        for task in TASKS
+    }
+    base = HardSharing(parts.encoder(), towers)
+    return SelfAuxiliary(base, lambda task: parts.decoder(), gamma=0.3)
+
+
+def soft_modular(rngs, dtype, variant="code"):
+    return SoftModularNet(
+        *(6, 2, 1),
+        num_layers=3,
+        num_modules=2,
+        module_dim=8,
+        variant=variant,
+        tasks=TASKS,
+        embed_dim=16,
+        gate_dim=8,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
 def with_auxiliary(net, x, key):
     return net.with_auxiliary(x)
+
+
+def mean_squares(outputs, x):
+    """A loss a task; targets are sines of the inputs."""
+    rows = jax.tree.leaves(x)[0]
+    mean = rows.reshape(len(rows), -1).mean(axis=1, keepdims=True)
+    losses = {}
+    for t, task in enumerate(TASKS):
+        chex.assert_equal_shape([outputs[task], mean])
+        error = outputs[task].astype(jnp.float32) - jnp.sin(3 * mean + t)
+        losses[task] = jnp.mean(error**2)
+    return losses
 
 
 ARCHITECTURES = {
@@ -171,7 +215,9 @@ ARCHITECTURES = {
     "DSelectK": Architecture(
         dselect_k, frozenset({"experts"}), ROWS, call=with_auxiliary
     ),
-    "HardSharing": Architecture(hard_sharing, frozenset({"encoder"}), ROWS),
+    "HardSharing": Architecture(
+        hard_sharing, frozenset({"encoder"}), ROWS, by_task=True
+    ),
     "LTB": Architecture(
         ltb,
         frozenset({"stages", "logits"}),
@@ -190,5 +236,26 @@ ARCHITECTURES = {
         lambda rngs, dtype: ple(rngs, dtype, shared_gate=False),
         frozenset({"experts"}),
         ROWS,
+    ),
+    "SelfAuxiliary": Architecture(
+        self_auxiliary,
+        frozenset({"base"}),
+        ROWS,
+        call=lambda net, x, key: net.with_auxiliary(x, lambda ys: mean_squares(ys, x)),
+        by_task=True,
+    ),
+    "SoftModularNet": Architecture(
+        soft_modular,
+        frozenset({"encoder", "task_bias", "router", "layers", "head"}),
+        ROWS,
+        statistics=False,
+        by_task=True,
+    ),
+    "SoftModularNet of the paper": Architecture(
+        lambda rngs, dtype: soft_modular(rngs, dtype, "paper"),
+        frozenset({"encoder", "task_bias", "router", "layers"}),
+        ROWS,
+        statistics=False,
+        by_task=True,
     ),
 }
