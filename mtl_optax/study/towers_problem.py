@@ -128,7 +128,7 @@ def problem(condition: str, width: int) -> Problem:
 def _means(
     batch: Labelled,
     logits: dict[str, jax.Array],
-    cross_entropy: Callable[[jax.Array, jax.Array], jax.Array],
+    cross_entropy: Callable[[Any, Any], jax.Array],
 ) -> dict[str, jax.Array]:
     """Losses over known labels; 0 where there are none, and then inactive."""
     found = {}
