@@ -8,21 +8,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from mtl_optax.nn import (
     CGC,
-    CTAL,
     LTB,
     MTAN,
     PLE,
     VMTL,
+    ConvBackbone,
     CrossStitch,
     DSelectK,
+    EMANet,
+    FuseScales,
     HardSharing,
     MMoE,
+    MultiScaleEMANet,
+    SelfAuxiliary,
+    SoftModularNet,
     same_class_inputs,
     vmtl_init,
     vmtl_losses,
@@ -30,6 +36,7 @@ from mtl_optax.nn import (
 
 TASKS = ("a", "b")
 ROWS = jax.random.normal(jax.random.key(0), (16, 6))
+LARGER = jax.random.normal(jax.random.key(2), (16, 8, 8, 3))
 IMAGES = jax.random.normal(jax.random.key(1), (16, 4, 4, 3))
 
 
@@ -90,6 +97,8 @@ class Architecture:
       reached: whether a leaf of a task, by the name of its path, gets gradients from
         the losses of others.
       falls: what is left of the summed loss after the contract's steps.
+      statistics: whether there is batch normalisation inside.
+      by_task: whether it takes a dict from tasks to inputs of each.
     """
 
     build: Callable[[nnx.Rngs, Any], nnx.Module]
@@ -98,6 +107,8 @@ class Architecture:
     call: Callable[..., Any] = lambda net, x, key: (net(x), {})
     reached: Callable[[str], bool] = lambda path: False
     falls: float = 0.5
+    statistics: bool = True
+    by_task: bool = False
 
 
 def hard_sharing(rngs, dtype):
@@ -180,38 +191,98 @@ def with_divergences(net, x, key):
     return net(x, terms.state), divergences
 
 
-def ctal(rngs, dtype):
-    return CTAL(2, 3, (4, 4), 0.5, tasks=TASKS, dtype=dtype, rngs=rngs)
+def ema_net(rngs, dtype):
+    backbone = ConvBackbone((4,), dtype=dtype, rngs=rngs)
+    encoder = nnx.Sequential(backbone, FuseScales((4,), dtype=dtype, rngs=rngs))
+    sizes = {"trunk": 8, "features": 4, "gamma": 0.5}
+    return EMANet(
+        encoder, dict.fromkeys(TASKS, 1), 4, (2, 2), **sizes, dtype=dtype, rngs=rngs
+    )
 
 
-def means(maps):
-    return {task: y.mean(axis=(1, 2, 3))[:, None] for task, y in maps.items()}
+def multi_scale_ema_net(rngs, dtype):
+    backbone = ConvBackbone((4, 4), dtype=dtype, rngs=rngs)
+    sizes = {"features": 4, "gamma": 0.5}
+    return MultiScaleEMANet(
+        *(backbone, dict.fromkeys(TASKS, 1), (4, 4), (2, 2)),
+        **sizes,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
-def refined(net, x, key):
-    maps = {task: x[task].astype(net.dtype) for task in TASKS}
-    return means(net(maps)), {}
+def with_initial(net, x, key):
+    """Means of the outputs over the image, and the losses of initial predictions."""
+
+    def means(outputs):
+        return {task: y.mean(axis=(1, 2)) for task, y in outputs.items()}
+
+    outputs, initial = net.with_initial(x)
+    losses = [
+        mean_squares(means(dict(zip(initial, scale, strict=True))), x)
+        for scale in zip(*initial.values(), strict=True)
+    ]
+    return means(outputs), {task: sum(each[task] for each in losses) for task in TASKS}
+
+
+def self_auxiliary(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    towers = {
+        task: nnx.Sequential(nnx.Linear(8, 8, **parts.options), parts.decoder())
+        for task in TASKS
+    }
+    base = HardSharing(parts.encoder(), towers)
+    return SelfAuxiliary(base, lambda task: parts.decoder(), gamma=0.3)
+
+
+def soft_modular(rngs, dtype, variant="code"):
+    return SoftModularNet(
+        *(6, 2, 1),
+        num_layers=3,
+        num_modules=2,
+        module_dim=8,
+        variant=variant,
+        tasks=TASKS,
+        embed_dim=16,
+        gate_dim=8,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 def with_auxiliary(net, x, key):
     return net.with_auxiliary(x)
 
 
+def mean_squares(outputs, x):
+    """A loss a task; targets are sines of the inputs."""
+    rows = jax.tree.leaves(x)[0]
+    mean = rows.reshape(len(rows), -1).mean(axis=1, keepdims=True)
+    losses = {}
+    for t, task in enumerate(TASKS):
+        chex.assert_equal_shape([outputs[task], mean])
+        error = outputs[task].astype(jnp.float32) - jnp.sin(3 * mean + t)
+        losses[task] = jnp.mean(error**2)
+    return losses
+
+
 ARCHITECTURES = {
     "CGC": Architecture(cgc, frozenset({"experts"}), ROWS),
-    "CTAL": Architecture(
-        ctal,
-        frozenset({"kernel", "bias"}),
-        dict.fromkeys(TASKS, IMAGES),
-        call=refined,
-    ),
     "CrossStitch": Architecture(
         cross_stitch, frozenset({"stages", "coefficients"}), ROWS
     ),
     "DSelectK": Architecture(
         dselect_k, frozenset({"experts"}), ROWS, call=with_auxiliary
     ),
-    "HardSharing": Architecture(hard_sharing, frozenset({"encoder"}), ROWS),
+    "EMANet": Architecture(
+        ema_net,
+        frozenset({"backbone", "trunks", "affinity"}),
+        LARGER,
+        call=with_initial,
+    ),
+    "HardSharing": Architecture(
+        hard_sharing, frozenset({"encoder"}), ROWS, by_task=True
+    ),
     "LTB": Architecture(
         ltb,
         frozenset({"stages", "logits"}),
@@ -220,6 +291,12 @@ ARCHITECTURES = {
     ),
     "MMoE": Architecture(mmoe, frozenset({"experts"}), ROWS),
     "MTAN": Architecture(mtan, frozenset({"stem", "stages", "blocks"}), IMAGES),
+    "MultiScaleEMANet": Architecture(
+        multi_scale_ema_net,
+        frozenset({"backbone", "trunks", "propagation", "fuse", "affinity"}),
+        LARGER,
+        call=with_initial,
+    ),
     "PLE": Architecture(
         ple,
         frozenset({"experts", "gates"}),
@@ -231,8 +308,35 @@ ARCHITECTURES = {
         frozenset({"experts"}),
         ROWS,
     ),
+    "SelfAuxiliary": Architecture(
+        self_auxiliary,
+        frozenset({"base"}),
+        ROWS,
+        call=lambda net, x, key: net.with_auxiliary(x, lambda ys: mean_squares(ys, x)),
+        by_task=True,
+    ),
+    "SoftModularNet": Architecture(
+        soft_modular,
+        frozenset({"encoder", "task_bias", "router", "layers", "head"}),
+        ROWS,
+        statistics=False,
+        by_task=True,
+    ),
+    "SoftModularNet of the paper": Architecture(
+        lambda rngs, dtype: soft_modular(rngs, dtype, "paper"),
+        frozenset({"encoder", "task_bias", "router", "layers"}),
+        ROWS,
+        statistics=False,
+        by_task=True,
+    ),
     "VMTL": Architecture(  # a linear network
-        vmtl, frozenset({"encoder"}), ROWS, call=with_divergences, falls=0.65
+        vmtl,
+        frozenset({"encoder"}),
+        ROWS,
+        call=with_divergences,
+        falls=0.65,
+        statistics=False,
+        by_task=True,
     ),
 }
 
@@ -240,6 +344,7 @@ ARCHITECTURES = {
 LAYERS = {
     "AffinityLearning",
     "BayesLinear",
+    "CTAL",
     "ConvBackbone",
     "FuseScales",
     "TaskBatchNorm",

@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from mtl_optax.nn.mixtures import Gate, Module, flatten, mix, task_names
+from mtl_optax.nn.sharing import one_input
 
 
 class CGC(nnx.Module):
@@ -79,6 +80,7 @@ class CGC(nnx.Module):
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for inputs `[B, ...]`."""
+        one_input("CGC", x, self.own)
         shared = [expert(x) for expert in self.experts]
         return {
             task: part["decoder"](

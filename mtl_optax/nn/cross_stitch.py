@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mtl_optax.nn.mixtures import Module, stitch, task_names
+from mtl_optax.nn.sharing import one_input
 
 
 class CrossStitch(nnx.Module):
@@ -79,6 +80,7 @@ class CrossStitch(nnx.Module):
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for inputs `[B, ...]`."""
+        one_input("CrossStitch", x, self.own)
         values = stitched(x, self.stages, self.coefficients[...])
         return {task: self.own[task](value) for task, value in values.items()}
 

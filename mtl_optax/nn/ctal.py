@@ -49,8 +49,8 @@ class CTAL(nnx.Module):
 
     Raises:
       ValueError: for other than K names; if pool does not divide the grid, or
-        checkpoint the number of positions; when called, for maps of another size than the grid or of other
-        tasks.
+        checkpoint the number of positions; when called, for maps of another size than
+        the grid or of other tasks.
 
     Cost: 4 B K P² C FLOPs for affinities and diffusion, and 18 B K P² for the fusion.
     A training step holds about 20 arrays of B P² numbers for K = 3, measured on a CPU;

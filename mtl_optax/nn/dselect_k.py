@@ -9,6 +9,7 @@ from flax import nnx
 
 from mtl_optax.core import checks
 from mtl_optax.nn.mixtures import Module, flatten, mix
+from mtl_optax.nn.sharing import one_input
 
 EPS = 1e-6  # below logarithms and fractions, as in LibMTL
 
@@ -192,6 +193,7 @@ class DSelectK(nnx.Module):
         self, x: Any
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Outputs of each task, and the term to add to its loss."""
+        one_input("DSelectK", x, self.own)
         values = [expert(x) for expert in self.experts]
         outputs, terms = {}, {}
         for task, part in self.own.items():

@@ -9,6 +9,7 @@ from flax import nnx
 from mtl_optax.nn.blocks import bottleneck, resized
 from mtl_optax.nn.ctal import AffinityLearning
 from mtl_optax.nn.mixtures import Module
+from mtl_optax.nn.sharing import one_input
 
 Outputs = dict[str, jax.Array]
 Initial = dict[str, list[jax.Array]]
@@ -129,6 +130,7 @@ class EMANet(nnx.Module):
 
     def with_initial(self, x: Any) -> tuple[Outputs, Initial]:
         """Predictions, and for each task a list of its one initial prediction."""
+        one_input("EMANet", x, self.tasks)
         seen = self.backbone(x)
         maps = {task: self.trunks[task](seen) for task in self.tasks}
         refined = self.affinity(maps)

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from mtl_optax.nn.sharing import is_by_task
+
 
 class HardSharing(nnx.Module):
     r"""One encoder that all tasks share, and a decoder for each.
@@ -18,7 +20,8 @@ class HardSharing(nnx.Module):
 
     Shared: the encoder. Auxiliary terms: none.
 
-    Cost: one pass through the encoder, whatever T.
+    Cost: one pass through the encoder, whatever T; one a task, over its own rows, where
+    inputs differ by task. Batch statistics then move with each.
 
     When not to use it: where tasks disturb one another in the encoder and the method of
     aggregation does not help.
@@ -48,11 +51,18 @@ class HardSharing(nnx.Module):
         self.own = nnx.Dict(dict(decoders))
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
-        """Outputs of each task for inputs `[B, ...]`."""
+        """Outputs of each task for inputs `[B, ...]`.
+
+        Args:
+          x: the inputs of all tasks; or a dict from some of the tasks to those of each,
+            whose numbers may differ.
+        """
         return self.decode(self.representations(x))
 
     def representations(self, x: Any) -> dict[str, jax.Array]:
         """What the decoder of each task reads."""
+        if is_by_task(x, self.own):
+            return {task: self.encoder(inputs) for task, inputs in x.items()}
         return dict.fromkeys(self.own, self.encoder(x))
 
     def decode(self, representations: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -9,6 +9,7 @@ from flax import nnx
 
 from mtl_optax.nn.cross_stitch import stage_count, stitched
 from mtl_optax.nn.mixtures import Module, task_names
+from mtl_optax.nn.sharing import one_input
 
 
 def ltb_schedule(epoch: Any, num_epochs: Any) -> dict[str, jax.Array]:
@@ -107,6 +108,7 @@ class LTB(nnx.Module):
           temperature: of the Gumbel-softmax; may be traced.
           warm_up: whether a stage reads the sum of all copies; may be traced.
         """
+        one_input("LTB", x, self.own)
         chosen = self.choices(key=key, temperature=temperature, warm_up=warm_up)
         values = stitched(x, self.stages, chosen)
         return {task: self.own[task](value) for task, value in values.items()}

@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from mtl_optax.nn.mixtures import Gate, Module, flatten, mix
+from mtl_optax.nn.sharing import one_input
 
 
 class MMoE(nnx.Module):
@@ -69,6 +70,7 @@ class MMoE(nnx.Module):
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for inputs `[B, ...]`."""
+        one_input("MMoE", x, self.own)
         values = [expert(x) for expert in self.experts]
         return {
             task: part["decoder"](mix(part["gate"](x), values))

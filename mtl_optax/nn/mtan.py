@@ -10,6 +10,7 @@ from flax import nnx
 
 from mtl_optax.nn.blocks import Normalised
 from mtl_optax.nn.mixtures import Module
+from mtl_optax.nn.sharing import one_input
 
 
 class MTAN(nnx.Module):
@@ -102,6 +103,7 @@ class MTAN(nnx.Module):
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for images `[B, H, W, C]`."""
+        one_input("MTAN", x, self.own)
         pairs = []
         value = x if self.stem is None else self.stem(x)
         for first, last in self.stages:

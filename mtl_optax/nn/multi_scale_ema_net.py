@@ -11,6 +11,7 @@ from mtl_optax.nn.blocks import FuseScales, basic, resized
 from mtl_optax.nn.ctal import AffinityLearning, Maps
 from mtl_optax.nn.ema_net import Initial, Outputs, head
 from mtl_optax.nn.feature_propagation import FeaturePropagation
+from mtl_optax.nn.sharing import one_input
 
 
 class MultiScaleEMANet(nnx.Module):
@@ -124,6 +125,7 @@ class MultiScaleEMANet(nnx.Module):
 
     def with_initial(self, x: Any) -> tuple[Outputs, Initial]:
         """Predictions, and for each task a list of initial ones, the finest first."""
+        one_input("MultiScaleEMANet", x, self.tasks)
         size, scales = x.shape[1:3], self._scales(self.backbone(x))
         joined = {t: self.fuse[t]([maps[t] for maps in scales]) for t in self.tasks}
         refined = self.affinity(joined)

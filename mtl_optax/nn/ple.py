@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mtl_optax.nn.mixtures import Gate, Module, flatten, mix, task_names
+from mtl_optax.nn.sharing import one_input
 
 
 class PLE(nnx.Module):
@@ -113,6 +114,7 @@ class PLE(nnx.Module):
 
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for inputs `[B, ...]`."""
+        one_input("PLE", x, self.own)
         shared, inputs = x, dict.fromkeys(self.own, x)
         for level, experts in enumerate(self.experts):
             own = {

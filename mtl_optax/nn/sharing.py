@@ -4,7 +4,7 @@ One rule for all architectures: what belongs to a task stands under `own`, a dic
 with one entry a task. All other leaves are shared.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -76,6 +76,21 @@ def shared(params: Any) -> Any:
       >>> tx = mtl.on_shared(mtl.cagrad(num_tasks=2), shared)
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: _task(path) is None, params)
+
+
+def is_by_task(x: Any, tasks: Iterable[str]) -> bool:
+    """Whether x is a dict from tasks to inputs of each, not the input of all."""
+    return isinstance(x, Mapping) and set(x) <= set(tasks)
+
+
+def one_input(where: str, x: Any, tasks: Iterable[str]) -> None:
+    """A ValueError where x holds inputs of each task, and the network reads one."""
+    if is_by_task(x, tasks):
+        raise ValueError(
+            f"{where}: its tasks read one and the same input, but x is a dict of the "
+            f"tasks {sorted(x)}. For inputs that differ by task use HardSharing or "
+            "SoftModularNet."
+        )
 
 
 def _task(path: Any) -> str | None:

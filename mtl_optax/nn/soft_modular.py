@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from mtl_optax.core import checks
+from mtl_optax.nn.mixtures import names_of
 from mtl_optax.nn.soft_routing import ParallelLinear, Router, hidden, mix, small
 
 Array = jax.Array
@@ -47,6 +48,7 @@ class SoftModularNet(nnx.Module):
         padded with zeros so that they sort.
       embed_dim: size of f and h.
       gate_dim: width of e, for "code".
+      dtype: of the computation, as in `flax.nnx.Linear`; routing weights are float32.
       rngs: `params` for the initial values.
 
     Raises:
@@ -96,24 +98,19 @@ class SoftModularNet(nnx.Module):
         tasks: Sequence[str] | None = None,
         embed_dim: int = 400,
         gate_dim: int = 256,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
-        num_tasks = checks.static_int("num_tasks", num_tasks)
         layers = checks.static_int("num_layers", num_layers, 2)
         n = checks.static_int("num_modules", num_modules)
         checks.one_of("variant", variant, ("code", "paper"))
-        digits = len(str(num_tasks - 1))
-        names = tasks or [f"{task:0{digits}}" for task in range(num_tasks)]
-        if len(set(names)) != num_tasks:
-            raise ValueError(
-                f"SoftModularNet: tasks must be {num_tasks} different names, as "
-                f"num_tasks says; got {tuple(names)}."
-            )
+        names = names_of("SoftModularNet", num_tasks, tasks)
         init = hidden(embed_dim)
         code = variant == "code"
         self.variant = variant
+        options = {"dtype": dtype, "rngs": rngs}
         encoder = [
-            nnx.Linear(d, embed_dim, **init, rngs=rngs) for d in (obs_dim, embed_dim)
+            nnx.Linear(d, embed_dim, **init, **options) for d in (obs_dim, embed_dim)
         ]
         self.encoder = nnx.List(encoder)
         self.own = nnx.Dict(
@@ -124,7 +121,7 @@ class SoftModularNet(nnx.Module):
         )
         self.task_bias = nnx.Param(init["bias_init"](rngs.params(), (embed_dim,)))
         self.router = Router(
-            *(embed_dim, gate_dim, layers, n), variant=variant, rngs=rngs
+            *(embed_dim, gate_dim, layers, n), variant=variant, **options
         )
         widths = [embed_dim] + [module_dim] * layers
         inits = [hidden(module_dim)] * layers
@@ -132,12 +129,12 @@ class SoftModularNet(nnx.Module):
             widths[-1], inits[-1] = out_dim, small()
         self.layers = nnx.List(
             [
-                ParallelLinear(n, d_in, d_out, **init, rngs=rngs)
+                ParallelLinear(n, d_in, d_out, **init, **options)
                 for d_in, d_out, init in zip(widths, widths[1:], inits, strict=False)
             ]
         )
         self.head = (
-            nnx.Linear(module_dim, out_dim, **small(), rngs=rngs) if code else None
+            nnx.Linear(module_dim, out_dim, **small(), **options) if code else None
         )
 
     def __call__(self, x: Any) -> dict[str, Array]:
@@ -195,7 +192,7 @@ class SoftModularNet(nnx.Module):
             jnp.broadcast_to(self.own[task][...] + shift, (len(o), *shift.shape))
             for task, o in x.items()
         ]
-        return f, jnp.concatenate(rows)
+        return f, jnp.concatenate(rows).astype(f.dtype)
 
 
 def _split(rows: Array, x: dict[str, Array]) -> dict[str, Array]:

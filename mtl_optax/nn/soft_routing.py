@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
 Array = jax.Array
 
@@ -19,7 +20,7 @@ def mix(routing: Array, outputs: Array) -> Array:
     Returns:
       `[..., m, d]`.
     """
-    return jnp.einsum("...ij,...jd->...id", routing, outputs)
+    return jnp.einsum("...ij,...jd->...id", routing.astype(outputs.dtype), outputs)
 
 
 def hidden(d_out: int) -> dict[str, Any]:
@@ -50,15 +51,20 @@ class ParallelLinear(nnx.Module):
         *,
         kernel_init: Any,
         bias_init: Any,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
+        self.dtype = dtype
         self.kernel = nnx.Param(kernel_init(rngs.params(), (n, d_in, d_out)))
         self.bias = nnx.Param(bias_init(rngs.params(), (n, d_out)))
 
     def __call__(self, x: Array) -> Array:
         """Outputs `[..., n, d_out]` for inputs of each layer, `[..., n, d_in]`."""
-        y = jnp.einsum("...nd,nde->...ne", x, self.kernel[...])
-        return y + jnp.broadcast_to(self.bias[...], y.shape)
+        x, kernel, bias = promote_dtype(
+            (x, self.kernel[...], self.bias[...]), dtype=self.dtype
+        )
+        y = jnp.einsum("...nd,nde->...ne", x, kernel)
+        return y + jnp.broadcast_to(bias, y.shape)
 
 
 class Router(nnx.Module):
@@ -72,10 +78,13 @@ class Router(nnx.Module):
         num_modules: int,
         *,
         variant: str,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
+        options = {"dtype": dtype, "rngs": rngs}
+
         def linear(d_in: int, d_out: int) -> nnx.Linear:
-            return nnx.Linear(d_in, d_out, **hidden(d_out), rngs=rngs)
+            return nnx.Linear(d_in, d_out, **hidden(d_out), **options)
 
         code, n = variant == "code", num_modules
         width = gate_dim if code else embed_dim
@@ -88,7 +97,7 @@ class Router(nnx.Module):
             [linear((i if code else 1) * n * n, width) for i in range(1, len(rows))]
         )
         self.logits = nnx.List(
-            [nnx.Linear(width, m * n, **small(), rngs=rngs) for m in rows]
+            [nnx.Linear(width, m * n, **small(), **options) for m in rows]
         )
 
     def __call__(self, e: Array) -> list[Array]:
@@ -103,7 +112,7 @@ class Router(nnx.Module):
                 gated = self.seen[number - 1](jnp.concatenate(seen, axis=-1)) * e
             logits = to_logits(nnx.relu(gated))
             rows = logits.reshape(*logits.shape[:-1], -1, self.num_modules)
-            routing.append(jax.nn.softmax(rows, axis=-1))
+            routing.append(jax.nn.softmax(rows.astype(jnp.float32), axis=-1))
             if self.variant == "code":
                 seen.append(routing[-1].reshape(logits.shape))
             else:

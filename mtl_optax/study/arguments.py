@@ -11,6 +11,7 @@ STUDIES = {
     "flat": "six studies: flat minima under wrong and missing labels of a task",
     "priority": "cso, cdtt and nmt, each on the problem that it was made for",
     "arch": "architectures on the four tasks of transfer (minutes)",
+    "towers": "width of task towers, with and without small auxiliary ones beside them",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
     "vmtl": "priors made of other domains, where labels are few (minutes)",
 }

@@ -30,8 +30,13 @@ class Split(NamedTuple):
     labels: NDArray[np.int32]  # [N, T]
 
 
-def multi_digits(num_tasks: int, seed: int = 0) -> dict[str, Split]:
-    """The splits "train", "val" and "test" with the first `num_tasks` of TASKS."""
+def multi_digits(
+    num_tasks: int, seed: int = 0, train_scans: int | None = None
+) -> dict[str, Split]:
+    """The splits "train", "val" and "test" with the first `num_tasks` of TASKS.
+
+    With `train_scans` training images are made of so few scans; the others stay.
+    """
     from sklearn.datasets import load_digits
 
     scans, digits = load_digits(return_X_y=True)
@@ -39,6 +44,8 @@ def multi_digits(num_tasks: int, seed: int = 0) -> dict[str, Split]:
     rng = np.random.default_rng(seed)
     splits = {}
     for name, members in split_scans(rng).items():
+        if name == "train":
+            members = members[:train_scans]
         left, right = rng.choice(members, size=(2, NUM_IMAGES[name]))
         images = compose(scans[left], scans[right]).reshape(-1, CANVAS**2)
         answers = labels(digits[left], digits[right])

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 import mtl_optax as mtl
 from mtl_optax.study.asking import ASKING
 from mtl_optax.study.parts import Parts, keyed
-from mtl_optax.study.priority_methods import OF_CHANNELS
+from mtl_optax.study.priority_methods import OF_CHANNELS, OF_TOWERS
 from mtl_optax.study.problem import Problem
 
 BASELINE = "unitary"
@@ -119,7 +119,7 @@ def transformation(
       settings: keyword arguments of the method; may be tracers.
     """
     num_tasks, key = len(problem.tasks), jax.random.key(seed)
-    asking = {**ASKING, **OF_CHANNELS}
+    asking = {**ASKING, **OF_CHANNELS, **OF_TOWERS}
     if name in asking:
         parts = Parts(
             *(num_tasks, problem.owner, problem.shared, optimizer, key),

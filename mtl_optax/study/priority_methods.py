@@ -74,3 +74,8 @@ OF_CHANNELS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "cso_phase_1": partial(_cso, uniform=1.0),
     "cso_phase_2": partial(_cso, uniform=-1.0),
 }
+
+# The sum again, for losses with a setting of their own: known to its study only.
+OF_TOWERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "self_auxiliary": _weighted,
+}

@@ -57,6 +57,8 @@ class Problem(NamedTuple):
     clocked: bool = False  # whether losses takes a Clock after the batch
     # batch -> [T] bool, the tasks that have an example in it; None: all tasks always
     active: Callable[[Any], jax.Array] | None = None
+    # Settings of a method that `losses` takes, by these names, in its place
+    loss_settings: tuple[str, ...] = ()
     # (params, batch) -> connection strengths, for cso
     strength_fn: Callable[[Any, Any], Any] | None = None
     watch: Callable[[Any], Any] = nothing  # params -> a small array, kept as a path

@@ -63,6 +63,11 @@ def programs(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Two functions of all lanes: the initial optimiser state, and a chunk of steps."""
 
+    def settings(lane: Lanes, of_losses: bool) -> dict[str, Any]:
+        """Those of the losses, or those of the method."""
+        names = problem.loss_settings
+        return {k: v for k, v in lane.settings.items() if (k in names) == of_losses}
+
     def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
         schedule = methods.SCHEDULES[recipe.schedule]
         rate = schedule(lane.learning_rate, recipe.steps)
@@ -70,7 +75,7 @@ def programs(
             *(method, problem, methods.OPTIMIZERS[recipe.optimizer].make(rate)),
             seed=lane.seed,
             trained=lane.trained,
-            settings=lane.settings,
+            settings=settings(lane, of_losses=False),
         )
 
     def init(params: Any, lane: Lanes) -> Any:
@@ -85,7 +90,8 @@ def programs(
             clock = (Clock(number / recipe.steps, key),)
 
         def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-            losses = problem.losses(params, batch, *clock)
+            own = settings(lane, of_losses=True)
+            losses = problem.losses(params, batch, *clock, **own)
             return tuple(x * s for x, s in zip(losses, lane.loss_scales, strict=True))
 
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)

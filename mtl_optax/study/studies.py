@@ -8,7 +8,7 @@ from joint training. (The others have files of their own.)
 
 from functools import partial
 
-from mtl_optax.study import arch, flat, groups, priority, toy, vmtl
+from mtl_optax.study import arch, flat, groups, priority, towers, toy, vmtl
 from mtl_optax.study.compare import Study
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.differences import differences
@@ -80,6 +80,7 @@ STUDIES: dict[str, Study | Suite] = {
     study.name: study
     for study in (
         *(STRESS, TRANSFER, toy.STUDY, NULL),
-        *(flat.SUITE, groups.SUITE, priority.SUITE, arch.SUITE, vmtl.SUITE),
+        *(flat.SUITE, groups.SUITE, priority.SUITE),
+        *(arch.SUITE, towers.SUITE, vmtl.SUITE),
     )
 }
