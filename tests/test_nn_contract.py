@@ -1,6 +1,6 @@
 """What every architecture of `mtl_optax.nn` holds; the rows are in `architectures.py`.
 
-Two programs a row: `measured` compares gradients, `trained` trains.
+For each row `measured` compares gradients, and `trained` trains, compiled.
 """
 
 import inspect
@@ -62,7 +62,11 @@ def leaves_of(tree):
 
 @cache
 def measured(name):
-    """Gradients in three ways, updates in two, and forward passes, in one program."""
+    """Gradients in three ways, updates in two, and forward passes.
+
+    Not compiled as one: many small programs, each for all layers of a shape, take a
+    fraction of the time that XLA needs for a large one.
+    """
     row = ARCHITECTURES[name]
     net, net16 = built(name), built(name, dtype=jnp.bfloat16)
     losses_fn, params = losses_fn_of(name, net)
@@ -77,7 +81,6 @@ def measured(name):
     def forward(net):
         return row.call(net, row.x, KEY)[0]
 
-    @jax.jit
     def program(params, tree_state, parts16):
         (_, aux), stacked = mtl.task_grads(losses_fn, has_aux=True)(params, KEY)
         _, lazy = mtl.lazy_task_grads(losses_fn, has_aux=True)(params, KEY)
