@@ -11,7 +11,11 @@ import mtl_optax as mtl
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SHORT = {"03_flat_minima": "300", "04_task_groups": "40"}  # steps
+SHORT = {
+    "03_flat_minima": "300",
+    "04_task_groups": "40",
+    "05_architectures": "400",
+}  # steps
 # Run first in the kernel. ipykernel warns about itself when it shuts down.
 STRICT = r"""
 import warnings
@@ -42,7 +46,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
     folder = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources=folder
+        notebook, timeout=300, kernel_name="python3", resources=folder
     ).execute()
 
 
