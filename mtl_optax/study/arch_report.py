@@ -30,13 +30,12 @@ NOTES = (
 def show(whole: Whole, console: Console) -> None:
     """On the terminal."""
     for shown in tables(whole):
-        console.print(Text(f"{shown.title}. {shown.note}"))
-        console.print(screen.plain(shown.head, shown.rows))
+        screen.show_table(console, shown)
     for line in words(whole):
         console.print(Text(line))
     for line in (LEFT_OUT, NOTES):
         console.print(Text(line))
-    if _quick(whole):
+    if whole.is_quick:
         console.print(screen.SMOKE, highlight=False)
 
 
@@ -53,7 +52,7 @@ def write(whole: Whole, folder: Path) -> None:
     ):
         results_files.write_csv(folder / name, head, rows)
     results_files.write_parts(folder, whole, {"words": words(whole)})
-    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if _quick(whole) else ""
+    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if whole.is_quick else ""
     links = (f'<a href="{name}/report.html">{name}</a>' for name in whole.results)
     credits = dict.fromkeys(x.problem.credits for x in whole.results.values())
     body = f"""<p>{escape(whole.suite.question)}</p>
@@ -93,10 +92,6 @@ def words(whole: Whole) -> list[str]:
 
 def _views(whole: Whole) -> list[View]:
     return all_views(whole.results, whole.measured)
-
-
-def _quick(whole: Whole) -> bool:
-    return any(results.settings.quick for results in whole.results.values())
 
 
 def _html(shown: Shown) -> str:

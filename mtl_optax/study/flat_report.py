@@ -39,7 +39,7 @@ def show(whole: Whole, console: Console) -> None:
         console.print(drawing)
     for sentence in words(whole):
         console.print(Text(sentence))
-    if first(whole).settings.quick:
+    if whole.is_quick:
         console.print(screen.SMOKE, highlight=False)
 
 
@@ -53,7 +53,7 @@ def write(whole: Whole, folder: Path) -> None:
     )
     results_files.write_parts(folder, whole, {"words": words(whole)})
     body = [f"<p>{escape(whole.suite.question)}</p>"]
-    if first(whole).settings.quick:
+    if whole.is_quick:
         body.append(f'<p class="warning">{escape(screen.SMOKE)}</p>')
     body += ["<h2>Verdicts</h2>", *(f"<p>{escape(x)}</p>" for x in words(whole))]
     body += [figure(folder / name, text) for name, text in captions.items()]

@@ -3,7 +3,6 @@
 from html import escape
 from pathlib import Path
 
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
@@ -11,6 +10,7 @@ from mtl_optax.study import groups_tables, report, screen
 from mtl_optax.study.blocks import truth
 from mtl_optax.study.compare import Results
 from mtl_optax.study.page import figure, page, table
+from mtl_optax.study.part_scores import scores
 from mtl_optax.study.suite import Whole
 from mtl_optax.study.verdicts import groups, paired
 
@@ -24,8 +24,7 @@ PICTURES = ("affinity.png", "groups_over_time.png", "decrease.png")
 
 def write(whole: Whole, folder: Path) -> None:
     """Writes report.html on all parts; each part has one of its own beside it."""
-    quick = any(results.settings.quick for results in whole.results.values())
-    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if quick else ""
+    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if whole.is_quick else ""
     body = f"""<p>{escape(whole.suite.question)}</p>
 {warning}
 <ul>{"".join(f"<li>{escape(x)}</li>" for x in statements(whole))}</ul>
@@ -77,28 +76,6 @@ def blocks_found(whole: Whole) -> list[tuple[str, list[str]]]:
 
     methods = dict.fromkeys(method for own in made.values() for method in own)
     return [(method, [cell(name, method) for name in made]) for method in methods]
-
-
-def scores(whole: Whole) -> list[tuple[str, list[str]]]:
-    """A row a method, a column a part."""
-    every = whole.results.values()
-    methods = dict.fromkeys(method for results in every for method in results.outcomes)
-    return [(method, [_score(x, method) for x in every]) for method in methods]
-
-
-def _score(results: Results, method: str) -> str:
-    if method not in results.outcomes:
-        return "-"
-    own = _mean(results, method)
-    text, base = f"{own.mean():.1f}", results.study.baseline
-    if method == base or base not in results.outcomes or len(own) < 2:
-        return text
-    found = paired.interval(own - _mean(results, base))
-    return f"{text} {paired.bracket(found.low, found.high)}"
-
-
-def _mean(results: Results, method: str) -> NDArray:
-    return results.outcomes[method].score[0].mean(axis=-1)
 
 
 def _section(folder: Path, results: Results) -> str:

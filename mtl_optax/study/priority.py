@@ -43,8 +43,7 @@ def write(whole: Whole, folder: Path) -> None:
             f"{report.extra_tables(results)}"
             f"{''.join(figure(x, x.stem) for x in pictures)}"
         )
-    quick = any(results.settings.quick for results in whole.results.values())
-    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if quick else ""
+    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if whole.is_quick else ""
     credits = dict.fromkeys(x.problem.credits for x in whole.results.values())
     body = f"""<p>{escape(whole.suite.question)} {escape(INFERRED)}</p>
 {warning}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mtl_optax.analysis.comparison import mean_and_sd
 from mtl_optax.study import intervals
-from mtl_optax.study.compare import Results
+from mtl_optax.study.compare import Results, Shown
 from mtl_optax.study.runner import WORKERS
 
 # Narrow enough that the accuracies fit into 80 columns.
@@ -27,9 +27,14 @@ def show(console: Console, results: Results) -> None:
         _print(console, intervals.title(results), plain(head, rows, "right"))
     for make in results.study.tables:
         if (shown := make(results)) is not None:
-            title = f"{shown.title}. {shown.note}"
-            _print(console, title, plain(shown.head, shown.rows))
+            show_table(console, shown)
     show_times_and_words(console, results)
+
+
+def show_table(console: Console, shown: Shown) -> None:
+    """A table with its title and note."""
+    title = f"{shown.title}. {shown.note}"
+    _print(console, title, plain(shown.head, shown.rows))
 
 
 def show_times_and_words(console: Console, results: Results) -> None:

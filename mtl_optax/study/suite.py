@@ -46,3 +46,8 @@ class Whole(NamedTuple):
     command: str
     seconds: float
     measured: Any = None  # by the suite's `measure`
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether any part is that of the smoke run."""
+        return any(results.settings.quick for results in self.results.values())

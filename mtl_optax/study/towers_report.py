@@ -1,6 +1,5 @@
 """What the study of towers leaves of all its parts: terminal, page and files."""
 
-import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ MEASURES = ("train loss", "test loss", "gap", "accuracy")
 def show(whole: Whole, console: Console) -> None:
     """On the terminal."""
     for shown in tables(whole):
-        console.print(Text(f"{shown.title}. {shown.note}"))
-        console.print(screen.plain(shown.head, shown.rows))
+        screen.show_table(console, shown)
     for sentence in words(whole):
         console.print(Text(sentence))
-    if _is_quick(whole):
+    if whole.is_quick:
         console.print(screen.SMOKE, highlight=False)
 
 
@@ -38,9 +36,9 @@ def write(whole: Whole, folder: Path) -> None:
     results_files.write_csv(
         folder / "summary.csv", (*SUMMARY, *MEASURES), list(_rows(whole))
     )
-    (folder / "config.json").write_text(json.dumps(_config(whole), indent=2) + "\n")
+    results_files.write_parts(folder, whole, {"words": words(whole)})
     body = [f"<p>{escape(whole.suite.question)}</p>"]
-    if _is_quick(whole):
+    if whole.is_quick:
         body.append(f'<p class="warning">{escape(screen.SMOKE)}</p>')
     body += ["<h2>Verdicts</h2>", *(f"<p>{escape(x)}</p>" for x in words(whole))]
     body += [figure(folder / name, text) for name, text in captions.items()]
@@ -56,10 +54,6 @@ def write(whole: Whole, folder: Path) -> None:
     (folder / "report.html").write_text(text, encoding="utf-8")
 
 
-def _is_quick(whole: Whole) -> bool:
-    return any(results.settings.quick for results in whole.results.values())
-
-
 def _rows(whole: Whole) -> Any:
     """A row a seed and task, of the parts by width."""
     for condition, widths in by_condition(whole).items():
@@ -71,22 +65,3 @@ def _rows(whole: Whole) -> Any:
                     for t, task in enumerate(results.tasks):
                         cells = (f"{found[name][seed, t]:.5f}" for name in MEASURES)
                         yield condition, width, method, gamma, seed, task, *cells
-
-
-def _config(whole: Whole) -> dict[str, Any]:
-    """What all parts have in common, and what each has of its own."""
-    parts = {
-        name: results_files.config(results, whole.command, whole.seconds)
-        for name, results in whole.results.items()
-    }
-    some = next(iter(parts.values()))
-    common = {
-        key: value
-        for key, value in some.items()
-        if key != "study" and all(x[key] == value for x in parts.values())
-    }
-    own = {
-        name: {k: v for k, v in part.items() if k not in (*common, "study")}
-        for name, part in parts.items()
-    }
-    return {"study": whole.suite.name, **common, "words": words(whole), "parts": own}

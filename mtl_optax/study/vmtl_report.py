@@ -9,8 +9,8 @@ from rich.text import Text
 from mtl_optax.study import screen
 from mtl_optax.study.compare import Results
 from mtl_optax.study.page import figure, page, table
+from mtl_optax.study.part_scores import scores
 from mtl_optax.study.suite import Whole
-from mtl_optax.study.verdicts import paired
 from mtl_optax.study.verdicts.vmtl import RULE, SINGLE
 
 ACCURACY = (
@@ -21,8 +21,7 @@ ACCURACY = (
 
 def write(whole: Whole, folder: Path) -> None:
     """Writes report.html on all parts; each part has one of its own beside it."""
-    quick = any(results.settings.quick for results in whole.results.values())
-    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if quick else ""
+    warning = f'<p class="warning">{escape(screen.SMOKE)}</p>' if whole.is_quick else ""
     parts = "".join(_section(folder / name, x) for name, x in whole.results.items())
     body = f"""<p>{escape(whole.suite.question)}</p>
 {warning}
@@ -43,24 +42,6 @@ def show(whole: Whole, console: Console) -> None:
         screen.show(console, results)
     console.print(Text(ACCURACY))
     console.print(screen.plain(["arm", *whole.results], scores(whole)))
-
-
-def scores(whole: Whole) -> list[tuple[str, list[str]]]:
-    """A row an arm, a column a share of labels."""
-    every = whole.results.values()
-    arms = dict.fromkeys(arm for results in every for arm in results.outcomes)
-    return [(arm, [_score(x, arm) for x in every]) for arm in arms]
-
-
-def _score(results: Results, arm: str) -> str:
-    if arm not in results.outcomes:
-        return "-"
-    mean = {name: x.score[0].mean(axis=1) for name, x in results.outcomes.items()}
-    text = f"{mean[arm].mean():.1f}"
-    if arm == SINGLE or SINGLE not in mean or len(mean[arm]) < 2:
-        return text
-    found = paired.interval(mean[arm] - mean[SINGLE])
-    return f"{text} {paired.bracket(found.low, found.high)}"
 
 
 def _section(folder: Path, results: Results) -> str:
