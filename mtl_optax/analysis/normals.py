@@ -79,12 +79,7 @@ def angle_counts(
       Average(total=Array(90., dtype=float32), counted=Array(1, dtype=int32))
     """
     predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
-    same_shape("angle_counts", predictions, targets)
-    if targets.ndim == 0 or targets.shape[-1] != 3:
-        raise ValueError(
-            f"angle_counts: normals have 3 entries on the last axis; got shape "
-            f"{targets.shape}. Move a channels-first axis with jnp.moveaxis(x, 1, -1)."
-        )
+    same_normals("angle_counts", predictions, targets)
     valid = mask_of("angle_counts", mask, targets.shape[:-1])
     guessed, true = _unit(widen(predictions)), _unit(widen(targets))
     valid &= jnp.any(true != 0, axis=-1)
@@ -147,3 +142,13 @@ def _norm(vectors: jax.Array) -> jax.Array:
 def _unit(vectors: jax.Array) -> jax.Array:
     norm = _norm(vectors)[..., None]
     return jnp.where(norm == 0, 0, vectors / jnp.where(norm == 0, 1, norm))
+
+
+def same_normals(name: str, predictions: jax.Array, targets: jax.Array) -> None:
+    """Raises unless both are normals `[..., 3]` of one shape."""
+    same_shape(name, predictions, targets)
+    if targets.ndim == 0 or targets.shape[-1] != 3:
+        raise ValueError(
+            f"{name}: normals have 3 entries on the last axis; got shape "
+            f"{targets.shape}. Move a channels-first axis with jnp.moveaxis(x, 1, -1)."
+        )

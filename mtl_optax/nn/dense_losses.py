@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.analysis.metrics import same_shape, widen
+from mtl_optax.analysis.normals import same_normals
 
 
 def segmentation_loss(logits: Any, labels: Any, *, ignore_label: int = -1) -> jax.Array:
@@ -104,12 +105,7 @@ def normal_loss(predictions: Any, normals: Any, *, eps: float = 1e-3) -> jax.Arr
       Array(0.2929, dtype=float32)
     """
     predictions, normals = jnp.asarray(predictions), jnp.asarray(normals)
-    same_shape("normal_loss", predictions, normals)
-    if normals.ndim == 0 or normals.shape[-1] != 3:
-        raise ValueError(
-            f"normal_loss: normals have 3 entries on the last axis; got shape "
-            f"{normals.shape}. Move a channels-first axis with jnp.moveaxis(x, 1, -1)."
-        )
+    same_normals("normal_loss", predictions, normals)
     guessed, true = widen(predictions), widen(normals)
     length = jnp.sqrt(jnp.sum(guessed**2, axis=-1, keepdims=True) + eps**2)
     cosine = jnp.sum(guessed / length * true, axis=-1)

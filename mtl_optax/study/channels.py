@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from mtl_optax.analysis import metrics
@@ -29,6 +28,7 @@ from mtl_optax.study.data import (
 from mtl_optax.study.figures.accuracy import accuracy
 from mtl_optax.study.figures.channels import channels
 from mtl_optax.study.figures.differences import differences
+from mtl_optax.study.model import cross_entropy
 from mtl_optax.study.problem import Metric, Problem
 from mtl_optax.study.settings import Settings
 from mtl_optax.study.verdicts.channels import EPOCHS, RULE, judge
@@ -70,8 +70,7 @@ def problem(num_tasks: int = 4) -> Problem:
     def losses(params: Any, batch: Split) -> tuple[jax.Array, ...]:
         logits = network(params)(batch.images)
         return tuple(
-            jnp.mean(optax.softmax_cross_entropy(z, jax.nn.one_hot(y, z.shape[-1])))
-            for z, y in zip(logits, batch.labels.T, strict=True)
+            cross_entropy(z, y) for z, y in zip(logits, batch.labels.T, strict=True)
         )
 
     def evaluate(params: Any, split: Split) -> dict[str, jax.Array]:

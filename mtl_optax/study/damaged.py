@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
 from mtl_optax.analysis import metrics
@@ -27,7 +26,13 @@ from mtl_optax.study.data import (
     Split,
     multi_digits,
 )
-from mtl_optax.study.model import ABOUT, MultiTaskMLP, functions, owners_by_name
+from mtl_optax.study.model import (
+    ABOUT,
+    MultiTaskMLP,
+    cross_entropies,
+    functions,
+    owners_by_name,
+)
 from mtl_optax.study.problem import Metric, Problem
 
 FIT = 512  # training images, as trained, on which sharpness is reported
@@ -81,6 +86,11 @@ def splits(noise: float, fraction: float) -> dict[str, Labelled]:
     return {"train": train, "fit": fit, **clean}
 
 
+def mean_of_known(values: jax.Array, known: Any) -> jax.Array:
+    """Over the examples `[N]` whose label is known; 0 without any."""
+    return jnp.sum(jnp.where(known, values, 0)) / jnp.maximum(jnp.sum(known), 1)
+
+
 def damaged_digits(noise: float = 0, fraction: float = 1) -> Problem:
     """Two digits; a share of wrong or of known training labels of the left one."""
     tasks = tuple(TASKS)[:2]
@@ -89,8 +99,7 @@ def damaged_digits(noise: float = 0, fraction: float = 1) -> Problem:
     def losses(params: Any, batch: Labelled) -> tuple[jax.Array, ...]:
         """Means over what is known; 0 where nothing is, and then not active."""
         return tuple(
-            jnp.sum(jnp.where(known, _cross_entropy(z, y), 0))
-            / jnp.maximum(jnp.sum(known), 1)
+            mean_of_known(cross_entropies(z, y), known)
             for z, y, known in zip(
                 logits(params, batch.images),
                 *(batch.labels.T, batch.known.T),
@@ -145,8 +154,3 @@ def damaged_digits(noise: float = 0, fraction: float = 1) -> Problem:
         },
         credits=CREDITS,
     )
-
-
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, targets)

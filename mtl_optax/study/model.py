@@ -83,8 +83,13 @@ def functions(network: Callable[..., nnx.Module], classes: dict[str, int]) -> Fu
 
 def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
     """The mean of a batch, `[B, classes]` and `[B]`."""
+    return jnp.mean(cross_entropies(logits, labels))
+
+
+def cross_entropies(logits: jax.Array, labels: Any) -> jax.Array:
+    """Of each example, `[B]`; the gradient scatters nothing."""
     targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def digits_problem(num_tasks: int) -> Problem:

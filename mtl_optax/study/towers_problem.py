@@ -16,8 +16,9 @@ from flax import nnx
 
 from mtl_optax.analysis import metrics
 from mtl_optax.nn import HardSharing, SelfAuxiliary, owner, strip_auxiliaries
-from mtl_optax.study.damaged import Labelled, damage
+from mtl_optax.study.damaged import Labelled, damage, mean_of_known
 from mtl_optax.study.data import CREDITS, NUM_IMAGES, TASKS, multi_digits
+from mtl_optax.study.model import cross_entropies
 from mtl_optax.study.problem import Metric, Problem
 
 CLASSES = dict(list(TASKS.items())[:2])
@@ -76,7 +77,7 @@ def problem(condition: str, width: int) -> Problem:
         params: Any, batch: Labelled, gamma: Any = None
     ) -> tuple[jax.Array, ...]:
         """Of the towers; with `gamma`, plus so many times those of the small ones."""
-        means_of = partial(_means, batch, cross_entropy=_for_gradients)
+        means_of = partial(_means, batch, cross_entropy=cross_entropies)
         if gamma is None:
             of_base = nnx.merge(base, strip_auxiliaries(params))(batch.images)
             return tuple(means_of(of_base).values())
@@ -135,10 +136,5 @@ def _means(
     for t, task in enumerate(CLASSES):
         known = batch.known[:, t]
         each = cross_entropy(logits[task], batch.labels[:, t])
-        found[task] = jnp.sum(jnp.where(known, each, 0)) / jnp.maximum(known.sum(), 1)
+        found[task] = mean_of_known(each, known)
     return found
-
-
-def _for_gradients(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross entropy whose gradient scatters nothing."""
-    return optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1]))
