@@ -10,7 +10,7 @@ import pytest
 from sklearn.cluster import AffinityPropagation
 from sklearn.exceptions import ConvergenceWarning
 
-from mtl_optax.core.affinity_propagation import affinity_propagation
+from mtl_optax.core.solvers.affinity_propagation import affinity_propagation
 
 
 def symmetric(rng, n):

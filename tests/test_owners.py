@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_optax.core.leaf_groups import owners
+from mtl_optax.core.arguments.leaf_groups import owners
 
 PARAMS = {"heads": [jnp.ones(2), {"b": jnp.ones(1), "w": jnp.ones(3)}], "trunk": 1.0}
 

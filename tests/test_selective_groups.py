@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import mtl_optax as mtl
-from mtl_optax.core.proximal_affinity import affinity_groups, proximal_affinity
+from mtl_optax.core.solvers.proximal_affinity import affinity_groups, proximal_affinity
 
 T = 3
 OWNER = {"trunk": None, "head": {"a": 0, "b": 1, "c": 2}}

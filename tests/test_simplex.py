@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_optax.core.simplex import project_simplex
+from mtl_optax.core.solvers.simplex import project_simplex
 
 
 def simplex_oracle(point):

@@ -14,11 +14,11 @@ import pytest
 import quadprog
 import scipy.sparse
 
-from mtl_optax.core import cagrad_solver, linalg, nash_solver
-from mtl_optax.core.dual_cone import project_dual_cone
-from mtl_optax.core.jacobi import jacobi_eigh
-from mtl_optax.core.min_norm import in_hull, min_norm_weights
-from mtl_optax.core.nonnegative_qp import _sweep, nonnegative_qp
+from mtl_optax.core.solvers import cagrad_solver, linalg, nash_solver
+from mtl_optax.core.solvers.dual_cone import project_dual_cone
+from mtl_optax.core.solvers.jacobi import jacobi_eigh
+from mtl_optax.core.solvers.min_norm import in_hull, min_norm_weights
+from mtl_optax.core.solvers.nonnegative_qp import _sweep, nonnegative_qp
 
 FAMILIES = ("random", "conflict", "scales", "lowrank", "dup")
 SIZES = (1, 2, 3, 10, 50)

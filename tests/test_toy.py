@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import mtl_optax as mtl
-from mtl_optax.core.min_norm import min_norm_weights
+from mtl_optax.core.solvers.min_norm import min_norm_weights
 from mtl_optax.study import toy as problem_of_study
 from mtl_optax.study.verdicts import toy as verdicts_of_study
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtl_optax.analysis.metrics import mask_of, ratio, widen
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 
 class CalibrationBins(NamedTuple):

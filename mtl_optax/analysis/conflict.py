@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import gramians, linalg
+from mtl_optax.core import gramians
 from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.solvers import linalg
 from mtl_optax.core.task_rows import leaf_rows
 
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 
 class Average(NamedTuple):

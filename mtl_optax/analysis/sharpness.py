@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 _START = 1e-3  # of the radius: where the ascent starts
 

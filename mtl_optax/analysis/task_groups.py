@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtl_optax.analysis.group_search import best_groups, group_scores
-from mtl_optax.core.checks import static_int
+from mtl_optax.core.arguments.checks import static_int
 
 Group = tuple[int, ...]
 

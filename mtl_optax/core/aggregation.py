@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine, combine_per_leaf
 from mtl_optax.core.form_gramian import form_gramian, kept_leaves
 from mtl_optax.core.gramians import rotated_gramian
 from mtl_optax.core.lazy import LazyTaskGrads, one_tree
-from mtl_optax.core.replicated import replicated_zeros
+from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.core.weighting import Weighting
 
 

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.combine import combine
-from mtl_optax.core.linalg import cancels, noise_floor
+from mtl_optax.core.solvers.linalg import cancels, noise_floor
 
 
 @jax.jit

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments.checks import static_int
 from mtl_optax.core.chain_parts import (
     CANNOT_WRAP,
     check_nothing_optimises_twice,
     wrapper_of_everything,
 )
-from mtl_optax.core.checks import static_int
 
 
 def check_chain(

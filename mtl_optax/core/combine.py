@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.task_axis import mix_tasks
 from mtl_optax.core.task_rows import LeafRows, leaf_rows
+from mtl_optax.core.trees.task_axis import mix_tasks
 
 # Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
 # above, the fused kernel would read T streams again for every output.

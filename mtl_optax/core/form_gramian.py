@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from mtl_optax.core.gramians import gramian, leaf_gramians
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.leaves import chosen, only
 from mtl_optax.core.task_rows import TaskRows
+from mtl_optax.core.trees.leaves import chosen, only
 
 
 def form_gramian(

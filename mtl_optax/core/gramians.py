@@ -16,9 +16,9 @@ from jax import lax
 from jax.sharding import NamedSharding
 
 from mtl_optax.core.lazy import LazyTaskGrads, as_stacked
-from mtl_optax.core.replicated import replicated
-from mtl_optax.core.task_axis import mix_tasks
 from mtl_optax.core.task_rows import LeafRows, leaf_rows
+from mtl_optax.core.trees.replicated import replicated
+from mtl_optax.core.trees.task_axis import mix_tasks
 
 # Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
 _SLICE = 4096

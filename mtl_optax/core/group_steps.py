@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core import guards
-from mtl_optax.core.proximal_affinity import proximal_affinity
+from mtl_optax.core.solvers.proximal_affinity import proximal_affinity
 
 _SHARED = "shared"  # the name of what no single task owns
 

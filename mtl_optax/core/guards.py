@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments.losses import stack_losses
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.losses import stack_losses
 
 
 def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None:
@@ -41,19 +41,6 @@ def gramian_like(name: str, value: Any, recorded: jax.Array | None) -> jax.Array
             f"task gradients; got shape {gramian.shape}."
         )
     return gramian.astype(recorded.dtype)
-
-
-def required(method: str, keyword: str, value: Any) -> Any:
-    """Returns `value`, or explains how to hand over the missing extra argument."""
-    if value is None:
-        raise ValueError(
-            f"{method} needs the extra argument {keyword}=, which did not arrive. Call "
-            f"tx.update(task_gradients, state, params, {keyword}={keyword}). Flax's "
-            "TrainState cannot pass it: use mtl_optax.flax_support."
-            "MultiTaskTrainState. optax.contrib.sam cannot either: give it lazy task "
-            "gradients (mtl_optax.lazy_task_grads), which carry the losses."
-        )
-    return value
 
 
 def active_mask(active: Any, num_tasks: int) -> jax.Array | None:

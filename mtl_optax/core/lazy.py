@@ -15,9 +15,9 @@ import optax
 from jax import lax
 from jax.tree_util import Partial
 
-from mtl_optax.core.leaves import only
-from mtl_optax.core.losses import loss_of, stack_losses
+from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.task_rows import TaskRows
+from mtl_optax.core.trees.leaves import only
 
 
 class Features(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.task_axis import where_active
+from mtl_optax.core.trees.task_axis import where_active
 
 
 class TaskScalars(NamedTuple):

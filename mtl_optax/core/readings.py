@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import linalg
+from mtl_optax.core.solvers import linalg
 
 
 def task_weights(opt_state: Any) -> jax.Array:

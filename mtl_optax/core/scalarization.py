@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import checks, guards
-from mtl_optax.core.linalg import noise_floor
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.solvers.linalg import noise_floor
 from mtl_optax.core.weighting import Weighting
 
 
@@ -32,7 +32,7 @@ def of_losses(
         **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del gramian, extra
-        return weigh(guards.required(method, "losses", losses), active), state
+        return weigh(checks.required(method, "losses", losses), active), state
 
     return Weighting(lambda num_tasks: (), update, uses_gramian=False)
 

@@ -16,7 +16,7 @@ import optax
 
 from mtl_optax.core import guards
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.task_axis import lead, where_active
+from mtl_optax.core.trees.task_axis import lead, where_active
 
 
 def from_stack(

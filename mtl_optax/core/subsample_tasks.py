@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.checks import static_int
-from mtl_optax.core.losses import stack_losses
+from mtl_optax.core.arguments.checks import static_int
+from mtl_optax.core.arguments.losses import stack_losses
 
 
 def subsample_tasks(

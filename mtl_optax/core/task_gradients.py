@@ -13,10 +13,10 @@ import optax
 from jax import lax
 from jax.tree_util import Partial
 
-from mtl_optax.core.checks import static_int
+from mtl_optax.core.arguments.checks import static_int
+from mtl_optax.core.arguments.losses import stack_losses
 from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import Features, LazyTaskGrads, mean_over
-from mtl_optax.core.losses import stack_losses
 
 
 def task_grads(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.lazy import mean_over
-from mtl_optax.core.losses import loss_of, stack_losses
 from mtl_optax.core.task_gradients import local
 
 

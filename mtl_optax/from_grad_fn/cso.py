@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.leaf_groups import owners
+from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
 from mtl_optax.core.lazy import one_tree
-from mtl_optax.core.leaf_groups import owners
-from mtl_optax.core.random import next_key, raw_key
-from mtl_optax.core.replicated import replicated_zeros
+from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.from_gradients.cso_project import cso_project
 
 _Place = tuple[Any, Any]  # displacement so far, states of the optimiser
@@ -202,9 +203,9 @@ def cso(
         uniform: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CSOState]:
-        guards.required("cso", "params", params)
-        ask = guards.required("cso", "group_grad_fn", group_grad_fn)
-        part_done = guards.required("cso", "epoch", epoch) / total_epochs
+        checks.required("cso", "params", params)
+        ask = checks.required("cso", "group_grad_fn", group_grad_fn)
+        part_done = checks.required("cso", "epoch", epoch) / total_epochs
         guards.task_gradients(updates, num_tasks, params)
         guards.losses_vector(losses, updates, num_tasks)
         mask = guards.active_mask(active, num_tasks)

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.leaves import chosen
 from mtl_optax.core.stacked import task_sums
-from mtl_optax.core.task_axis import lead
+from mtl_optax.core.trees.leaves import chosen
+from mtl_optax.core.trees.task_axis import lead
 from mtl_optax.wrappers.on_shared import on_shared
 
 
@@ -138,8 +139,8 @@ def flat_mtl(
         task_grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FlatMTLState]:
-        guards.required("flat_mtl", "params", params)
-        ask = guards.required("flat_mtl", "task_grad_fn", task_grad_fn)
+        checks.required("flat_mtl", "params", params)
+        ask = checks.required("flat_mtl", "task_grad_fn", task_grad_fn)
         plain = as_stacked(updates)
         leaves = jax.tree.leaves(plain)
         if not leaves:

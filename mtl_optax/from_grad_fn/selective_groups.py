@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.leaf_groups import owners
+from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, group_steps
 from mtl_optax.core.lazy import one_tree
-from mtl_optax.core.leaf_groups import owners
-from mtl_optax.core.proximal_affinity import affinity_groups
-from mtl_optax.core.random import next_key, raw_key
-from mtl_optax.core.replicated import replicated_zeros
+from mtl_optax.core.solvers.proximal_affinity import affinity_groups
+from mtl_optax.core.trees.replicated import replicated_zeros
 
 
 class SelectiveGroupsState(NamedTuple):
@@ -58,7 +59,7 @@ def selective_groups(
 
     A step moves the shared leaves and those that tasks of the group own. How it changed
     every loss is averaged into the affinity, which gives the groups of later batches,
-    see :mod:`mtl_optax.core.proximal_affinity`.
+    see :mod:`mtl_optax.core.solvers.proximal_affinity`.
 
     Args:
       num_tasks: T, a Python int.
@@ -164,8 +165,8 @@ def selective_groups(
         order: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
-        guards.required("selective_groups", "params", params)
-        ask = guards.required("selective_groups", "group_grad_fn", group_grad_fn)
+        checks.required("selective_groups", "params", params)
+        ask = checks.required("selective_groups", "group_grad_fn", group_grad_fn)
         guards.task_gradients(updates, num_tasks, params)
         guards.losses_vector(losses, updates, num_tasks)
         active = guards.active_mask(active, num_tasks)

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.combine import combine
 from mtl_optax.core.lazy import LazyTaskGrads, one_tree
-from mtl_optax.core.leaf_groups import owners
-from mtl_optax.core.leaves import only
-from mtl_optax.core.replicated import replicated_zeros
+from mtl_optax.core.trees.leaves import only
+from mtl_optax.core.trees.replicated import replicated_zeros
 
 
 class TaskAffinityState(NamedTuple):
@@ -156,9 +157,9 @@ def task_affinity(
     ) -> tuple[Any, TaskAffinityState]:
         if not jax.tree.leaves(one_tree(updates)):
             return updates, state
-        guards.required("task_affinity", "params", params)
+        checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
-        ask = guards.required("task_affinity", "losses_fn", given)
+        ask = checks.required("task_affinity", "losses_fn", given)
         guards.task_gradients(updates, num_tasks, params)
         mask = guards.active_mask(active, num_tasks)
         present = jnp.ones(num_tasks, bool) if mask is None else mask

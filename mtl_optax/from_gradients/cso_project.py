@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.combine import combine
 from mtl_optax.core.gramians import gramian
-from mtl_optax.core.leaves import spread
 from mtl_optax.core.stacked import from_stack
-from mtl_optax.core.task_axis import lead
+from mtl_optax.core.trees.leaves import spread
+from mtl_optax.core.trees.task_axis import lead
 
 
 def _check(name: str, first: jax.Array, leaf: jax.Array) -> None:
@@ -121,7 +121,7 @@ def cso_project(num_tasks: int, priority: Any) -> optax.GradientTransformationEx
         del active, extra
         chosen = default if priority is None else priority
         if callable(chosen):
-            chosen = chosen(guards.required("cso_project", "params", params))
+            chosen = chosen(checks.required("cso_project", "params", params))
         found = spread(chosen, gradients, lambda x: x is None)
         leaves, treedef = jax.tree.flatten(gradients)
         sums = []

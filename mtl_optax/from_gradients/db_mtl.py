@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, gramians, guards, linalg
+from mtl_optax.core import gramians
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine
-from mtl_optax.core.replicated import replicated_zeros
+from mtl_optax.core.solvers import linalg
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
-from mtl_optax.core.task_axis import lead
+from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import lead
 
 _LOSS_FLOOR = 1e-8
 
@@ -106,7 +108,7 @@ def db_mtl(
         **extra: Any,
     ) -> tuple[optax.Updates, DBMTLState]:
         del extra
-        losses = guards.required("db_mtl", "losses", losses)
+        losses = checks.required("db_mtl", "losses", losses)
         steps = state.steps + active
         slope = 1 / (jnp.maximum(losses, 0) + _LOSS_FLOOR)
         of_logs = jax.tree.map(lambda g: lead(slope, g) * g, gradients)

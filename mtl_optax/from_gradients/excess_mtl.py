@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.combine import combine
-from mtl_optax.core.replicated import replicated_zeros
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.stacked import from_stack, task_sums, zero_stack
+from mtl_optax.core.trees.replicated import replicated_zeros
 
 _FLOOR = 1e-7  # of the squares, and in the simplex form of the baseline
 

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.combine import combine
-from mtl_optax.core.random import next_key, raw_key
 from mtl_optax.core.sign_dropout import (
     drop_features,
     drop_signs,

@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, gramians, guards, linalg
+from mtl_optax.core import gramians
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine
-from mtl_optax.core.replicated import replicated_zeros
 from mtl_optax.core.scalarization import softmax_among
-from mtl_optax.core.simplex import project_simplex
+from mtl_optax.core.solvers import linalg
+from mtl_optax.core.solvers.simplex import project_simplex
 from mtl_optax.core.stacked import follow, from_stack, task_sums, zero_stack
-from mtl_optax.core.task_axis import lead
+from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import lead
 
 
 class MoCoState(NamedTuple):
@@ -124,7 +126,7 @@ def moco(
     ) -> tuple[optax.Updates, MoCoState]:
         del extra
         if projection == "softmax":
-            losses = guards.required("moco", "losses", losses)
+            losses = checks.required("moco", "losses", losses)
             gradients = _as_long_as(losses, gradients)
         steps = state.steps + active
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))

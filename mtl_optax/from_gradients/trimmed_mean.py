@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.combine import combine
 from mtl_optax.core.stacked import from_stack
-from mtl_optax.core.task_axis import lead
+from mtl_optax.core.trees.task_axis import lead
 
 # Up to here rows are sorted by minima and maxima of whole rows, which XLA vectorises;
 # its own sort along the task axis takes 10 to 18 times as long on CPU.

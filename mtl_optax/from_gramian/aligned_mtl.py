@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.jacobi import jacobi_eigh
-from mtl_optax.core.linalg import dot
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.solvers.jacobi import jacobi_eigh
+from mtl_optax.core.solvers.linalg import dot
 from mtl_optax.core.weighting import Weighting
 
 

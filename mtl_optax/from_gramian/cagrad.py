@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import cagrad_solver, checks
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.solvers import cagrad_solver
 from mtl_optax.core.weighting import Weighting
 
 

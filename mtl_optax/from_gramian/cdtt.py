@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, guards, linalg
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.min_norm import stationary_weights
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.scalarization import positive
-from mtl_optax.core.task_axis import where_active
+from mtl_optax.core.solvers import linalg
+from mtl_optax.core.solvers.min_norm import stationary_weights
+from mtl_optax.core.trees.task_axis import where_active
 from mtl_optax.core.weighting import Weighting
 
 
@@ -87,7 +88,7 @@ def weighting(window: int = 10, alpha: Any = 0.3) -> Weighting:
         **extra: object,
     ) -> tuple[jax.Array, CDTTState]:
         del extra
-        losses = guards.required("cdtt", "losses", losses)
+        losses = checks.required("cdtt", "losses", losses)
         cosines, norms = linalg.cosine_matrix(gramian)
         rows = active & (norms > 0)
         center = _central(cosines, norms, rows)

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, linalg
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.min_norm import in_hull
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.solvers import linalg
+from mtl_optax.core.solvers.min_norm import in_hull
 from mtl_optax.core.weighting import Weighting
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import optax
 
-from mtl_optax.core import checks, nash_solver
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.solvers import nash_solver
 from mtl_optax.core.weighting import Weighting
 
 

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards, linalg
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
+from mtl_optax.core.solvers import linalg
 from mtl_optax.core.weighting import Weighting
 
 # A loss, or a learned weight, below this counts as this.
@@ -79,7 +80,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, GradNormState]:
         del extra
-        losses = guards.required("gradnorm", "losses", losses)
+        losses = checks.required("gradnorm", "losses", losses)
         losses = jnp.maximum(losses, _LEAST_LOSS)
         first, scalars = state
         first = jnp.where(active & (first == 0), losses, first)

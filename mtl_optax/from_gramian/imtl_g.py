@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import linalg
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.solvers import linalg
 from mtl_optax.core.weighting import Weighting
 
 

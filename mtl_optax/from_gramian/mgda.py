@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.min_norm import min_norm_weights
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.solvers.min_norm import min_norm_weights
 from mtl_optax.core.weighting import Weighting
 
 
@@ -36,7 +36,7 @@ def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:
             scale *= jnp.sqrt(jnp.diag(gramian))
         if normalization in ("loss", "loss+"):
             method = f"mgda(normalization={normalization!r})"
-            scale *= guards.required(method, "losses", losses)
+            scale *= checks.required(method, "losses", losses)
         # A task without gradient, or with a loss that is not positive, stays as it is.
         scale = jnp.where(scale > 0, scale, 1)
         normalized = gramian / scale[:, None] / scale[None, :]

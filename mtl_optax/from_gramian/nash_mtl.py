@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, linalg, nash_solver
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.solvers import linalg, nash_solver
 from mtl_optax.core.weighting import Weighting
 
 

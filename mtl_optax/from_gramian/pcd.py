@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, linalg
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.nonnegative_qp import nonnegative_qp
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.solvers import linalg
+from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp
 from mtl_optax.core.weighting import Weighting
 
 

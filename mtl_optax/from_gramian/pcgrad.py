@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, linalg, surgery
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.random import next_key, raw_key
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.solvers import linalg, surgery
 from mtl_optax.core.weighting import Weighting
 
 

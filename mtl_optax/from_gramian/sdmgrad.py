@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import checks, linalg
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.preference import preference_or_uniform
-from mtl_optax.core.simplex import project_simplex
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.solvers import linalg
+from mtl_optax.core.solvers.simplex import project_simplex
 from mtl_optax.core.weighting import Weighting
 
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.dual_cone import regularised_projection
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.solvers.dual_cone import regularised_projection
 from mtl_optax.core.weighting import Weighting
 
 

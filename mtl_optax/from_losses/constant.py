@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from mtl_optax.core import checks
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.weighting import Weighting
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
 from mtl_optax.core.scalarization import away_from, of_losses, positive, unit
 from mtl_optax.core.weighting import Weighting
 

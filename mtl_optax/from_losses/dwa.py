@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.scalarization import positive, softmax_among
-from mtl_optax.core.task_axis import where_active
+from mtl_optax.core.trees.task_axis import where_active
 from mtl_optax.core.weighting import Weighting
 
 
@@ -90,7 +90,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, State]:
         del gramian, extra
-        losses = positive(guards.required("dwa", "losses", losses))
+        losses = positive(checks.required("dwa", "losses", losses))
         advance: Any = _by_epoch if by_epoch else _sliding
         ratio, new = advance(state, losses, window)
         weights = jnp.sum(active) * softmax_among(ratio, active, temperature)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.losses import stack_losses
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
-from mtl_optax.core.losses import stack_losses
 from mtl_optax.core.scalarization import above, positive, softmax_among
 from mtl_optax.core.weighting import Weighting
 
@@ -69,7 +69,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, FAMOState]:
         del gramian, extra
-        now = then = log_losses(guards.required("famo", "losses", losses))
+        now = then = log_losses(checks.required("famo", "losses", losses))
         if previous_losses is not None:
             given = stack_losses(previous_losses)
             num_tasks = active.shape[0]

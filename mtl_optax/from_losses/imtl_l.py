@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.weighting import Weighting
@@ -33,7 +33,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, TaskScalars]:
         del gramian, extra
-        losses = positive(guards.required("imtl_l", "losses", losses))
+        losses = positive(checks.required("imtl_l", "losses", losses))
         weights = positive(jnp.exp(state.values))
         gradient = positive(weights * losses) - 1
         return weights, step_scalars(tx, gradient, state, active)

@@ -4,7 +4,7 @@ import jax
 import optax
 
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments.preference import preference_or_uniform
 from mtl_optax.core.weighting import Weighting
 
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.weighting import Weighting
 
 
@@ -76,7 +76,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, NMTState]:
         del gramian, extra
-        losses = guards.required("nmt", "losses", losses)
+        losses = checks.required("nmt", "losses", losses)
         num_tasks = active.shape[0]
         rank = _ranks(priority, num_tasks)
         unfinished = active & (state.steps < stage_steps)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.random import next_key, raw_key
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.weighting import Weighting
 

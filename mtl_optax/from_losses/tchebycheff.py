@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import optax
 
-from mtl_optax.core import checks
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.preference import preference_or_uniform
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.preference import preference_or_uniform
 from mtl_optax.core.scalarization import above, of_losses, softmax_among
 from mtl_optax.core.weighting import Weighting
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.weighting import Weighting
@@ -34,7 +34,7 @@ def weighting(
         **extra: object,
     ) -> tuple[jax.Array, TaskScalars]:
         del gramian, extra
-        losses = positive(guards.required("uw", "losses", losses))
+        losses = positive(checks.required("uw", "losses", losses))
         weights = positive(0.5 * jnp.exp(-state.values))
         gradient = 0.5 - positive(weights * losses)
         return weights, step_scalars(tx, gradient, state, active)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.nn.blocks import resized
 from mtl_optax.nn.cross_task_affinity import diffuse, fused_affinity
 from mtl_optax.nn.mixtures import names_of

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.nn.mixtures import Module, flatten, mix
 from mtl_optax.nn.sharing import one_input
 

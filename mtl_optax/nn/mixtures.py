@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 Module = Callable[..., jax.Array]  # any callable, an `nnx.Module` mostly
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 SUFFIX = "_auxiliary"  # of the names that auxiliaries have as tasks
 

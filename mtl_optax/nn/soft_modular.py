@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.nn.mixtures import names_of
 from mtl_optax.nn.soft_routing import ParallelLinear, Router, hidden, mix, small
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.connection_strength import connection_strength
 
 

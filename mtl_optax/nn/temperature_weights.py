@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 
 def temperature_task_weights(log_alpha: Any, form: str = "code") -> jax.Array:

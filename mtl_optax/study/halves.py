@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.group_steps import Sweep, by_owner, group_steps
-from mtl_optax.core.leaf_groups import owners
 
 # Rows of `decrease`, each the fall of log losses on the batch.
 STEPS = ("the joint step", "the step of its own half", "the steps of both halves")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.weighting import Weighting
 
 

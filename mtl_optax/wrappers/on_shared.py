@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.leaf_groups import groups_of_labels
 from mtl_optax.core.combine import combine
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.leaf_groups import groups_of_labels
-from mtl_optax.core.leaves import chosen, only
 from mtl_optax.core.readings import task_weights
+from mtl_optax.core.trees.leaves import chosen, only
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 

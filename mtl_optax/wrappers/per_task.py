@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import checks, guards
+from mtl_optax.core import guards
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.lazy import as_stacked
-from mtl_optax.core.task_axis import lead
+from mtl_optax.core.trees.task_axis import lead
 
 
 def per_task(

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.task_groups import select_task_groups
-from mtl_optax.core.proximal_affinity import affinity_groups
+from mtl_optax.core.solvers.proximal_affinity import affinity_groups
 
 Groups = tuple[tuple[int, ...], ...]
 

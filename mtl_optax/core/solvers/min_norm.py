@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.linalg import among, cosine_matrix, dot, noise_floor
-from mtl_optax.core.nonnegative_qp import nonnegative_qp
+from mtl_optax.core.solvers.linalg import among, cosine_matrix, dot, noise_floor
+from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp
 
 Array = jax.Array
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import checks
+from mtl_optax.core.arguments import checks
 
 
 def preference_or_uniform(preference: Any, active: jax.Array) -> jax.Array:

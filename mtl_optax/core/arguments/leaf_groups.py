@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_optax.core.leaves import spread
+from mtl_optax.core.trees.leaves import spread
 
 
 def groups_of_labels(

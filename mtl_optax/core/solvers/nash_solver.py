@@ -6,8 +6,8 @@ from jax import lax
 from jax.scipy.linalg import cho_solve
 from jax.typing import ArrayLike
 
-from mtl_optax.core.linalg import cosine_matrix, dot, noise_floor
-from mtl_optax.core.min_norm import in_hull
+from mtl_optax.core.solvers.linalg import cosine_matrix, dot, noise_floor
+from mtl_optax.core.solvers.min_norm import in_hull
 
 Array = jax.Array
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtl_optax.core.linalg import cancels, cosine_matrix, dot
-from mtl_optax.core.nonnegative_qp import nonnegative_qp
+from mtl_optax.core.solvers.linalg import cancels, cosine_matrix, dot
+from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp
 
 Array = jax.Array
 

@@ -76,3 +76,16 @@ def optional_vectors(num_tasks: Any, **vectors: Any) -> None:
     for name, value in vectors.items():
         if value is not None:
             task_vector(name, value, static_int("num_tasks", num_tasks))
+
+
+def required(method: str, keyword: str, value: Any) -> Any:
+    """Returns `value`, or explains how to hand over the missing extra argument."""
+    if value is None:
+        raise ValueError(
+            f"{method} needs the extra argument {keyword}=, which did not arrive. Call "
+            f"tx.update(task_gradients, state, params, {keyword}={keyword}). Flax's "
+            "TrainState cannot pass it: use mtl_optax.flax_support."
+            "MultiTaskTrainState. optax.contrib.sam cannot either: give it lazy task "
+            "gradients (mtl_optax.lazy_task_grads), which carry the losses."
+        )
+    return value

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtl_optax.core.linalg import dot, eye, noise_floor, solve_among
+from mtl_optax.core.solvers.linalg import dot, eye, noise_floor, solve_among
 
 Array = jax.Array
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.affinity_propagation import affinity_propagation
+from mtl_optax.core.solvers.affinity_propagation import affinity_propagation
 
 # Below this a task's affinity for itself is taken for this (INFERRED): it is 0 before
 # the task was first seen to gain from its own step.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mtl_optax.core.linalg import dot
+from mtl_optax.core.solvers.linalg import dot
 
 Array = jax.Array
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.checks import STATIC_ARGS_HINT
+from mtl_optax.core.arguments.checks import STATIC_ARGS_HINT
 
 
 def raw_key(key: Any) -> jax.Array:

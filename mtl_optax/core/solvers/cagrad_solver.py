@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from mtl_optax.core.linalg import among, cosine_matrix, dot, solve_among
-from mtl_optax.core.min_norm import stationary_weights
-from mtl_optax.core.nonnegative_qp import nonnegative_qp_from
+from mtl_optax.core.solvers.linalg import among, cosine_matrix, dot, solve_among
+from mtl_optax.core.solvers.min_norm import stationary_weights
+from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp_from
 
 Array = jax.Array
 

@@ -1,0 +1,1 @@
+"""What a user hands over: checked, and brought into one form."""

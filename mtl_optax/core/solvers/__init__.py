@@ -1,0 +1,1 @@
+"""The small problems of T numbers that methods solve: functions of arrays."""

@@ -1,0 +1,1 @@
+"""Trees of parameters and arrays with a task axis, leaf by leaf."""
