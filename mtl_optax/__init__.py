@@ -20,7 +20,13 @@ from mtl_optax.core.combine import combine
 from mtl_optax.core.connection_strength import connection_strength
 from mtl_optax.core.gramians import gramian
 from mtl_optax.core.lazy import LazyTaskGrads
-from mtl_optax.core.readings import conflicts, task_weights
+from mtl_optax.core.metrics import metrics
+from mtl_optax.core.readings import (
+    conflicts,
+    task_cosines,
+    task_names,
+    task_weights,
+)
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_gradients import (
     feature_task_grads,
@@ -94,9 +100,12 @@ __all__ = [
     "gramian",
     "group_grads_at",
     "lazy_task_grads",
+    "metrics",
     "subsample_tasks",
+    "task_cosines",
     "task_grads",
     "task_grads_at",
+    "task_names",
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
     "constant",

@@ -37,7 +37,7 @@ def from_weighting(
     weighting: Weighting,
     num_tasks: int,
     *,
-    granularity: str = "tree",
+    granularity: Any = None,
     leaves: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns a weighting into an aggregator of per-task gradients.
@@ -53,11 +53,12 @@ def from_weighting(
     Args:
       weighting: the rule for the weights.
       num_tasks: T, a Python int.
-      granularity: "tree" takes one Gramian over all parameters; "leaf" one for each
+      granularity: None takes one Gramian over all parameters; "leaf" one for each
         leaf, with weights and state of its own (random draws are the same for all).
       leaves: the leaves that the Gramian is taken over, a tree of bools like the
         parameters (or a prefix of it) or a function from parameters to one; None for
-        all of them. The weights apply to all leaves in either case.
+        those that the weighting names, or all. The weights apply to all leaves in
+        either case.
 
     Returns:
       A transformation of stacked gradients, leaves `[T, *param.shape]`, or of
@@ -95,18 +96,20 @@ def from_weighting(
       {'w': Array([1., 1.], dtype=float32)}
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
-    checks.one_of("granularity", granularity, ("tree", "leaf"))
+    checks.one_of("granularity", granularity, (None, "tree", "leaf"))
     per_leaf = granularity == "leaf"
+    leaves = weighting.leaves if leaves is None else leaves
+    jax.eval_shape(lambda: weighting.init(num_tasks))  # checks values for each task
     if per_leaf and weighting.due is not None:
         raise ValueError(
             'granularity="leaf" gives every leaf a state of its own, but a weighting '
-            'with due (every_k) has one clock for all: use granularity="tree".'
+            "with due (every_k) has one clock for all: use granularity=None."
         )
     if per_leaf and leaves is not None:
         raise ValueError(
             'granularity="leaf" takes the weights of every leaf from its own Gramian, '
             "so there is none for the leaves that leaves= leaves out: use "
-            'granularity="tree".'
+            "granularity=None."
         )
 
     def init(params: optax.Params) -> WeightingState:
@@ -140,9 +143,7 @@ def from_weighting(
             return like, state
 
         name, value = "precomputed_gramian", precomputed_gramian
-        cross = (
-            extra_args.get("cross_gramian") if weighting.takes_cross_gramian else None
-        )
+        cross = extra_args.get("cross_gramian") if weighting.asymmetric else None
         if cross is not None:
             name, value = "cross_gramian", cross
         given = guards.gramian_like(name, value, state.task_gramian)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mtl_optax.core.arguments import checks
+
 
 class Weighting(NamedTuple):
     """A rule that turns losses and Gramian into task weights.
@@ -20,10 +22,12 @@ class Weighting(NamedTuple):
         gradients cost a single backward pass.
       due: `due(state) -> (bool, state)`, asked first if given: where it says no, the
         last weights are applied again, and neither Gramian nor `update` is computed.
-      takes_cross_gramian: whether the extra argument `cross_gramian` `[T, T]`, inner
-        products `J1 J2'` of gradients on two independent batches, may stand in for the
-        Gramian. `update` then gets it as `gramian`, and none is formed; it is not
-        symmetric, and its diagonal may be negative.
+      asymmetric: whether the Gramian may be a given one of inner products `J1 J2'` of
+        gradients on two independent batches, which is not symmetric, and whose diagonal
+        may be negative.
+      leaves: the leaves that the Gramian is taken over, as in `from_weighting`.
+      names: of the tasks, sorted, where arguments were given by name; they must be
+        those of the gradients.
       basis: `basis(gramian) -> [T, T]`, an orthogonal matrix V, if given. The gradients
         are then read a second time, to form the Gramian of the combinations `V'J`, and
         `update` gets `rotated=(V, that Gramian)`. With eigenvectors for V it has small
@@ -36,5 +40,17 @@ class Weighting(NamedTuple):
     update: Callable[..., tuple[jax.Array, Any]]
     uses_gramian: bool = True
     due: Callable[[Any], tuple[jax.Array, Any]] | None = None
-    takes_cross_gramian: bool = False
+    asymmetric: bool = False
+    leaves: Any = None
+    names: tuple[Any, ...] | None = None
     basis: Callable[[jax.Array], jax.Array] | None = None
+
+
+def no_state(**per_task: Any) -> Callable[[int], tuple[()]]:
+    """`init` without state that checks values for each task: None, or `[T]`."""
+
+    def init(num_tasks: int) -> tuple[()]:
+        checks.optional_vectors(num_tasks, **per_task)
+        return ()
+
+    return init

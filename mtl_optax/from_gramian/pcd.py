@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp
 from mtl_optax.core.weighting import Weighting
@@ -75,46 +76,8 @@ def _least_change(
     return jnp.where(solvable, size * y / jnp.where(solvable, minimum, 1), 0)
 
 
-def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
-    """Weights of the vector nearest to the first task's that serves the others too."""
-    checks.at_least("tau", tau, 0)
-    checks.at_least("beta", beta, 0)
-
-    def init(num_tasks: int) -> PCDState:
-        zeros = jnp.zeros(num_tasks, jnp.result_type(float))
-        return PCDState(zeros, jnp.copy(zeros))
-
-    def update(
-        gramian: jax.Array, state: PCDState, *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, PCDState]:
-        del extra
-        cosines, norms = linalg.cosine_matrix(gramian)
-        state = _follow(state, norms, beta, active)
-        usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
-        lengths = jnp.where(active, norms / usual, 0)
-        longest = jnp.max(lengths)
-        lengths /= jnp.where(longest > 0, longest, 1)
-
-        first = active & (jnp.cumsum(active) == 1)
-        along = jnp.where(first, lengths, 0)  # the first task, in unit vectors
-        asked = _thresholds(tau, norms.shape[0]) * lengths
-        missing = asked - linalg.dot(cosines, along)
-        others = active & ~first & (norms > 0)
-        lift = _least_change(cosines, others, missing, jnp.sum(along))
-        weights = (along + lift) / jnp.where(norms > 0, norms, 1)
-
-        keep = ~linalg.cancels(weights, gramian) & jnp.any(along > 0)
-        square = jnp.sum(weights * linalg.dot(gramian, weights))
-        length = jnp.sum(jnp.where(first, norms, 0))
-        weights *= length / jnp.sqrt(jnp.where(keep, square, 1))
-        return jnp.where(keep, weights, 0), state
-
-    return Weighting(init, update)
-
-
-def pcd(
-    num_tasks: int, *, tau: Any = 0.02, beta: Any = 0.999
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def pcd(*, tau: PerTask = 0.02, beta: ScalarOrSchedule = 0.999) -> Weighting:
     r"""Follows the first task, as far as a little progress on every other one allows.
 
     .. math::
@@ -131,6 +94,8 @@ def pcd(
       tau: the progress asked for, a number, or one a task: `[T]` (the primary's is not
         read) or `[T - 1]` (without task 0). 0 only takes conflicts out.
       beta: decay of the running means, which are bias-corrected task by task.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -169,5 +134,37 @@ def pcd(
       Descent for Hierarchical Multi-Objective Optimization
       <https://arxiv.org/abs/2606.29521>`_, 2026.
     """
-    _thresholds(tau, checks.static_int("num_tasks", num_tasks))
-    return from_weighting(weighting(tau, beta), num_tasks)
+    checks.at_least("tau", tau, 0)
+    checks.at_least("beta", beta, 0)
+
+    def init(num_tasks: int) -> PCDState:
+        _thresholds(tau, num_tasks)
+        zeros = jnp.zeros(num_tasks, jnp.result_type(float))
+        return PCDState(zeros, jnp.copy(zeros))
+
+    def update(
+        gramian: jax.Array, state: PCDState, *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, PCDState]:
+        del extra
+        cosines, norms = linalg.cosine_matrix(gramian)
+        state = _follow(state, norms, beta, active)
+        usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
+        lengths = jnp.where(active, norms / usual, 0)
+        longest = jnp.max(lengths)
+        lengths /= jnp.where(longest > 0, longest, 1)
+
+        first = active & (jnp.cumsum(active) == 1)
+        along = jnp.where(first, lengths, 0)  # the first task, in unit vectors
+        asked = _thresholds(tau, norms.shape[0]) * lengths
+        missing = asked - linalg.dot(cosines, along)
+        others = active & ~first & (norms > 0)
+        lift = _least_change(cosines, others, missing, jnp.sum(along))
+        weights = (along + lift) / jnp.where(norms > 0, norms, 1)
+
+        keep = ~linalg.cancels(weights, gramian) & jnp.any(along > 0)
+        square = jnp.sum(weights * linalg.dot(gramian, weights))
+        length = jnp.sum(jnp.where(first, norms, 0))
+        weights *= length / jnp.sqrt(jnp.where(keep, square, 1))
+        return jnp.where(keep, weights, 0), state
+
+    return Weighting(init, update)

@@ -33,7 +33,7 @@ def cr_mogm(
     PCGrad or CAGrad this is CR-MOGM.
 
     Args:
-      weighting: for example `mtl.from_gramian.mgda.weighting()`.
+      weighting: for example `mtl.mgda.weighting()`.
       num_tasks: T, a Python int; only to check `initial_weights` by, and not needed.
       alpha: share of the last weights; 0 leaves the weighting as it is. The paper
         proposes one minus the ratio of the learning rate to the first.
@@ -55,7 +55,7 @@ def cr_mogm(
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
-      >>> weighting = mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), alpha=0.5)
+      >>> weighting = mtl.cr_mogm(mtl.mgda.weighting(), alpha=0.5)
       >>> tx = mtl.from_weighting(weighting, num_tasks=2)
       >>> params = {"w": jnp.zeros(2)}
       >>> state = tx.init(params)

@@ -1,0 +1,166 @@
+"""What makes a method of its rule: names, schedules, and the form that optax takes.
+
+A method's file has one public factory, its rule, without the number of tasks. The
+decorator adds that, and `.weighting`, which gives the rule itself to wrappers.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, cast, overload
+
+import jax
+import optax
+
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import names, schedules
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
+from mtl_optax.core.weighting import Weighting
+
+P = ParamSpec("P")
+
+
+class LossesMethod(Protocol[P]):
+    """A factory that sees the losses."""
+
+    weighting: Callable[P, Weighting]
+
+    def __call__(
+        self, num_tasks: int, *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation for so many tasks."""
+
+
+class GramianMethod(Protocol[P]):
+    """A factory that sees the Gramian, of all leaves or of each block of them."""
+
+    weighting: Callable[P, Weighting]
+
+    @overload
+    def __call__(
+        self, num_tasks: int, *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs: ...
+
+    @overload
+    def __call__(
+        self, num_tasks: int, *args: Any, granularity: Any, **kwargs: Any
+    ) -> optax.GradientTransformationExtraArgs: ...
+
+
+def losses_method(rule: Callable[P, Weighting]) -> LossesMethod[P]:
+    """Makes a method of a rule that returns a weighting of losses."""
+    return cast(LossesMethod[P], _method(rule, []))
+
+
+def gramian_method(rule: Callable[P, Weighting]) -> GramianMethod[P]:
+    """Makes a method of a rule that returns a weighting; adds `granularity=`."""
+    extra = inspect.Parameter(
+        "granularity", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any
+    )
+    return cast(GramianMethod[P], _method(rule, [extra]))
+
+
+def _method(
+    rule: Callable[..., Weighting], more: list[inspect.Parameter]
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    weighting = _weighting(rule)
+    own = {parameter.name for parameter in more}
+
+    @functools.wraps(rule)
+    def method(
+        num_tasks: int, *args: Any, **kwargs: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        options = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+        return from_weighting(weighting(*args, **kwargs), num_tasks, **options)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    first = inspect.Parameter("num_tasks", kind, annotation=int)
+    signature = inspect.signature(rule)
+    parameters = [first, *signature.parameters.values(), *more]
+    cast(Any, method).__signature__ = signature.replace(
+        parameters=parameters, return_annotation=optax.GradientTransformationExtraArgs
+    )
+    method.__annotations__ = {p.name: p.annotation for p in parameters}
+    method.__annotations__["return"] = optax.GradientTransformationExtraArgs
+    cast(Any, method).weighting = weighting
+    return method
+
+
+def _weighting(rule: Callable[..., Weighting]) -> Callable[..., Weighting]:
+    """The rule, with arguments by name and by schedule."""
+    name, marks = rule.__name__, _marks(rule)
+
+    @functools.wraps(rule)
+    def weighting(*args: Any, **kwargs: Any) -> Weighting:
+        def at(count: jax.Array | None) -> Weighting:
+            values, own = _read(kwargs, marks, count)
+            return _named(name, rule(*args, **values), own)
+
+        return _scheduled(at) if _changes(kwargs, marks) else at(None)
+
+    weighting.__doc__ = (
+        f"The weighting of :func:`mtl_optax.{name}`, with the same arguments but for "
+        "the number of tasks."
+    )
+    weighting.__qualname__ = f"{name}.weighting"
+    return weighting
+
+
+def _marks(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that are numbers, or have one value for each task."""
+    parameters = inspect.signature(factory).parameters.values()
+    kinds = PerTask, ScalarOrSchedule
+    return {p.name: p.annotation for p in parameters if p.annotation in kinds}
+
+
+def _changes(kwargs: dict[str, Any], marks: dict[str, Any]) -> bool:
+    return schedules.changes({key: kwargs[key] for key in marks.keys() & kwargs})
+
+
+def _read(
+    kwargs: dict[str, Any], marks: dict[str, Any], count: jax.Array | None
+) -> tuple[dict[str, Any], names.Names | None]:
+    """The values at a step, dicts by name made vectors, and the names of these."""
+    marked = {key: value for key, value in kwargs.items() if key in marks}
+    if count is not None:
+        marked = schedules.at_step(marked, count)
+    per_task = {k: v for k, v in marked.items() if marks[k] == PerTask}
+    vectors, own = names.read_all(per_task)
+    return {**kwargs, **marked, **vectors}, own
+
+
+def _named(name: str, made: Weighting, own: names.Names | None) -> Weighting:
+    """The weighting that knows the names by which its arguments were given."""
+    names.agree("One argument", made.names, "another", own)
+    known = made.names if own is None else own
+    if known is None:
+        return made
+
+    def init(num_tasks: int) -> Any:
+        names.count(name, known, num_tasks)
+        return made.init(num_tasks)
+
+    return made._replace(init=init, names=known)
+
+
+def _scheduled(at: Callable[[jax.Array], Weighting]) -> Weighting:
+    """The weighting that is made anew at each step."""
+    first = at(schedules.first_step())
+
+    def init(num_tasks: int) -> ScheduledState:
+        return ScheduledState(schedules.first_step(), first.init(num_tasks))
+
+    def update(
+        gramian: jax.Array | None,
+        state: ScheduledState,
+        *,
+        active: jax.Array,
+        **extra: Any,
+    ) -> tuple[jax.Array, ScheduledState]:
+        now = at(state.count)
+        weights, inner = now.update(gramian, state.inner, active=active, **extra)
+        count = schedules.next_step(state.count, active)
+        return weights, ScheduledState(count, inner)
+
+    return first._replace(init=init, update=update)
