@@ -42,7 +42,8 @@ def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weigh
       num_tasks: T, a Python int.
       scale_mode: which eigenvalue becomes the common squared length: "min", "median"
         (the lower middle one) or "rmse" (their mean), among those above rounding.
-      preference: p, `[T]`; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
+        1/T over the active tasks.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 

@@ -38,7 +38,8 @@ def cagrad(
         0 is the mean gradient exactly; below 1 the limit points are those of the mean
         loss; a large c approaches the direction of MGDA.
       rescale: 0 returns d, 1 divides it by 1+c^2 (the authors' code), 2 by 1+c.
-      preference: p, `[T]`; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
+        1/T over the active tasks.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 

@@ -30,8 +30,8 @@ def conflictfree(*, preference: PerTask = None) -> Weighting:
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, positive; only proportions matter. None is uniform: equal
-        cosines.
+      preference: p, `[T]` in sorted order of names or a dict by name, positive; only
+        proportions matter. None is uniform: equal cosines.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 

@@ -82,7 +82,8 @@ def gradnorm(
       variant: "paper" learns w; "softmax" learns s, of which w is T times the softmax.
       leaves: the leaves that norms are taken over, a tree of bools like the parameters
         (or a prefix of it) or a function from parameters to one; None for all.
-      initial_losses: L(0), `[T]`; None takes the first loss seen of each task.
+      initial_losses: L(0), `[T]` in sorted order of names or a dict by name; None takes
+        the first loss seen of each task.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 

@@ -91,8 +91,9 @@ def pcd(*, tau: PerTask = 0.02, beta: ScalarOrSchedule = 0.999) -> Weighting:
     Args:
       num_tasks: T, a Python int. Task 0 is the primary one; where it is inactive, the
         first active task is.
-      tau: the progress asked for, a number, or one a task: `[T]` (the primary's is not
-        read) or `[T - 1]` (without task 0). 0 only takes conflicts out.
+      tau: the progress asked for, a number, or one a task: `[T]` in sorted order of
+        names or a dict by name (the primary's is not read) or `[T - 1]` (without task
+        0). 0 only takes conflicts out.
       beta: decay of the running means, which are bias-corrected task by task.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.

@@ -76,7 +76,8 @@ def sdmgrad(
       learning_rate: step size :math:`\eta` of the weights.
       momentum: of these steps.
       num_iters: number of steps a call, a Python int.
-      preference: p, `[T]`; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
+        1/T over the active tasks.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 

@@ -30,7 +30,8 @@ def upgrad(*, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0) -> We
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
       reg_eps: regularisation of the trace-normalised Gramian; 0 is exact. Above 0 a
         Gramian of trace below 1e-4 counts as zero, as in TorchJD.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,

@@ -16,8 +16,9 @@ def constant(*, weights: PerTask) -> Weighting:
 
     Args:
       num_tasks: T, a Python int.
-      weights: `[T]`, any real numbers; may be a tracer, so that a grid of weights runs
-        under one `jax.vmap`. Not renormalised where tasks are inactive.
+      weights: `[T]` in sorted order of names or a dict by name, any real numbers; may
+        be a tracer, so that a grid of weights runs under one `jax.vmap`. Not
+        renormalised where tasks are inactive.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones, into the

@@ -29,7 +29,8 @@ def cosmos(*, preference: PerTask = None, mu: ScalarOrSchedule = 1.0) -> Weighti
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
       mu: weight of the cosine, at least 0; may be a tracer. The paper takes 0.01 to 8,
         depending on the data; the default 1 is INFERRED. 0 is the weighted sum.
 

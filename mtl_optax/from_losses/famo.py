@@ -65,7 +65,8 @@ def famo(
       num_tasks: T, a Python int.
       optimizer: optax optimiser of the logits; None is `optax.adam(0.025)`.
       weight_decay: of the logits, added to their gradient; at least 0.
-      min_losses: b, `[T]`, a lower bound of each loss; None is 0.
+      min_losses: b, `[T]` in sorted order of names or a dict by name, a lower bound of
+        each loss; None is 0.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its

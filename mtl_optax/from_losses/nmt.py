@@ -72,8 +72,9 @@ def nmt(
       priority: the tasks' indices, the most important first.
       multiplier_lr: :math:`\eta`; the reconstruction suggests the learning rate of the
         parameters.
-      targets: :math:`L^*`, `[T]`, NaN or infinite for a task that is not constrained;
-        None takes the mean loss over the last tenth of the task's stage.
+      targets: :math:`L^*`, `[T]` in sorted order of names or a dict by name, NaN or
+        infinite for a task that is not constrained; None takes the mean loss over the
+        last tenth of the task's stage.
       stage_steps: steps of each stage; may be a tracer. Once all stages are over the
         last task goes on. With `targets` 0 is allowed: at once the last task.
 

@@ -34,11 +34,12 @@ def pbi(
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative, the direction in which losses are to lie;
-        None is uniform.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative, the
+        direction in which losses are to lie; None is uniform.
       theta: weight of the distance from it, at least 0; may be a tracer. The paper
         takes 5; 0 is the weighted sum.
-      reference: z, `[T]`, a point that no losses fall below; None is 0.
+      reference: z, `[T]` in sorted order of names or a dict by name, a point that no
+        losses fall below; None is 0.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its

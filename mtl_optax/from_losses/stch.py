@@ -39,9 +39,12 @@ def stch(
       num_tasks: T, a Python int.
       mu: smoothing, at least 0; may be a tracer. 0 is `tchebycheff`, a large one the
         weighted sum.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
-      reference: z, `[T]`, a point that no losses fall below; None is 0.
-      nadir: n, `[T]`, positive; selects the form of the authors' multi-task code.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
+      reference: z, `[T]` in sorted order of names or a dict by name, a point that no
+        losses fall below; None is 0.
+      nadir: n, `[T]` in sorted order of names or a dict by name, positive; selects the
+        form of the authors' multi-task code.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its

@@ -21,8 +21,10 @@ def tchebycheff(*, preference: PerTask = None, reference: PerTask = None) -> Wei
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
-      reference: z, `[T]`, a point that no losses fall below; None is 0.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
+      reference: z, `[T]` in sorted order of names or a dict by name, a point that no
+        losses fall below; None is 0.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its

@@ -33,7 +33,7 @@ def uw(
     Args:
       num_tasks: T, a Python int.
       optimizer: optax optimiser of the scalars s; None is `optax.adam(0.025)`.
-      init: initial s, a number or `[T]`.
+      init: initial s, a number or `[T]` in sorted order of names or a dict by name.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
