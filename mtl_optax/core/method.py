@@ -6,7 +6,7 @@ decorator adds that, and `.weighting`, which gives the rule itself to wrappers.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Protocol, cast, overload
 
 import jax
@@ -16,6 +16,7 @@ from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import names, schedules
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
+from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.weighting import Weighting
 
 P = ParamSpec("P")
@@ -61,10 +62,44 @@ def gramian_method(rule: Callable[P, Weighting]) -> GramianMethod[P]:
     return cast(GramianMethod[P], _method(rule, [extra]))
 
 
+def transformation_method(
+    factory: Callable[P, optax.GradientTransformationExtraArgs],
+) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """Lets a factory of a transformation take values by name and by schedule."""
+    marks, signature = _marks(factory), inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def method(
+        *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs:
+        make = cast(Callable[..., Any], factory)
+
+        def at(count: jax.Array | None) -> optax.GradientTransformationExtraArgs:
+            values, own = _read(kwargs, marks, count)
+            if own is not None:
+                num_tasks = signature.bind(*args, **kwargs).arguments["num_tasks"]
+                names.count(factory.__name__, own, num_tasks)
+            return _checking(factory.__name__, make(*args, **values), own)
+
+        return _rescheduled(at) if _changes(kwargs, marks) else at(None)
+
+    return method
+
+
+def weighting_wrapper(factory: Callable[P, Weighting]) -> Callable[P, Weighting]:
+    """Lets a wrapper of a weighting take values by name and by schedule."""
+    return cast(Callable[P, Weighting], _weighting(factory))
+
+
 def _method(
     rule: Callable[..., Weighting], more: list[inspect.Parameter]
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
     weighting = _weighting(rule)
+    weighting.__qualname__ = f"{rule.__name__}.weighting"
+    weighting.__doc__ = (
+        f"The weighting of :func:`mtl_optax.{rule.__name__}`, with the same arguments "
+        "but for the number of tasks."
+    )
     own = {parameter.name for parameter in more}
 
     @functools.wraps(rule)
@@ -99,11 +134,6 @@ def _weighting(rule: Callable[..., Weighting]) -> Callable[..., Weighting]:
 
         return _scheduled(at) if _changes(kwargs, marks) else at(None)
 
-    weighting.__doc__ = (
-        f"The weighting of :func:`mtl_optax.{name}`, with the same arguments but for "
-        "the number of tasks."
-    )
-    weighting.__qualname__ = f"{name}.weighting"
     return weighting
 
 
@@ -132,7 +162,7 @@ def _read(
 
 def _named(name: str, made: Weighting, own: names.Names | None) -> Weighting:
     """The weighting that knows the names by which its arguments were given."""
-    names.agree("One argument", made.names, "another", own)
+    names.agree("The order or weighting", made.names, f"the values of {name}", own)
     known = made.names if own is None else own
     if known is None:
         return made
@@ -163,4 +193,56 @@ def _scheduled(at: Callable[[jax.Array], Weighting]) -> Weighting:
         count = schedules.next_step(state.count, active)
         return weights, ScheduledState(count, inner)
 
-    return first._replace(init=init, update=update)
+    def due(state: ScheduledState) -> tuple[jax.Array, ScheduledState]:
+        assert first.due is not None
+        yes, inner = first.due(state.inner)
+        return yes, state._replace(inner=inner)
+
+    asked = None if first.due is None else due
+    return first._replace(init=init, update=update, due=asked)
+
+
+def _rescheduled(
+    at: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that is made anew at each step."""
+    first = at(schedules.first_step())
+
+    def init(params: optax.Params) -> ScheduledState:
+        return ScheduledState(schedules.first_step(), first.init(params))
+
+    def update(
+        updates: Any,
+        state: ScheduledState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ScheduledState]:
+        now = at(state.count)
+        new, inner = now.update(updates, state.inner, params, **extra_args)
+        count = schedules.next_step(state.count, extra_args.get("active"))
+        return new, ScheduledState(count, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _checking(
+    name: str, tx: optax.GradientTransformationExtraArgs, own: names.Names | None
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that compares its names with those of the gradients."""
+    if own is None:
+        return tx
+
+    def update(
+        updates: Any, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        names.agree(name, own, "the gradients", _seen(updates, extra_args))
+        return tx.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def _seen(updates: Any, extra_args: dict[str, Any]) -> names.Names | None:
+    losses = extra_args.get("losses")
+    if losses is None and isinstance(updates, LazyTaskGrads):
+        losses = updates.primal
+    return names.sorted_names(losses) if isinstance(losses, Mapping) else None

@@ -15,8 +15,10 @@ import optax
 
 from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.combine import combine
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.sign_dropout import (
     drop_features,
     drop_signs,
@@ -32,8 +34,9 @@ class GradDropState(NamedTuple):
     key: jax.Array  # raw key data, uint32
 
 
+@transformation_method
 def graddrop(
-    num_tasks: int, *, key: Any, leak: Any = None, at: str = "gradients"
+    num_tasks: int, *, key: Any, leak: PerTask = None, at: str = "gradients"
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps, in each coordinate, either the positive or the negative gradients.
 
@@ -53,8 +56,8 @@ def graddrop(
     Args:
       num_tasks: T, a Python int.
       key: int or key for the draws.
-      leak: :math:`\ell`, `[T]` in [0, 1], the part of each task that is never dropped;
-        None is 0.
+      leak: :math:`\ell`, `[T]` in sorted order of names or a dict by name, in [0, 1],
+        the part of each task that is never dropped; None is 0.
       at: "gradients" of the parameters, or "features".
 
     Returns:

@@ -14,8 +14,10 @@ import optax
 
 from mtl_optax.core import gramians
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.combine import combine
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
@@ -33,14 +35,15 @@ class MoCoState(NamedTuple):
     steps: jax.Array  # [T] int32, steps at which the task was active
 
 
+@transformation_method
 def moco(
     num_tasks: int,
     *,
-    beta: Any = 0.1,
-    beta_sigma: Any = 0.0,
-    gamma: Any = 0.1,
-    gamma_sigma: Any = 0.0,
-    rho: Any = 0.1,
+    beta: ScalarOrSchedule = 0.1,
+    beta_sigma: ScalarOrSchedule = 0.0,
+    gamma: ScalarOrSchedule = 0.1,
+    gamma_sigma: ScalarOrSchedule = 0.0,
+    rho: ScalarOrSchedule = 0.1,
     projection: str = "simplex",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Tracks each gradient over time, and steps towards the tracks' min-norm weights.
