@@ -19,7 +19,7 @@ from mtl_optax.analysis import (
     normals,
     student,
 )
-from mtl_optax.core.task_rows import TaskRows
+from mtl_optax.core.task_grads.computed import Computed
 
 RNG = np.random.default_rng(0)
 
@@ -63,7 +63,7 @@ MEASURES = ["cosine_similarity", "magnitude_similarity", "conflict_fraction"]
 def test_conflict_measures(measure, form, num_tasks, dtype):
     stacked = gradients(num_tasks, dtype)
     rows = [jax.tree.map(lambda x, t=t: x[t], stacked) for t in range(num_tasks)]
-    given = stacked if form == "stacked" else TaskRows(tuple(rows))
+    given = stacked if form == "stacked" else Computed.rows(tuple(rows))
     got = jax.jit(lambda: getattr(conflict, measure)(given))()
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, by_hand(stacked)[measure], rtol=1e-5, atol=1e-6)

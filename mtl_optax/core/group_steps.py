@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import guards
+from mtl_optax.core.arguments.losses import losses_vector
 from mtl_optax.core.solvers.proximal_affinity import proximal_affinity
 
 _SHARED = "shared"  # the name of what no single task owns
@@ -61,7 +61,7 @@ def look_at(
     there = jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, moved)
     losses, gradient = ask(there, group.astype(jnp.result_type(float)))
     _check_gradient(method, gradient, params)
-    return there, guards.losses_vector(losses, None, group.shape[0]), gradient
+    return there, losses_vector(losses, group.shape[0]), gradient
 
 
 def take_step(

@@ -6,7 +6,7 @@ decorator adds that, and `.weighting`, which gives the rule itself to wrappers.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, cast, overload
 
 import jax
@@ -16,7 +16,7 @@ from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import names, schedules
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.weighting import Weighting
 
 P = ParamSpec("P")
@@ -76,10 +76,12 @@ def transformation_method(
 
         def at(count: jax.Array | None) -> optax.GradientTransformationExtraArgs:
             values, own = _read(kwargs, marks, count)
-            if own is not None:
-                num_tasks = signature.bind(*args, **kwargs).arguments["num_tasks"]
-                names.count(factory.__name__, own, num_tasks)
-            return _checking(factory.__name__, make(*args, **values), own)
+            if own is None:
+                return make(*args, **values)
+            num_tasks = signature.bind(*args, **kwargs).arguments["num_tasks"]
+            given = {f"The values of {factory.__name__}": own}
+            names.agreed_names(given, num_tasks)
+            return _comparing(make(*args, **values), own)
 
         return _rescheduled(at) if _changes(kwargs, marks) else at(None)
 
@@ -162,13 +164,13 @@ def _read(
 
 def _named(name: str, made: Weighting, own: names.Names | None) -> Weighting:
     """The weighting that knows the names by which its arguments were given."""
-    names.agree("The order or weighting", made.names, f"the values of {name}", own)
-    known = made.names if own is None else own
+    sources = {"The order or weighting": made.names, f"the values of {name}": own}
+    known = names.agreed_names(sources)
     if known is None:
         return made
 
     def init(num_tasks: int) -> Any:
-        names.count(name, known, num_tasks)
+        names.agreed_names({f"The values of {name}": known}, num_tasks)
         return made.init(num_tasks)
 
     return made._replace(init=init, names=known)
@@ -225,24 +227,16 @@ def _rescheduled(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _checking(
-    name: str, tx: optax.GradientTransformationExtraArgs, own: names.Names | None
+def _comparing(
+    tx: optax.GradientTransformationExtraArgs, own: names.Names
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that compares its names with those of the gradients."""
-    if own is None:
-        return tx
 
     def update(
         updates: Any, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
-        names.agree(name, own, "the gradients", _seen(updates, extra_args))
+        about = {key: extra_args.get(key) for key in ("losses", "active")}
+        as_task_grads(updates, len(own), params, names=own, **about)
         return tx.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
-
-
-def _seen(updates: Any, extra_args: dict[str, Any]) -> names.Names | None:
-    losses = extra_args.get("losses")
-    if losses is None and isinstance(updates, LazyTaskGrads):
-        losses = updates.primal
-    return names.sorted_names(losses) if isinstance(losses, Mapping) else None

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.readings import FAMILIES, at_most_one, task_names
 from mtl_optax.core.solvers import linalg
+from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 
 
 def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments.names import sorted_names
-from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.solvers import linalg
+from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 
 # What records each reading.
 FAMILIES = {
@@ -132,7 +132,7 @@ def task_names(losses: Any) -> tuple[Any, ...]:
       (0, 1)
     """
     if isinstance(losses, LazyTaskGrads):
-        losses = losses.primal
+        return losses.names or tuple(range(losses.num_tasks))
     if isinstance(losses, Mapping):
         return sorted_names(losses)
     if isinstance(losses, (tuple, list)):

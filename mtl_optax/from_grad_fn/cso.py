@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
-from mtl_optax.core.lazy import one_tree
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.from_gradients.cso_project import cso_project
 
@@ -206,10 +205,8 @@ def cso(
         checks.required("cso", "params", params)
         ask = checks.required("cso", "group_grad_fn", group_grad_fn)
         part_done = checks.required("cso", "epoch", epoch) / total_epochs
-        guards.task_gradients(updates, num_tasks, params)
-        guards.losses_vector(losses, updates, num_tasks)
-        mask = guards.active_mask(active, num_tasks)
-        like = one_tree(updates)
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        mask, like = given.active, given.like()
         if not jax.tree.leaves(like):
             return like, state
 

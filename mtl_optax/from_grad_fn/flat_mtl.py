@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.lazy import as_stacked
 from mtl_optax.core.stacked import task_sums
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.leaves import chosen
 from mtl_optax.core.trees.task_axis import lead
 from mtl_optax.wrappers.on_shared import on_shared
@@ -141,19 +140,16 @@ def flat_mtl(
     ) -> tuple[optax.Updates, FlatMTLState]:
         checks.required("flat_mtl", "params", params)
         ask = checks.required("flat_mtl", "task_grad_fn", task_grad_fn)
-        plain = as_stacked(updates)
-        leaves = jax.tree.leaves(plain)
-        if not leaves:
+        given = as_task_grads(updates, None, params, active=active)
+        plain, mask = given.stack(), given.active
+        if not jax.tree.leaves(plain):
             return plain, state
-        num_tasks = jnp.shape(leaves[0])[0]
-        guards.task_gradients(plain, num_tasks, params)
-        mask = guards.active_mask(active, num_tasks)
 
         groups = _groups(params, shared, norm)
         radii = {True: rho_shared, False: rho_specific}
         there, moved = _perturbed(plain, params, groups, radii, adaptive, mask)
         perturbed = ask(there)
-        guards.task_gradients(perturbed, num_tasks, params)
+        as_task_grads(perturbed, given.num_tasks, params)
 
         def aggregate(gradients: Any, state: Any) -> Any:
             return inner.update(gradients, state, params, active=mask, **extra_args)

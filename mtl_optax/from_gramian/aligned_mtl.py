@@ -8,6 +8,8 @@ nearly parallel gradients are lost in the Gramian, so they are taken from a seco
 of the gradients rotated by the eigenvectors of the first.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,7 @@ from mtl_optax.core.arguments.preference import preference_or_uniform
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers.jacobi import jacobi_eigh
 from mtl_optax.core.solvers.linalg import dot
+from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.weighting import Weighting, no_state
 
 
@@ -88,15 +91,14 @@ def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weigh
         state: tuple[()],
         *,
         active: jax.Array,
-        rotated: tuple[jax.Array, jax.Array] | None = None,
+        look: Callable[[jax.Array], TaskGrads] | None = None,
         **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        if rotated is None:
-            values, vectors = jacobi_eigh(gramian)
-        else:
-            values, turned = jacobi_eigh(rotated[1])
-            vectors = dot(rotated[0], turned)
+        values, vectors = jacobi_eigh(gramian)
+        if look is not None:
+            values, turned = jacobi_eigh(look(vectors.T).gramian())
+            vectors = dot(vectors, turned)
         # An eigenvalue is rounding error if it is tiny beside what its combination of
         # gradients would weigh were they orthogonal, however short they are; and the
         # authors cut off at the precision of float64.
@@ -112,7 +114,4 @@ def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weigh
         weights = dot(vectors, stretched)
         return jnp.where(jnp.any(keep), weights, chosen), state
 
-    def eigenvectors(gramian: jax.Array) -> jax.Array:
-        return jacobi_eigh(gramian)[1]
-
-    return Weighting(no_state(preference=preference), update, basis=eigenvectors)
+    return Weighting(no_state(preference=preference), update)

@@ -45,17 +45,17 @@ def modo(*, gamma: ScalarOrSchedule = 1e-3, rho: ScalarOrSchedule = 0.1) -> Weig
 
     Returns:
       A transformation of stacked task gradients J3 `[T, *param]`, or lazy ones. Its
-      `update` takes `cross_gramian=` `[T, T]`, the products J1 J2' of gradients on two
+      `update` takes `gramian=` `[T, T]`, the products J1 J2' of gradients on two
       other batches, `mtl_optax.gramian(first, second)`. Without it the Gramian of the
       gradients stands in: one batch, with MGDA's bias. Output scale: simplex. T=1
       gives the gradient itself. The weights of a task that was missing return as they
       were, projected on the simplex together with those of the others.
 
     Raises:
-      ValueError: for a negative `gamma` or `rho`; for a `cross_gramian` that is not
+      ValueError: for a negative `gamma` or `rho`; for a `gramian` that is not
         `[T, T]`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; state of T numbers. With `cross_gramian` no Gramian is
+    Cost: T backward passes; state of T numbers. With `gramian` no Gramian is
     formed, and lazy gradients need one pass (beside the 2T behind J1 J2').
 
     Invariances: none, not even to a factor common to all losses: `gamma` has the unit
@@ -76,7 +76,7 @@ def modo(*, gamma: ScalarOrSchedule = 1e-3, rho: ScalarOrSchedule = 0.1) -> Weig
       >>> second = {"w": jnp.array([[1.0, 1.0], [0.0, 2.0]])}
       >>> third = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
       >>> cross = mtl.gramian(first, second)
-      >>> update, state = tx.update(third, tx.init(params), params, cross_gramian=cross)
+      >>> update, state = tx.update(third, tx.init(params), params, gramian=cross)
       >>> np.asarray(mtl.task_weights(state)).round(4)
       array([0.625, 0.375], dtype=float32)
 

@@ -1,4 +1,4 @@
-"""Values for each task, given by name: a dict, read in sorted order of its names."""
+"""Tasks by name: a dict is read in sorted order of its names, everywhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
@@ -24,30 +24,42 @@ def sorted_names(named: Iterable[Any]) -> Names:
         ) from error
 
 
-def agree(one: str, names: Names | None, other: str, others: Names | None) -> None:
-    """Raises if both have names, and not the same."""
-    if names is None or others is None or names == others:
-        return
-    here, there = (_apart(a, b) for a, b in ((names, others), (others, names)))
-    raise ValueError(
-        f"{one} and {other} name different tasks: {list(names)} and {list(others)}"
-        f"{here and f'; only the former has {here}'}"
-        f"{there and f'; only the latter has {there}'}. Give every task its one value, "
-        "under the name that it has in the dict of losses."
-    )
+def agreed_names(
+    sources: Mapping[str, Names | None], num_tasks: int | None = None
+) -> Names | None:
+    """The names that all sources that know some agree on; None if none does.
 
-
-def _apart(names: Names, others: Names) -> str:
-    return ", ".join(repr(name) for name in names if name not in others)
-
-
-def count(what: str, names: Names, num_tasks: int) -> None:
-    """Raises unless there are as many names as tasks."""
-    if len(names) != num_tasks:
+    Raises:
+      ValueError: if they differ, or are not as many as there are tasks.
+    """
+    known = {what: names for what, names in sources.items() if names is not None}
+    for what, names in known.items():
+        if num_tasks is not None and len(names) != num_tasks:
+            raise ValueError(
+                f"{what} name {len(names)} tasks, {list(names)}, but "
+                f"num_tasks={num_tasks}."
+            )
+    if len(set(known.values())) > 1:
+        listed = "; ".join(f"{what}: {list(names)}" for what, names in known.items())
         raise ValueError(
-            f"{what} names {len(names)} tasks, {list(names)}, but num_tasks="
-            f"{num_tasks}. Give every task its one value by name."
+            f"Tasks are named differently in one step. {listed}. Use the same names, "
+            "for example the keys of the dict of losses."
         )
+    return next(iter(known.values()), None)
+
+
+def active_mask(active: Any, num_tasks: int) -> jax.Array:
+    """`active` as a boolean vector `[T]`, from one or from a dict of bools by name."""
+    if isinstance(active, Mapping):
+        active, _ = values_of(active, "active")
+    mask = jnp.asarray(active)
+    if mask.shape != (num_tasks,) or mask.dtype != jnp.bool_:
+        raise ValueError(
+            f"active= must be a boolean vector of shape ({num_tasks},), True for the "
+            f"tasks present in this step; got shape {mask.shape} and dtype "
+            f"{mask.dtype}. Use for example active=jnp.array(present, dtype=bool)."
+        )
+    return mask
 
 
 def values_of(named: Mapping[Any, Any], what: str) -> tuple[jax.Array, Names]:
@@ -61,7 +73,7 @@ def values_of(named: Mapping[Any, Any], what: str) -> tuple[jax.Array, Names]:
     for name in names:
         value = named[name]
         if value is None or jnp.shape(value) != ():
-            raise ValueError(f"{what}[{name!r}] must be one number; got {value!r}.")
+            raise ValueError(f"{what}[{name!r}] must be one value; got {value!r}.")
         values.append(jnp.asarray(value))
     return jnp.stack(values), names
 
@@ -74,23 +86,17 @@ def by_position(value: Any, what: str, names: Names | None) -> Any:
     if not isinstance(value, Mapping):
         return value
     values, own = values_of(value, what)
-    agree(what, own, "the gradients", names)
+    agreed_names({what: own, "the gradients": names})
     return values
 
 
 def read_all(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Names | None]:
     """The arguments with dicts by name made vectors, and the names that all share."""
-    found: dict[str, Any] = {}
-    shared: Names | None = None
-    of = ""
+    found, sources = dict(arguments), {}
     for key, value in arguments.items():
-        if not isinstance(value, Mapping):
-            found[key] = value
-            continue
-        found[key], names = values_of(value, key)
-        agree(f"{of}=", shared, f"{key}=", names)
-        shared, of = names, key
-    return found, shared
+        if isinstance(value, Mapping):
+            found[key], sources[f"{key}="] = values_of(value, key)
+    return found, agreed_names(sources)
 
 
 def order_of(
