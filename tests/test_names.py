@@ -118,3 +118,90 @@ def test_task_names():
         mtl.task_names({"a": 1.0, 1: 2.0})
     with pytest.raises(ValueError, match="one value a task"):
         mtl.task_names(jnp.ones((2, 2)))
+
+
+GRADS = {"w": jnp.array([[1.0, 0.5], [-1.0, 1.0], [0.3, -2.0]])}
+WHERE = {"w": jnp.zeros(2)}
+
+
+def losses_of(params):
+    """Whose gradients are GRADS, by name."""
+    return {name: GRADS["w"][i] @ params["w"] for i, name in enumerate(SORTED)}
+
+
+def step(tx, **extras):
+    """One update of lazy gradients, which have names."""
+    _, lazy = mtl.lazy_task_grads(losses_of)(WHERE)
+    return tx.update(lazy, tx.init(WHERE), WHERE, **extras)
+
+
+def positional(tx, **extras):
+    return tx.update(GRADS, tx.init(WHERE), WHERE, **extras)
+
+
+@pytest.mark.parametrize("primary", range(T))
+def test_pcd_follows_the_primary_task(primary):
+    """As it follows the first one, if the tasks change places."""
+    order = jnp.array([primary, *(t for t in range(T) if t != primary)])
+    tau = jnp.array([0.1, 0.3, 0.05])
+    first = mtl.pcd(T, tau=tau[order])
+    moved = jax.tree.map(lambda g: g[order], GRADS)
+    wanted, _ = first.update(moved, first.init(WHERE), WHERE)
+    others = jnp.delete(tau, primary, assume_unique_indices=True)
+    name = SORTED[primary]
+    spelled = {n: tau[i] for i, n in enumerate(SORTED)}
+    without = {n: value for n, value in spelled.items() if n != name}
+    for got, _ in (
+        positional(mtl.pcd(T, primary=primary, tau=tau)),
+        positional(mtl.pcd(T, primary=jnp.int32(primary), tau=tau)),
+        positional(mtl.pcd(T, primary=primary, tau=others)),
+        positional(mtl.pcd(T, primary=name, tau=spelled)),
+        positional(mtl.pcd(T, primary=name, tau=without)),
+        step(mtl.pcd(T, primary=name, tau=tau)),
+        step(mtl.pcd(T, primary=name, tau=without)),
+        positional(
+            mtl.pcd(T, primary=name, tau=tau), active=dict.fromkeys(NAMES, True)
+        ),
+    ):
+        np.testing.assert_allclose(got["w"], wanted["w"], rtol=1e-5)
+
+
+def test_pcd_without_its_primary_task_follows_the_first_active_one():
+    active = jnp.array([True, True, False])
+    got, _ = positional(mtl.pcd(T, primary=2), active=active)
+    wanted, _ = positional(mtl.pcd(T), active=active)
+    np.testing.assert_array_equal(got["w"], wanted["w"])
+
+
+@pytest.mark.parametrize(
+    ("hyper", "says"),
+    [
+        ({"primary": 3}, "at most 2"),
+        ({"primary": -1}, "at least 0"),
+        ({"primary": "lm"}, r"'lm' is none of the tasks \['main', 'task10', 'task2'\]"),
+        ({"tau": {"main": 0.1, "task2": 0.1}}, "name 2 tasks"),
+        ({"tau": {"main": -0.1, "task2": 0.1, "task10": 0.1}}, "tau must be at least"),
+    ],
+)
+def test_pcd_says_what_is_wrong(hyper, says):
+    with pytest.raises(ValueError, match=says):
+        step(mtl.pcd(T, **hyper))
+
+
+def test_a_name_needs_gradients_with_names():
+    with pytest.raises(ValueError, match="pass losses= as a dict"):
+        positional(mtl.pcd(T, primary="main"))
+
+
+def test_priority_by_name():
+    hyper = {"multiplier_lr": 0.5, "stage_steps": 2}
+    by_index = mtl.nmt(T, (2, 0, 1), **hyper)
+    by_name = mtl.nmt(T, ["task2", "main", "task10"], **hyper)
+    wanted, got = step(by_index), step(by_name)
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+    with pytest.raises(ValueError, match="all names or all indices"):
+        mtl.nmt(T, ("main", 1, 2), **hyper)
+    with pytest.raises(ValueError, match="named differently"):
+        step(mtl.nmt(T, ("main", "task10", "x"), **hyper))
+    with pytest.raises(ValueError, match="name 2 tasks"):
+        mtl.nmt(T, ("main", "main", "task2"), **hyper)

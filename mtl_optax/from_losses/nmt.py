@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments import checks, names
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import losses_method
@@ -51,7 +51,7 @@ def _measured(
 
 @losses_method
 def nmt(
-    priority: Sequence[int],
+    priority: Sequence[Any],
     *,
     multiplier_lr: ScalarOrSchedule,
     targets: PerTask = None,
@@ -69,7 +69,8 @@ def nmt(
 
     Args:
       num_tasks: T, a Python int.
-      priority: the tasks' indices, the most important first.
+      priority: the tasks, the most important first: all by name, or all by index (in
+        sorted order of names).
       multiplier_lr: :math:`\eta`; the reconstruction suggests the learning rate of the
         parameters.
       targets: :math:`L^*`, `[T]` in sorted order of names or a dict by name, NaN or
@@ -132,6 +133,7 @@ def nmt(
       Platt and Barr, `Constrained Differential Optimization
       <https://papers.nips.cc/paper/4-constrained-differential-optimization>`_, 1987.
     """
+    priority, own = names.indices("nmt: priority", priority)
     checks.at_least("multiplier_lr", multiplier_lr, 0)
     checks.at_least("stage_steps", stage_steps, 0)
     if targets is None and isinstance(stage_steps, numbers.Real) and stage_steps < 1:
@@ -180,4 +182,4 @@ def nmt(
         )
         return raw / jnp.maximum(jnp.sum(raw), 1), new
 
-    return Weighting(init, update, uses_gramian=False)
+    return Weighting(init, update, uses_gramian=False, names=own)

@@ -99,16 +99,37 @@ def read_all(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Names | None
     return found, agreed_names(sources)
 
 
-def order_of(
-    what: str, tasks: Sequence[Any], num_tasks: int | None = None
-) -> tuple[tuple[int, ...], Names | None]:
-    """Tasks, given by index or all by name, as indices; and the names, if so given."""
-    if tasks and all(isinstance(task, str) for task in tasks):
-        names = sorted_names(tasks)
-        return tuple(names.index(task) for task in tasks), names
-    if any(isinstance(task, str) for task in tasks):
+def named(values: jax.Array | None, names: Names | None) -> Any:
+    """Values `[T]` as a dict by name, where there are names: so they travel on."""
+    if values is None or names is None:
+        return values
+    return {name: values[t] for t, name in enumerate(names)}
+
+
+def indices(what: str, tasks: Sequence[Any]) -> tuple[tuple[Any, ...], Names | None]:
+    """All tasks in some order, given by index or by name, as indices; and the names."""
+    if not any(isinstance(task, str) for task in tasks):
+        return tuple(tasks), None
+    if not all(isinstance(task, str) for task in tasks):
         raise ValueError(
             f"{what} must be all names or all indices of tasks, not both; got "
-            f"{list(tasks)}."
+            f"{tuple(tasks)}."
         )
-    return tuple(tasks), None
+    names = sorted_names(dict.fromkeys(tasks))
+    return tuple(names.index(task) for task in tasks), names
+
+
+def index_of(what: str, task: Any, names: Names | None) -> Any:
+    """The index of a task given by name; one given by index as it is."""
+    if not isinstance(task, str):
+        return task
+    if names is None:
+        raise ValueError(
+            f"{what}={task!r} is a name, but neither gradients nor losses have names "
+            "here. Return the losses as a dict from losses_fn (mtl_optax.task_grads "
+            "stacks them without names: pass losses= as a dict to update too), or give "
+            "the index."
+        )
+    if task not in names:
+        raise ValueError(f"{what}={task!r} is none of the tasks {list(names)}.")
+    return names.index(task)
