@@ -6,26 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from toy_losses import OWNER, losses_fn, parameters
 
 import mtl_optax as mtl
 
 T = 3
-OWNER = {"trunk": None, "head": {"a": 0, "b": 1, "c": 2}}
-
-
-def parameters():
-    trunk = jax.random.normal(jax.random.key(0), (8, 4))
-    heads = {name: 0.5 * jnp.ones(4) * (i + 1) for i, name in enumerate("abc")}
-    return {"trunk": trunk, "head": heads}
-
-
-def losses_fn(params):
-    features = jnp.tanh(params["trunk"]).sum(axis=0) / 2
-    goal = {"a": 1.0, "b": 1.2, "c": -1.0}
-    return {
-        name: jnp.mean((features * head - goal[name]) ** 2) + 0.1
-        for name, head in params["head"].items()
-    }
 
 
 def method(inner=None, num_tasks=T, **options):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from wrapper_runs import EACH_FORM, FORMS, PARAMS, T, batch, losses_fn, train
+from wrapper_runs import EACH_FORM, FORMS, PARAMS, T, batch, train, two_losses
 
 import mtl_optax as mtl
 from mtl_optax.flax_support import MultiTaskTrainState
@@ -59,7 +59,7 @@ def test_multi_task_train_state_hands_extra_arguments_on(form):
 
     @jax.jit
     def step(state, x):
-        losses, grads = FORMS[form](losses_fn)(state.params, x)
+        losses, grads = FORMS[form](two_losses)(state.params, x)
         return state.apply_gradients(grads=grads, losses=losses)
 
     state = step(step(state, batch(0)), batch(1))

@@ -13,7 +13,6 @@ from conftest import precision
 from contract_runs import (
     EACH,
     PARAMS,
-    SHAPES,
     T,
     assert_close,
     compiled,
@@ -25,6 +24,7 @@ from contract_runs import (
 )
 from jax import lax
 from methods import METHODS
+from toy_losses import linear_losses
 
 import mtl_optax as mtl
 
@@ -241,14 +241,7 @@ def test_lazy_gradients_give_the_same_update(method):
 
     @jax.jit
     def lazily(stacked):
-        def losses_fn(params):
-            return tuple(
-                sum(jnp.sum(stacked[name][t] * params[name]) for name in SHAPES)
-                + offsets[t]
-                for t in range(T)
-            )
-
-        losses, lazy = mtl.lazy_task_grads(losses_fn)(PARAMS)
+        losses, lazy = mtl.lazy_task_grads(linear_losses)(PARAMS, stacked, offsets)
         return losses, tx.update(lazy, tx.init(PARAMS), PARAMS, **draws)
 
     losses, (update, state) = lazily(gradients())

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from wrapper_runs import EACH_FORM, PARAMS, T, batch, losses_fn, train
+from wrapper_runs import EACH_FORM, PARAMS, T, batch, train, two_losses
 
 import mtl_optax as mtl
 
@@ -23,7 +23,7 @@ def test_every_k_holds_the_weights(form):
 
     expected, plain = PARAMS, mtl.mgda(T)
     for step, x in enumerate(batches):
-        _, grads = mtl.task_grads(losses_fn)(expected, x)
+        _, grads = mtl.task_grads(two_losses)(expected, x)
         if step % 3 == 0:
             _, state = plain.update(grads, plain.init(expected), expected)
         update = mtl.combine(grads, mtl.task_weights(state))
@@ -71,7 +71,7 @@ def test_cr_mogm_smooths_the_weights(form, given):
     expected, plain = PARAMS, mtl.mgda(T)
     weights = None if given is None else jnp.array(given)
     for x in batches:
-        _, grads = mtl.task_grads(losses_fn)(expected, x)
+        _, grads = mtl.task_grads(two_losses)(expected, x)
         _, state = plain.update(grads, plain.init(expected), expected)
         new = mtl.task_weights(state)
         weights = new if weights is None else 0.8 * weights + 0.2 * new

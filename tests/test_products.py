@@ -10,7 +10,7 @@ from mtl_optax.core import gramians
 from mtl_optax.core.combine import combine_per_leaf
 from mtl_optax.core.task_rows import TaskRows
 
-SHAPES = {"a": (3, 5), "scalar": (), "long": (3, 5000), "exact": (2 * gramians._SLICE,)}
+SHAPES = {"a": (3, 5), "scalar": (), "long": (3, 5000), "exact": (2 * gramians.SLICE,)}
 
 
 def make(num_tasks, dtype=jnp.float32):

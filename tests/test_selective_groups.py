@@ -6,15 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from selective_runs import (
-    T,
-    losses_fn,
-    masked_gradient,
-    method,
-    one_update,
-    parameters,
-    run,
-)
+from selective_runs import T, masked_gradient, method, one_update, run
+from toy_losses import losses_fn, parameters
 
 import mtl_optax as mtl
 

@@ -10,7 +10,8 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from selective_runs import T, losses_fn, method, one_update, parameters, run, trajectory
+from selective_runs import T, method, one_update, run, trajectory
+from toy_losses import losses_fn, parameters, wide_losses
 
 import mtl_optax as mtl
 
@@ -130,10 +131,7 @@ def test_cost_is_a_pass_for_each_group_and_one_look():
     params = {"trunk": jnp.ones((width, width)), "a": jnp.ones(width)}
     x = jnp.ones((32, width))
 
-    def deep(params):
-        h = jnp.tanh(jnp.tanh(x @ params["trunk"]) @ params["trunk"])
-        return {"a": jnp.mean((h @ params["a"]) ** 2)}
-
+    deep = functools.partial(wide_losses, x=x)
     tx = mtl.selective_groups(1, optax.sgd(0.1), owner={"trunk": None, "a": 0}, key=0)
 
     def selective(params):

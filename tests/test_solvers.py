@@ -32,7 +32,7 @@ from solver_problems import (
 
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.jacobi import jacobi_eigh
-from mtl_optax.core.solvers.nonnegative_qp import _sweep
+from mtl_optax.core.solvers.nonnegative_qp import sweep_coordinates
 
 
 @pytest.fixture(autouse=True)
@@ -275,9 +275,9 @@ def test_coordinate_sweeps_finish_an_unsolved_problem():
     cosines, _ = cosine(rows @ rows.T)
     linear = np.random.default_rng(1).standard_normal(10)
     problem = jnp.float32(cosines), jnp.float32(linear), jnp.zeros(10)
-    swept = _sweep(*problem, jnp.asarray(False))
+    swept = sweep_coordinates(*problem, jnp.asarray(False))
     np.testing.assert_allclose(swept, qp_oracle(cosines, linear), atol=1e-5)
-    kept = _sweep(*problem, jnp.asarray(True))
+    kept = sweep_coordinates(*problem, jnp.asarray(True))
     np.testing.assert_array_equal(kept, np.zeros(10))
 
 

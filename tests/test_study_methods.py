@@ -40,7 +40,7 @@ def test_the_table_has_every_public_method_or_the_reason_why_not():
 def test_every_known_method_trains(name):
     params = {"trunk": jnp.ones(3), "head": jnp.ones(2)}
 
-    def losses_fn(params):
+    def two_losses(params):
         trunk = jnp.sum(params["trunk"] ** 2)
         return trunk, trunk + jnp.sum(params["head"] ** 2)
 
@@ -51,8 +51,8 @@ def test_every_known_method_trains(name):
             trained=trained,
             settings={},
         )
-        losses, grads = mtl_optax.lazy_task_grads(losses_fn)(params)
-        extra = asking.functions(losses_fn)
+        losses, grads = mtl_optax.lazy_task_grads(two_losses)(params)
+        extra = asking.functions(two_losses)
         return tx.update(grads, tx.init(params), params, losses=losses, **extra)[0]
 
     new = jax.eval_shape(step, jnp.int32(0), jnp.array([1.0, 0.0]))

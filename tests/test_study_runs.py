@@ -78,10 +78,10 @@ def test_a_failing_method_stops_the_others():
 
 def test_diverged_runs_are_named(results):
     outcome = results.outcomes["unitary"]
-    assert compare._divergence(outcome) == ""
+    assert compare.divergence(outcome) == ""
     losses = outcome.losses.copy()
     losses[-1, 1, 0, 0] = np.nan
-    text = compare._divergence(outcome._replace(losses=losses))
+    text = compare.divergence(outcome._replace(losses=losses))
     assert text == " 1 of its 4 runs diverged."
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from wrapper_runs import EACH_FORM, FORMS, PARAMS, T, batch, losses_fn, train
+from wrapper_runs import EACH_FORM, FORMS, PARAMS, T, batch, train, two_losses
 
 import mtl_optax as mtl
 
@@ -22,7 +22,7 @@ def test_per_task_is_the_transformation_of_each_task(form):
 
     expected, states = PARAMS, [each.init(PARAMS) for _ in range(T)]
     for x in batches:
-        _, grads = mtl.task_grads(losses_fn)(expected, x)
+        _, grads = mtl.task_grads(two_losses)(expected, x)
         total = jax.tree.map(jnp.zeros_like, PARAMS)
         for t in range(T):
             row = jax.tree.map(lambda g, t=t: g[t], grads)
@@ -52,7 +52,7 @@ def test_one_adam_a_task_does_not_depend_on_loss_scales(form):
 
 def test_per_task_state_of_an_inactive_task_stays():
     tx = mtl.per_task(optax.scale_by_adam(), T)
-    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    _, grads = mtl.task_grads(two_losses)(PARAMS, batch(0))
     broken = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads)
     active = jnp.array([True, False])
     updates, state = tx.update(broken, tx.init(PARAMS), PARAMS, active=active)
@@ -63,7 +63,7 @@ def test_per_task_state_of_an_inactive_task_stays():
 
 
 def test_per_task_under_vmap_over_a_hyperparameter():
-    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    _, grads = mtl.task_grads(two_losses)(PARAMS, batch(0))
 
     def clipped(limit):
         tx = mtl.per_task(optax.clip_by_global_norm(limit), T)
@@ -115,7 +115,7 @@ def test_accumulation_of_a_task_that_is_sometimes_absent():
     """Its mean is over the micro-batches that it was in."""
     tx = mtl.accumulate_tasks(mtl.unitary(T), T, 2)
     state = tx.init(PARAMS)
-    grads = [mtl.task_grads(losses_fn)(PARAMS, batch(seed))[1] for seed in range(2)]
+    grads = [mtl.task_grads(two_losses)(PARAMS, batch(seed))[1] for seed in range(2)]
     absent = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads[1])
     _, state = tx.update(grads[0], state, PARAMS, active=jnp.array([True, True]))
     update, _ = tx.update(absent, state, PARAMS, active=jnp.array([True, False]))
@@ -126,7 +126,7 @@ def test_accumulation_of_a_task_that_is_sometimes_absent():
 def test_accumulation_where_a_task_never_came():
     tx = mtl.accumulate_tasks(mtl.mean(T), T, 2)
     state, active = tx.init(PARAMS), jnp.array([True, False])
-    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    _, grads = mtl.task_grads(two_losses)(PARAMS, batch(0))
     for _ in range(2):
         update, state = tx.update(grads, state, PARAMS, active=active)
     np.testing.assert_allclose(update["w"], grads["w"][0], rtol=1e-6)
@@ -145,7 +145,7 @@ def test_accumulation_of_bad_lengths():
 @EACH_FORM
 def test_a_nan_task_is_skipped_and_counted(form):
     def losses(params, x):
-        named = losses_fn(params, x)
+        named = two_losses(params, x)
         return {"a": named["a"], "b": named["b"] * jnp.where(x[0, 0] > 0, jnp.nan, 1)}
 
     tx = optax.chain(mtl.skip_nonfinite_tasks(mtl.cagrad(T), T), optax.sgd(0.1))
@@ -208,7 +208,7 @@ def test_seeds_under_vmap_in_a_scan_are_those_alone(name, form):
     def run(seed, active):
         def step(carry, x):
             params, state = carry
-            losses, grads = FORMS[form](losses_fn)(params, x)
+            losses, grads = FORMS[form](two_losses)(params, x)
             updates, state = tx.update(
                 grads, state, params, losses=losses, active=active
             )

@@ -11,7 +11,7 @@ T = 2
 PARAMS = {"w": jnp.array([[0.5, -1.0], [2.0, 0.3]]), "b": jnp.array([0.1, -0.2])}
 
 
-def losses_fn(params, x, scale=1.0):
+def two_losses(params, x, scale=1.0):
     h = jnp.tanh(x @ params["w"]) + params["b"][None, :]
     return {"a": scale * jnp.mean((h - 1) ** 2), "b": jnp.mean((h[:, 0] + 2) ** 2)}
 
@@ -29,7 +29,7 @@ def train(tx, form, batches, scale=1.0, **extra):
 
     def step(carry, x):
         params, state = carry
-        losses, grads = FORMS[form](losses_fn)(params, x, scale)
+        losses, grads = FORMS[form](two_losses)(params, x, scale)
         updates, state = tx.update(grads, state, params, losses=losses, **extra)
         return (optax.apply_updates(params, updates), state), updates
 

@@ -21,7 +21,7 @@ from mtl_optax.core.trees.replicated import replicated
 from mtl_optax.core.trees.task_axis import mix_tasks
 
 # Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
-_SLICE = 4096
+SLICE = 4096
 # Up to here separate rows are compared pair by pair; above, one leaf is stacked.
 _PAIRED = 8
 
@@ -154,13 +154,13 @@ def _sliced_gramian(leaf: LeafRows) -> jax.Array:
         if isinstance(leaf, jax.Array)
         else tuple(row.reshape(size) for row in leaf)
     )
-    whole, rest = divmod(size, _SLICE)
-    total = _slice_gramian(flat, whole * _SLICE, rest)
+    whole, rest = divmod(size, SLICE)
+    total = _slice_gramian(flat, whole * SLICE, rest)
     if whole == 0:
         return total
 
     def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
-        return total + _slice_gramian(flat, i * _SLICE, _SLICE)
+        return total + _slice_gramian(flat, i * SLICE, SLICE)
 
     bounds = jnp.int32(0), jnp.int32(whole)
     return lax.fori_loop(*bounds, add_slice, total)
