@@ -117,7 +117,7 @@ def test_decrease_on_a_quadratic():
     """Two tasks, a shared scalar and a head each; all steps worked out by hand."""
     rate = 0.1
 
-    def losses_fn(params):
+    def quadratics(params):
         x, heads = params["x"], params["heads"]
         first = 1 + (x - 1) ** 2 + (heads["a"] - 1) ** 2
         return first, 1 + (x + 1) ** 2 + (heads["b"] - 1) ** 2
@@ -129,8 +129,8 @@ def test_decrease_on_a_quadratic():
 
     new, state = tx.update(
         *(None, tx.init(params), params),
-        group_grad_fn=group_grads_at(losses_fn),
-        losses_fn=losses_fn,
+        group_grad_fn=group_grads_at(quadratics),
+        losses_fn=quadratics,
     )
     x, head = 0.5, 0.0
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import mtl_optax as mtl
+from mtl_optax.core.task_grads import leaf_products
 from mtl_optax.core.task_grads.computed import Computed
 
 SHAPES = {
     "a": (3, 5),
     "scalar": (),
     "long": (3, 5000),
-    "exact": (2 * 4096,),
+    "exact": (2 * leaf_products.SLICE,),
 }
 
 

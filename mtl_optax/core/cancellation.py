@@ -36,16 +36,22 @@ def zero_if_noise(
     if blocks is None:
         blocks = (0,) * len(leaves)
         weights, gramian = weights[None], gramian[None]
-    noise = jax.vmap(cancels)(weights, gramian)
-    if measured:
-        diagonal = jnp.diagonal(gramian, axis1=1, axis2=2)
-        apart = jnp.sum(weights**2 * diagonal, axis=1)
-        floor = noise_floor(weights.shape[1], weights.dtype)
+    suspect = jax.vmap(cancels)(weights, gramian)
 
-        def norm_is_noise() -> jax.Array:
+    def without_noise(leaves: list[jax.Array]) -> list[jax.Array]:
+        noise = suspect
+        if measured:
+            apart = jnp.sum(weights**2 * _diagonals(gramian), axis=1)
+            floor = noise_floor(weights.shape[1], weights.dtype)
             squares = [jnp.sum(jnp.square(x.astype(apart.dtype))) for x in leaves]
-            return noise & (sum_by_block(squares, blocks) <= floor**2 * apart)
+            noise &= sum_by_block(squares, blocks) <= floor**2 * apart
+        pairs = zip(blocks, leaves, strict=True)
+        return [jnp.where(noise[block], 0, leaf) for block, leaf in pairs]
 
-        noise = lax.cond(jnp.any(noise), norm_is_noise, lambda: noise)
-    kept = [jnp.where(noise[b], 0, x) for b, x in zip(blocks, leaves, strict=True)]
+    # Nearly every step passes the update on as it is.
+    kept = lax.cond(jnp.any(suspect), without_noise, lambda leaves: leaves, leaves)
     return jax.tree.unflatten(treedef, kept)
+
+
+def _diagonals(gramian: jax.Array) -> jax.Array:
+    return jnp.diagonal(gramian, axis1=1, axis2=2)

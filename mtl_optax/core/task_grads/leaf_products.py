@@ -22,7 +22,7 @@ from mtl_optax.core.trees.task_axis import mix_tasks
 LeafRows = jax.Array | tuple[jax.Array, ...]
 
 # Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
-_SLICE = 4096
+SLICE = 4096
 # Up to here separate rows are compared pair by pair; above, one leaf is stacked.
 _PAIRED = 8
 # Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
@@ -132,13 +132,13 @@ def _sliced_gramian(leaf: LeafRows, out: None) -> jax.Array:
         return rows.reshape(*rows.shape[: rows.ndim - len(shape)], size)
 
     flat = jax.tree.map(flatten, leaf)
-    whole, rest = divmod(size, _SLICE)
-    total = _slice_gramian(flat, whole * _SLICE, rest)
+    whole, rest = divmod(size, SLICE)
+    total = _slice_gramian(flat, whole * SLICE, rest)
     if whole == 0:
         return total
 
     def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
-        return total + _slice_gramian(flat, i * _SLICE, _SLICE)
+        return total + _slice_gramian(flat, i * SLICE, SLICE)
 
     bounds = jnp.int32(0), jnp.int32(whole)
     return lax.fori_loop(*bounds, add_slice, total)
