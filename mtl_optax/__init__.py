@@ -17,8 +17,14 @@ from mtl_optax.analysis.task_groups import (
 from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.connection_strength import connection_strength
+from mtl_optax.core.metrics import metrics
 from mtl_optax.core.products import combine, gramian
-from mtl_optax.core.readings import conflicts, task_weights
+from mtl_optax.core.readings import (
+    conflicts,
+    task_cosines,
+    task_names,
+    task_weights,
+)
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_grads.at_features import feature_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at, task_grads_at
@@ -90,9 +96,12 @@ __all__ = [
     "gramian",
     "group_grads_at",
     "lazy_task_grads",
+    "metrics",
     "subsample_tasks",
+    "task_cosines",
     "task_grads",
     "task_grads_at",
+    "task_names",
     "task_weights",
     # from_losses: one backward pass with lazy gradients.
     "constant",

@@ -56,4 +56,4 @@ for task, out in Model().apply(variables, x_test / 16, train=False).items():
     right = out.argmax(-1) == (y_test if task == "digit" else y_test % 2)
     print(f"{task} accuracy {right.mean():.3f}")
 print("task weights", mtl.task_weights(state.opt_state))
-print("cosine", mtl.conflicts(state.opt_state)[0, 1])
+print("cosine", mtl.task_cosines(state.opt_state)[0, 1])

@@ -56,4 +56,4 @@ for task, out in model(jnp.asarray(x_test / 16)).items():
     right = out.argmax(-1) == (y_test if task == "digit" else y_test % 2)
     print(f"{task} accuracy {right.mean():.3f}")
 print("task weights", mtl.task_weights(optimizer.opt_state))
-print("cosine", mtl.conflicts(optimizer.opt_state)[0, 1])
+print("cosine", mtl.task_cosines(optimizer.opt_state)[0, 1])

@@ -20,8 +20,11 @@ OWN = {
     "gramian",
     "group_grads_at",
     "lazy_task_grads",
+    "metrics",
+    "task_cosines",
     "task_grads",
     "task_grads_at",
+    "task_names",
     "task_weights",
 }
 

@@ -238,7 +238,7 @@ def test_stch_against_a_nadir_under_vmap():
     losses, everyone = jnp.array([0.5, 2.0, 1.5]), jnp.ones(3, bool)
 
     def weigh(nadir):
-        rule = mtl.from_losses.stch.weighting(nadir=nadir)
+        rule = mtl.stch.weighting(nadir=nadir)
         return rule.update(None, (), losses=losses, active=everyone)[0]
 
     for nadir, got in zip(nadirs, jax.vmap(weigh)(nadirs), strict=True):
@@ -312,7 +312,7 @@ def test_famo_learns_from_a_task_once_it_has_been_seen_twice():
 def random_weights(distribution, count=4000):
     """[count, 3] of three of four tasks."""
     active = jnp.array([True, False, True, True])
-    rule = mtl.from_losses.rlw.weighting(0, distribution)
+    rule = mtl.rlw.weighting(key=0, distribution=distribution)
 
     def step(state, _):
         weights, state = rule.update(None, state, active=active)

@@ -16,7 +16,7 @@ import mtl_optax as mtl
 @EACH_FORM
 def test_every_k_holds_the_weights(form):
     """In a scan, against an unrolled loop that holds them by hand."""
-    weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), 3)
+    weighting = mtl.every_k(mtl.mgda.weighting(), 3)
     tx = optax.chain(mtl.from_weighting(weighting, T), optax.sgd(0.1))
     batches = [batch(seed) for seed in range(7)]
     (params, _), _ = train(tx, form, batches)
@@ -32,7 +32,7 @@ def test_every_k_holds_the_weights(form):
 
 
 def test_every_k_holds_a_random_methods_key_and_masks_absent_tasks():
-    weighting = mtl.every_k(mtl.from_gramian.pcgrad.weighting(key=0), 2)
+    weighting = mtl.every_k(mtl.pcgrad.weighting(key=0), 2)
     tx = mtl.from_weighting(weighting, T)
     grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
     _, first = tx.update(grads, tx.init(PARAMS), PARAMS)
@@ -45,11 +45,11 @@ def test_every_k_holds_a_random_methods_key_and_masks_absent_tasks():
 
 def test_every_k_needs_a_positive_int():
     with pytest.raises(ValueError, match="k must be at least 1"):
-        mtl.every_k(mtl.from_gramian.mgda.weighting(), 0)
+        mtl.every_k(mtl.mgda.weighting(), 0)
 
 
 def test_every_k_has_one_clock_for_all_leaves():
-    weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), 2)
+    weighting = mtl.every_k(mtl.mgda.weighting(), 2)
     with pytest.raises(ValueError, match="one clock for all"):
         mtl.from_weighting(weighting, T, granularity="leaf")
 
@@ -62,7 +62,7 @@ def test_every_k_has_one_clock_for_all_leaves():
 def test_cr_mogm_smooths_the_weights(form, given):
     """In a scan, against an unrolled loop that smooths them by hand."""
     weighting = mtl.cr_mogm(
-        mtl.from_gramian.mgda.weighting(), T, alpha=0.8, initial_weights=given
+        mtl.mgda.weighting(), T, alpha=0.8, initial_weights=given
     )
     tx = optax.chain(mtl.from_weighting(weighting, T), optax.sgd(0.1))
     batches = [batch(seed) for seed in range(5)]
@@ -87,7 +87,7 @@ def with_smallest_norm_at(share):
 
 def test_cr_mogm_can_start_again_where_its_state_was_donated():
     given = jnp.full(T, 1 / T)
-    weighting = mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), initial_weights=given)
+    weighting = mtl.cr_mogm(mtl.mgda.weighting(), initial_weights=given)
     first, second = weighting.init(T).smooth_weights, weighting.init(T).smooth_weights
     places = {x.unsafe_buffer_pointer() for x in (given, first, second)}
     assert len(places) == 3
@@ -95,7 +95,7 @@ def test_cr_mogm_can_start_again_where_its_state_was_donated():
 
 def test_cr_mogm_starts_each_task_at_its_first_step_and_waits_for_it():
     tx = mtl.from_weighting(
-        mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), alpha=0.5), T
+        mtl.cr_mogm(mtl.mgda.weighting(), alpha=0.5), T
     )
     state = tx.init({"w": jnp.zeros(T)})
     steps = [
@@ -119,7 +119,7 @@ def test_cr_mogm_starts_each_task_at_its_first_step_and_waits_for_it():
 
 @pytest.mark.parametrize("outside", ["cr_mogm", "every_k"])
 def test_cr_mogm_with_every_k_smooths_what_is_computed(outside):
-    mgda = mtl.from_gramian.mgda.weighting()
+    mgda = mtl.mgda.weighting()
     weighting = (
         mtl.cr_mogm(mtl.every_k(mgda, 2), alpha=0.5)
         if outside == "cr_mogm"
@@ -134,17 +134,17 @@ def test_cr_mogm_with_every_k_smooths_what_is_computed(outside):
 
 def test_cr_mogm_forms_no_gramian_for_losses_and_works_leaf_by_leaf():
     grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
-    tx = mtl.from_weighting(mtl.cr_mogm(mtl.from_losses.uw.weighting()), T)
+    tx = mtl.from_weighting(mtl.cr_mogm(mtl.uw.weighting()), T)
     _, state = tx.update(grads, tx.init(PARAMS), losses=jnp.ones(T))
     assert state.task_gramian is None
-    mgda = mtl.from_gramian.mgda.weighting()
+    mgda = mtl.mgda.weighting()
     tx = mtl.from_weighting(mtl.cr_mogm(mgda), T, granularity="leaf")
     _, state = tx.update(grads, tx.init(PARAMS))
     np.testing.assert_allclose(state.task_weights, np.full((2, T), 0.5), rtol=1e-6)
 
 
 def test_cr_mogm_with_weights_for_other_tasks():
-    mgda = mtl.from_gramian.mgda.weighting()
+    mgda = mtl.mgda.weighting()
     with pytest.raises(ValueError, match=r"initial_weights must .* shape \(2,\)"):
         mtl.cr_mogm(mgda, T, initial_weights=jnp.ones(3))
     with pytest.raises(ValueError, match="alpha must be at least 0"):

@@ -40,7 +40,7 @@ def step(tx, lazy, stacked, **extras):
 
 
 def over(leaves, weighting=None):
-    weighting = weighting or mtl.from_gramian.mgda.weighting()
+    weighting = weighting or mtl.mgda.weighting()
     return mtl.from_weighting(weighting, T, leaves=leaves)
 
 
@@ -78,9 +78,7 @@ def test_gradients_that_cancel_on_the_chosen_leaves_still_move_the_others(lazy):
     opposite = jnp.stack(
         [stacked["last"][0], -stacked["last"][0], 0 * stacked["last"][0]]
     )
-    tx = over(
-        MASKS["prefix"], mtl.from_losses.mean.weighting()._replace(uses_gramian=True)
-    )
+    tx = over(MASKS["prefix"], mtl.mean.weighting()._replace(uses_gramian=True))
     update, _ = step(tx, lazy, {**stacked, "last": opposite})
     wanted = jnp.mean(stacked["heads"], axis=0)
     np.testing.assert_allclose(update["heads"], wanted, rtol=1e-5, atol=1e-6)
@@ -122,7 +120,7 @@ def test_lazy_gradients_pass_back_to_the_chosen_leaves_only():
         return tuple(jnp.mean((h[:, t::8] - t) ** 2) for t in range(8))
 
     def flops(leaves):
-        weighting = mtl.from_gramian.imtl_g.weighting()
+        weighting = mtl.imtl_g.weighting()
         tx = mtl.from_weighting(weighting, 8, leaves=leaves)
 
         def update(params):
@@ -141,7 +139,7 @@ def test_no_leaf_or_leaves_of_their_own():
         over(none).init(PARAMS)
     with pytest.raises(ValueError, match="there is none for the leaves that leaves="):
         mtl.from_weighting(
-            mtl.from_gramian.mgda.weighting(),
+            mtl.mgda.weighting(),
             T,
             granularity="leaf",
             leaves=MASKS["tree"],

@@ -192,8 +192,8 @@ WRAPPED = {
     "per_task": optax.chain(mtl.per_task(optax.trace(0.9), T), mtl.mgda(T)),
     "accumulate_tasks": mtl.accumulate_tasks(mtl.mgda(T), T, 2),
     "skip_nonfinite_tasks": mtl.skip_nonfinite_tasks(mtl.mgda(T), T),
-    "cr_mogm": mtl.from_weighting(mtl.cr_mogm(mtl.from_gramian.mgda.weighting()), T),
-    "every_k": mtl.from_weighting(mtl.every_k(mtl.from_gramian.mgda.weighting(), 2), T),
+    "cr_mogm": mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting()), T),
+    "every_k": mtl.from_weighting(mtl.every_k(mtl.mgda.weighting(), 2), T),
     "on_shared": mtl.on_shared(mtl.mgda(T), {"w": True, "b": False}),
     "safe_normalize": optax.chain(mtl.mgda(T), mtl.safe_normalize()),
 }

@@ -12,15 +12,16 @@ import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.solvers.linalg import noise_floor
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
 def of_losses(
-    method: str, weigh: Callable[[jax.Array, jax.Array], jax.Array]
+    method: str, weigh: Callable[[jax.Array, jax.Array], jax.Array], **per_task: Any
 ) -> Weighting:
     """The weighting without state whose weights are `weigh(losses, active)`, all `[T]`.
 
-    `method` is the name for the error where the losses are missing.
+    `method` is the name for the error where the losses are missing, `per_task` what
+    must be None or `[T]`.
     """
 
     def update(
@@ -34,7 +35,7 @@ def of_losses(
         del gramian, extra
         return weigh(checks.required(method, "losses", losses), active), state
 
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+    return Weighting(no_state(**per_task), update, uses_gramian=False)
 
 
 def positive(values: jax.Array) -> jax.Array:

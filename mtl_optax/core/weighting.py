@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mtl_optax.core.arguments import checks
+
 
 class Weighting(NamedTuple):
     """A rule that turns losses and Gramian into task weights.
@@ -40,3 +42,13 @@ class Weighting(NamedTuple):
     asymmetric: bool = False
     leaves: Any = None
     names: tuple[Any, ...] | None = None
+
+
+def no_state(**per_task: Any) -> Callable[[int], tuple[()]]:
+    """`init` without state that checks values for each task: None, or `[T]`."""
+
+    def init(num_tasks: int) -> tuple[()]:
+        checks.optional_vectors(num_tasks, **per_task)
+        return ()
+
+    return init

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.cancellation import zero_if_noise
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
@@ -32,8 +34,13 @@ class DBMTLState(NamedTuple):
     steps: jax.Array  # [T] int32, steps at which the task was active
 
 
+@transformation_method
 def db_mtl(
-    num_tasks: int, *, beta: Any = 0.9, beta_sigma: Any = 0.0, eps: Any = 1e-8
+    num_tasks: int,
+    *,
+    beta: ScalarOrSchedule = 0.9,
+    beta_sigma: ScalarOrSchedule = 0.0,
+    eps: ScalarOrSchedule = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradients of the log losses, averaged over time and brought to one length.
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.products import combine
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.stacked import from_stack, task_sums, zero_stack
@@ -34,8 +36,13 @@ class ExcessMTLState(NamedTuple):
     calls: jax.Array  # [T] int32, how many they are
 
 
+@transformation_method
 def excess_mtl(
-    num_tasks: int, *, step_size: Any = 0.01, warmup: int = 0, normalize: str = "sum"
+    num_tasks: int,
+    *,
+    step_size: ScalarOrSchedule = 0.01,
+    warmup: int = 0,
+    normalize: str = "sum",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gives more weight to the tasks that are furthest from what they could reach.
 

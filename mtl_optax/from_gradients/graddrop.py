@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.sign_dropout import drop_features, drop_signs, uniforms_like
 from mtl_optax.core.stacked import from_stack
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads, at_features
@@ -26,8 +28,9 @@ class GradDropState(NamedTuple):
     key: jax.Array  # raw key data, uint32
 
 
+@transformation_method
 def graddrop(
-    num_tasks: int, *, key: Any, leak: Any = None, at: str = "gradients"
+    num_tasks: int, *, key: Any, leak: PerTask = None, at: str = "gradients"
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps, in each coordinate, either the positive or the negative gradients.
 
@@ -47,8 +50,8 @@ def graddrop(
     Args:
       num_tasks: T, a Python int.
       key: int or key for the draws.
-      leak: :math:`\ell`, `[T]` in [0, 1], the part of each task that is never dropped;
-        None is 0.
+      leak: :math:`\ell`, `[T]` in sorted order of names or a dict by name, in [0, 1],
+        the part of each task that is never dropped; None is 0.
       at: "gradients" of the parameters, or "features".
 
     Returns:

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.cancellation import zero_if_noise
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.solvers import linalg
@@ -32,14 +34,15 @@ class MoCoState(NamedTuple):
     steps: jax.Array  # [T] int32, steps at which the task was active
 
 
+@transformation_method
 def moco(
     num_tasks: int,
     *,
-    beta: Any = 0.1,
-    beta_sigma: Any = 0.0,
-    gamma: Any = 0.1,
-    gamma_sigma: Any = 0.0,
-    rho: Any = 0.1,
+    beta: ScalarOrSchedule = 0.1,
+    beta_sigma: ScalarOrSchedule = 0.0,
+    gamma: ScalarOrSchedule = 0.1,
+    gamma_sigma: ScalarOrSchedule = 0.0,
+    rho: ScalarOrSchedule = 0.1,
     projection: str = "simplex",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Tracks each gradient over time, and steps towards the tracks' min-norm weights.

@@ -9,54 +9,18 @@ of the gradients rotated by the eigenvectors of the first.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers.jacobi import jacobi_eigh
 from mtl_optax.core.solvers.linalg import dot
 from mtl_optax.core.task_grads.form import TaskGrads
-from mtl_optax.core.weighting import Weighting
-
-
-def weighting(scale_mode: str = "min", preference: Any = None) -> Weighting:
-    """Weights of the gradients after their Gramian was made a multiple of identity."""
-    checks.one_of("scale_mode", scale_mode, ("min", "median", "rmse"))
-
-    def update(
-        gramian: jax.Array,
-        state: tuple[()],
-        *,
-        active: jax.Array,
-        look: Callable[[jax.Array], TaskGrads] | None = None,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        values, vectors = jacobi_eigh(gramian)
-        if look is not None:
-            values, turned = jacobi_eigh(look(vectors.T).gramian())
-            vectors = dot(vectors, turned)
-        # An eigenvalue is rounding error if it is tiny beside what its combination of
-        # gradients would weigh were they orthogonal, however short they are; and the
-        # authors cut off at the precision of float64.
-        apart = dot(jnp.diag(gramian), vectors**2)
-        floor = jnp.finfo(gramian.dtype).eps * apart
-        floor = jnp.maximum(floor, float(jnp.finfo(jnp.float64).eps) * jnp.max(values))
-        keep = values > gramian.shape[0] * floor
-        values = jnp.where(keep, values, 1)
-        scale = _scale(values, keep, scale_mode)
-        chosen = preference_or_uniform(preference, active)
-        along = dot(chosen, vectors)
-        stretched = jnp.where(keep, along * jnp.sqrt(scale / values), 0)
-        weights = dot(vectors, stretched)
-        return jnp.where(jnp.any(keep), weights, chosen), state
-
-    return Weighting(lambda num_tasks: (), update)
+from mtl_optax.core.weighting import Weighting, no_state
 
 
 def _scale(values: jax.Array, keep: jax.Array, scale_mode: str) -> jax.Array:
@@ -69,9 +33,8 @@ def _scale(values: jax.Array, keep: jax.Array, scale_mode: str) -> jax.Array:
     return jnp.where(count > 0, ascending[place], 1)
 
 
-def aligned_mtl(
-    num_tasks: int, *, scale_mode: str = "min", preference: Any = None
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weighting:
     r"""Aligned gradients: the nearest orthogonal ones of equal length, summed.
 
     .. math::
@@ -82,7 +45,10 @@ def aligned_mtl(
       num_tasks: T, a Python int.
       scale_mode: which eigenvalue becomes the common squared length: "min", "median"
         (the lower middle one) or "rmse" (their mean), among those above rounding.
-      preference: p, `[T]`; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
+        1/T over the active tasks.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -118,5 +84,34 @@ def aligned_mtl(
       Senushkin et al., `Independent Component Alignment for Multi-Task Learning
       <https://arxiv.org/abs/2305.19000>`_, 2023.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(weighting(scale_mode, preference), num_tasks)
+    checks.one_of("scale_mode", scale_mode, ("min", "median", "rmse"))
+
+    def update(
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        active: jax.Array,
+        look: Callable[[jax.Array], TaskGrads] | None = None,
+        **extra: object,
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        values, vectors = jacobi_eigh(gramian)
+        if look is not None:
+            values, turned = jacobi_eigh(look(vectors.T).gramian())
+            vectors = dot(vectors, turned)
+        # An eigenvalue is rounding error if it is tiny beside what its combination of
+        # gradients would weigh were they orthogonal, however short they are; and the
+        # authors cut off at the precision of float64.
+        apart = dot(jnp.diag(gramian), vectors**2)
+        floor = jnp.finfo(gramian.dtype).eps * apart
+        floor = jnp.maximum(floor, float(jnp.finfo(jnp.float64).eps) * jnp.max(values))
+        keep = values > gramian.shape[0] * floor
+        values = jnp.where(keep, values, 1)
+        scale = _scale(values, keep, scale_mode)
+        chosen = preference_or_uniform(preference, active)
+        along = dot(chosen, vectors)
+        stretched = jnp.where(keep, along * jnp.sqrt(scale / values), 0)
+        weights = dot(vectors, stretched)
+        return jnp.where(jnp.any(keep), weights, chosen), state
+
+    return Weighting(no_state(preference=preference), update)

@@ -12,37 +12,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import cagrad_solver
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(c: Any = 0.4, rescale: Any = 1, preference: Any = None) -> Weighting:
-    """Weights of the vector near the mean that best improves the worst task."""
-    checks.at_least("c", c, 0)
-    if isinstance(rescale, int):
-        checks.one_of("rescale", rescale, (0, 1, 2))
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        anchor = preference_or_uniform(preference, active)
-        radius = jnp.asarray(c, gramian.dtype)
-        weights = cagrad_solver.cagrad_weights(gramian, anchor, radius, active)
-        divisors = jnp.stack([jnp.ones_like(radius), 1 + radius**2, 1 + radius])
-        return weights / divisors[jnp.asarray(rescale, jnp.int32)], state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
+@gramian_method
 def cagrad(
-    num_tasks: int, *, c: Any = 0.4, rescale: Any = 1, preference: Any = None
-) -> optax.GradientTransformationExtraArgs:
+    *, c: ScalarOrSchedule = 0.4, rescale: Any = 1, preference: PerTask = None
+) -> Weighting:
     r"""Conflict-averse gradient: the best step for the worst task, near the mean.
 
     .. math::
@@ -55,7 +38,10 @@ def cagrad(
         0 is the mean gradient exactly; below 1 the limit points are those of the mean
         loss; a large c approaches the direction of MGDA.
       rescale: 0 returns d, 1 divides it by 1+c^2 (the authors' code), 2 by 1+c.
-      preference: p, `[T]`; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
+        1/T over the active tasks.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -89,5 +75,18 @@ def cagrad(
       Liu et al., `Conflict-Averse Gradient Descent for Multi-task Learning
       <https://arxiv.org/abs/2110.14048>`_, 2021.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(weighting(c, rescale, preference), num_tasks)
+    checks.at_least("c", c, 0)
+    if isinstance(rescale, int):
+        checks.one_of("rescale", rescale, (0, 1, 2))
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        anchor = preference_or_uniform(preference, active)
+        radius = jnp.asarray(c, gramian.dtype)
+        weights = cagrad_solver.cagrad_weights(gramian, anchor, radius, active)
+        divisors = jnp.stack([jnp.ones_like(radius), 1 + radius**2, 1 + radius])
+        return weights / divisors[jnp.asarray(rescale, jnp.int32)], state
+
+    return Weighting(no_state(preference=preference), update)

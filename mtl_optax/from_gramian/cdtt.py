@@ -8,15 +8,15 @@ returns zero), is left out. The authors step each head on its own gradient and u
 method on shared parameters: :func:`mtl_optax.on_shared` does that.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.min_norm import stationary_weights
@@ -70,52 +70,8 @@ def _turn(cosines: jax.Array, norms: jax.Array, along: jax.Array) -> jax.Array:
     return lax.scan(turn, along, jnp.arange(norms.shape[0], dtype=jnp.int32))[0]
 
 
-def weighting(window: int = 10, alpha: Any = 0.3) -> Weighting:
-    """The central direction, pulled to the tasks that converge least."""
-    checks.static_int("window", window)
-    checks.at_least("alpha", alpha, 0)
-
-    def init(num_tasks: int) -> CDTTState:
-        steps = jnp.zeros(num_tasks, jnp.int32)
-        return CDTTState(jnp.zeros((num_tasks, window)), steps)
-
-    def update(
-        gramian: jax.Array,
-        state: CDTTState,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, CDTTState]:
-        del extra
-        losses = checks.required("cdtt", "losses", losses)
-        cosines, norms = linalg.cosine_matrix(gramian)
-        rows = active & (norms > 0)
-        center = _central(cosines, norms, rows)
-
-        history = jnp.concatenate([state.norms[:, 1:], norms[:, None]], axis=1)
-        now, before = jnp.sum(history, axis=1), jnp.sum(state.norms, axis=1)
-        change = jnp.where(before > 0, now / jnp.where(before > 0, before, 1), 1)
-        slow = change + jnp.log10(positive(losses))
-        tension = alpha * jax.nn.sigmoid(jnp.e * (slow - 1)) + 1 - alpha
-        tense = rows & (state.steps == window)
-        tension = jnp.where(tense, jnp.maximum(tension, 0), 0)
-
-        along = norms * center + _pulls(cosines, norms, center, tension)
-        along = _turn(cosines, norms, along)
-        weights = jnp.where(rows, along / jnp.where(rows, norms, 1), 0)
-        # Without tension exactly the centre, which conflicts with no task.
-        weights = jnp.where(jnp.any(tense), weights, center)
-        steps = jnp.minimum(state.steps + 1, window)
-        new = CDTTState(history, steps)
-        return weights, where_active(active, new, state)
-
-    return Weighting(init, update)
-
-
-def cdtt(
-    num_tasks: int, *, window: int = 10, alpha: Any = 0.3
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def cdtt(*, window: int = 10, alpha: ScalarOrSchedule = 0.3) -> Weighting:
     r"""A central direction, pulled towards the tasks that converge least.
 
     .. math::
@@ -136,6 +92,8 @@ def cdtt(
       window: steps that gradient norms are summed over, a Python int.
       alpha: :math:`\alpha`, how much the tensions differ; at least 0, and 0 makes all
         of them 1.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -180,4 +138,42 @@ def cdtt(
       Nakamura, Grassi and Wolf, `Leveraging convergence behavior to balance conflicting
       tasks in multi-task learning <https://arxiv.org/abs/2204.06698>`_, 2022.
     """
-    return from_weighting(weighting(window, alpha), num_tasks)
+    checks.static_int("window", window)
+    checks.at_least("alpha", alpha, 0)
+
+    def init(num_tasks: int) -> CDTTState:
+        steps = jnp.zeros(num_tasks, jnp.int32)
+        return CDTTState(jnp.zeros((num_tasks, window)), steps)
+
+    def update(
+        gramian: jax.Array,
+        state: CDTTState,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, CDTTState]:
+        del extra
+        losses = checks.required("cdtt", "losses", losses)
+        cosines, norms = linalg.cosine_matrix(gramian)
+        rows = active & (norms > 0)
+        center = _central(cosines, norms, rows)
+
+        history = jnp.concatenate([state.norms[:, 1:], norms[:, None]], axis=1)
+        now, before = jnp.sum(history, axis=1), jnp.sum(state.norms, axis=1)
+        change = jnp.where(before > 0, now / jnp.where(before > 0, before, 1), 1)
+        slow = change + jnp.log10(positive(losses))
+        tension = alpha * jax.nn.sigmoid(jnp.e * (slow - 1)) + 1 - alpha
+        tense = rows & (state.steps == window)
+        tension = jnp.where(tense, jnp.maximum(tension, 0), 0)
+
+        along = norms * center + _pulls(cosines, norms, center, tension)
+        along = _turn(cosines, norms, along)
+        weights = jnp.where(rows, along / jnp.where(rows, norms, 1), 0)
+        # Without tension exactly the centre, which conflicts with no task.
+        weights = jnp.where(jnp.any(tense), weights, center)
+        steps = jnp.minimum(state.steps + 1, window)
+        new = CDTTState(history, steps)
+        return weights, where_active(active, new, state)
+
+    return Weighting(init, update)

@@ -7,52 +7,19 @@ direction is free of conflicts: theirs is then the least-squares one, which harm
 task; ours is exact zero.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.min_norm import in_hull
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(preference: Any = None) -> Weighting:
-    """Weights of cosines proportional to the preference; 0 where none are."""
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        cosines, norms = linalg.cosine_matrix(gramian)
-        alive = norms > 0
-        chosen = jnp.where(alive, preference_or_uniform(preference, active), 0)
-        values, vectors, keep = linalg.psd_eigh(cosines)
-        along = jnp.where(keep, linalg.dot(chosen, vectors), 0)
-        # b = U' units has inner products `projected` with the unit gradients U.
-        units = jnp.where(alive, linalg.dot(vectors, along / values), 0)
-        projected = linalg.dot(vectors, along)
-        square = jnp.sum(along**2 / values)
-        floor = linalg.noise_floor(norms.shape[0], norms.dtype)
-        exists = jnp.sum(along**2) > floor**2 * jnp.sum(chosen**2)
-        exists &= ~in_hull(gramian, active)
-        # Divided by the longest, so that neither end of the range overflows.
-        longest = jnp.max(norms)
-        size = norms / jnp.where(longest > 0, longest, 1)
-        length = jnp.sum(size * projected) / jnp.where(square > 0, square, 1)
-        weights = length * units / jnp.where(alive, size, 1)
-        return jnp.where(exists, weights, 0), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def conflictfree(
-    num_tasks: int, *, preference: Any = None
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def conflictfree(*, preference: PerTask = None) -> Weighting:
     r"""ConFIG: the direction at the same angle to every task's gradient.
 
     .. math::
@@ -63,8 +30,10 @@ def conflictfree(
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, positive; only proportions matter. None is uniform: equal
-        cosines.
+      preference: p, `[T]` in sorted order of names or a dict by name, positive; only
+        proportions matter. None is uniform: equal cosines.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Its
@@ -102,5 +71,28 @@ def conflictfree(
       Liu, Chu and Thuerey, `ConFIG: Towards Conflict-free Training of Physics Informed
       Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(weighting(preference), num_tasks)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        cosines, norms = linalg.cosine_matrix(gramian)
+        alive = norms > 0
+        chosen = jnp.where(alive, preference_or_uniform(preference, active), 0)
+        values, vectors, keep = linalg.psd_eigh(cosines)
+        along = jnp.where(keep, linalg.dot(chosen, vectors), 0)
+        # b = U' units has inner products `projected` with the unit gradients U.
+        units = jnp.where(alive, linalg.dot(vectors, along / values), 0)
+        projected = linalg.dot(vectors, along)
+        square = jnp.sum(along**2 / values)
+        floor = linalg.noise_floor(norms.shape[0], norms.dtype)
+        exists = jnp.sum(along**2) > floor**2 * jnp.sum(chosen**2)
+        exists &= ~in_hull(gramian, active)
+        # Divided by the longest, so that neither end of the range overflows.
+        longest = jnp.max(norms)
+        size = norms / jnp.where(longest > 0, longest, 1)
+        length = jnp.sum(size * projected) / jnp.where(square > 0, square, 1)
+        weights = length * units / jnp.where(alive, size, 1)
+        return jnp.where(exists, weights, 0), state
+
+    return Weighting(no_state(preference=preference), update)

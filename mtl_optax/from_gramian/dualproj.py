@@ -6,35 +6,21 @@ normalised by its trace plus 1e-4 on the diagonal; here it is exact, at any norm
 `reg_eps=1e-4` reproduces TorchJD.
 """
 
-from typing import Any
-
 import jax
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers.dual_cone import regularised_projection
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
-    """Weights of the mean's projection on the dual cone."""
-    checks.at_least("reg_eps", reg_eps, 0)
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        mean = preference_or_uniform(preference, active)
-        return regularised_projection(gramian, mean, reg_eps), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
+@gramian_method
 def dualproj(
-    num_tasks: int, *, preference: Any = None, reg_eps: Any = 0.0
-) -> optax.GradientTransformationExtraArgs:
+    *, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0
+) -> Weighting:
     r"""The mean gradient, moved as little as it takes to harm no task.
 
     .. math::
@@ -43,9 +29,12 @@ def dualproj(
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
       reg_eps: regularisation of the trace-normalised Gramian; 0 is exact. Above 0 a
         Gramian of trace below 1e-4 counts as zero, as in TorchJD.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -83,5 +72,13 @@ def dualproj(
       <https://arxiv.org/abs/1706.08840>`_, 2017. Quinton and Rey, `Jacobian Descent for
       Multi-Objective Optimization <https://arxiv.org/abs/2406.16232>`_, 2024.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(weighting(preference, reg_eps), num_tasks)
+    checks.at_least("reg_eps", reg_eps, 0)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        mean = preference_or_uniform(preference, active)
+        return regularised_projection(gramian, mean, reg_eps), state
+
+    return Weighting(no_state(preference=preference), update)

@@ -5,33 +5,17 @@ on tiny or badly scaled gradients; it is also the optimum of a strictly convex f
 which Newton's method finds on the device. Their trainer multiplies the result by T.
 """
 
-from typing import Any
-
 import jax
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import nash_solver
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(alpha: Any = 1.0) -> Weighting:
-    """The positive solution of K w = w^(-1/alpha); 0 where none exists."""
-    checks.positive("alpha", alpha)
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        return nash_solver.bargain(gramian, active, alpha), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def fairgrad(
-    num_tasks: int, *, alpha: Any = 1.0
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
     r"""Alpha-fair gradient: the step that shares progress fairly between tasks.
 
     .. math:: (K w)_t = w_t^{-1/\alpha}, \quad w > 0, \quad d = \sum_t w_t \, g_t
@@ -42,6 +26,8 @@ def fairgrad(
         Towards 0 the update tends to the sum of the gradients, projected like
         `dualproj` where the sum conflicts with a task; for large alpha to that of
         MGDA over its squared norm, the same gain of 1 for all tasks that bind.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -78,4 +64,12 @@ def fairgrad(
       Ban and Ji, `Fair Resource Allocation in Multi-Task Learning
       <https://arxiv.org/abs/2402.15638>`_, 2024.
     """
-    return from_weighting(weighting(alpha), num_tasks)
+    checks.positive("alpha", alpha)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        return nash_solver.bargain(gramian, active, alpha), state
+
+    return Weighting(no_state(), update)

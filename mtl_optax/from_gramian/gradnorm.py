@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.weighting import Weighting
 
@@ -53,65 +55,15 @@ def _slopes(
     return jnp.where(tie, 0, jnp.sign(gap)) * norms
 
 
-def weighting(
-    alpha: Any = 1.5,
-    optimizer: optax.GradientTransformation | None = None,
-    variant: str = "paper",
-    initial_losses: Any = None,
-) -> Weighting:
-    """Learned weights of sum T, moved towards equal weighted gradient norms."""
-    checks.one_of("variant", variant, ("paper", "softmax"))
-    tx = optax.sgd(0.025) if optimizer is None else optimizer
-
-    def init(num_tasks: int) -> GradNormState:
-        ones = jnp.ones(num_tasks, jnp.result_type(float))
-        first = jnp.zeros_like(ones)
-        if initial_losses is not None:
-            given = checks.task_vector("initial_losses", initial_losses, num_tasks)
-            first = jnp.maximum(given, _LEAST_LOSS)
-        return GradNormState(first, init_scalars(tx, ones))
-
-    def update(
-        gramian: jax.Array,
-        state: GradNormState,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, GradNormState]:
-        del extra
-        losses = checks.required("gradnorm", "losses", losses)
-        losses = jnp.maximum(losses, _LEAST_LOSS)
-        first, scalars = state
-        first = jnp.where(active & (first == 0), losses, first)
-        rates = _by_mean(losses / jnp.where(active, first, 1), active) ** alpha
-
-        if variant == "softmax":
-            largest = jnp.max(scalars.values, initial=-jnp.inf, where=active)
-            weights = _by_mean(jnp.exp(scalars.values - largest), active)
-        else:
-            # A step may carry a weight below 0, where it would ascend its task.
-            weights = _by_mean(jnp.maximum(scalars.values, _LEAST_WEIGHT), active)
-            values = jnp.where(active, weights, scalars.values)
-            scalars = scalars._replace(values=values)
-        slopes = _slopes(weights, jnp.sqrt(jnp.diag(gramian)), rates, active)
-        if variant == "softmax":
-            slopes = weights * (slopes - _mean(weights * slopes, active))
-        scalars = step_scalars(tx, slopes, scalars, active)
-        return weights, GradNormState(first, scalars)
-
-    return Weighting(init, update)
-
-
+@gramian_method
 def gradnorm(
-    num_tasks: int,
     *,
-    alpha: Any = 1.5,
+    alpha: ScalarOrSchedule = 1.5,
     optimizer: optax.GradientTransformation | None = None,
     variant: str = "paper",
     leaves: Any = None,
-    initial_losses: Any = None,
-) -> optax.GradientTransformationExtraArgs:
+    initial_losses: PerTask = None,
+) -> Weighting:
     r"""Learns weights that give every task the gradient norm its progress calls for.
 
     .. math::
@@ -130,7 +82,10 @@ def gradnorm(
       variant: "paper" learns w; "softmax" learns s, of which w is T times the softmax.
       leaves: the leaves that norms are taken over, a tree of bools like the parameters
         (or a prefix of it) or a function from parameters to one; None for all.
-      initial_losses: L(0), `[T]`; None takes the first loss seen of each task.
+      initial_losses: L(0), `[T]` in sorted order of names or a dict by name; None takes
+        the first loss seen of each task.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -174,9 +129,44 @@ def gradnorm(
       Chen et al., `GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
       Multitask Networks <https://arxiv.org/abs/1711.02257>`_, 2018.
     """
-    if initial_losses is not None:
-        num_tasks = checks.static_int("num_tasks", num_tasks)
-        checks.task_vector("initial_losses", initial_losses, num_tasks)
-    return from_weighting(
-        weighting(alpha, optimizer, variant, initial_losses), num_tasks, leaves=leaves
-    )
+    checks.one_of("variant", variant, ("paper", "softmax"))
+    tx = optax.sgd(0.025) if optimizer is None else optimizer
+
+    def init(num_tasks: int) -> GradNormState:
+        ones = jnp.ones(num_tasks, jnp.result_type(float))
+        first = jnp.zeros_like(ones)
+        if initial_losses is not None:
+            given = checks.task_vector("initial_losses", initial_losses, num_tasks)
+            first = jnp.maximum(given, _LEAST_LOSS)
+        return GradNormState(first, init_scalars(tx, ones))
+
+    def update(
+        gramian: jax.Array,
+        state: GradNormState,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, GradNormState]:
+        del extra
+        losses = checks.required("gradnorm", "losses", losses)
+        losses = jnp.maximum(losses, _LEAST_LOSS)
+        first, scalars = state
+        first = jnp.where(active & (first == 0), losses, first)
+        rates = _by_mean(losses / jnp.where(active, first, 1), active) ** alpha
+
+        if variant == "softmax":
+            largest = jnp.max(scalars.values, initial=-jnp.inf, where=active)
+            weights = _by_mean(jnp.exp(scalars.values - largest), active)
+        else:
+            # A step may carry a weight below 0, where it would ascend its task.
+            weights = _by_mean(jnp.maximum(scalars.values, _LEAST_WEIGHT), active)
+            values = jnp.where(active, weights, scalars.values)
+            scalars = scalars._replace(values=values)
+        slopes = _slopes(weights, jnp.sqrt(jnp.diag(gramian)), rates, active)
+        if variant == "softmax":
+            slopes = weights * (slopes - _mean(weights * slopes, active))
+        scalars = step_scalars(tx, slopes, scalars, active)
+        return weights, GradNormState(first, scalars)
+
+    return Weighting(init, update, leaves=leaves)

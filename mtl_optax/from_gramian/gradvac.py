@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg, surgery
 from mtl_optax.core.weighting import Weighting
 
@@ -25,38 +25,6 @@ class GradVacState(NamedTuple):
 
     key: jax.Array  # raw key data, uint32
     phi: jax.Array  # [T, T] targets, averages of the cosines met ([L, T, T] for leaves)
-
-
-def weighting(key: Any, beta: Any = 0.5, eps: Any = 1e-8) -> Weighting:
-    """Sum of the coefficients of all vaccinated gradients."""
-    checks.at_least("beta", beta, 0)
-    checks.at_most("beta", beta, 1)
-    checks.at_least("eps", eps, 0)
-    first_key = raw_key(key)
-
-    def init(num_tasks: int) -> GradVacState:
-        none_met = jnp.zeros((num_tasks, num_tasks), jnp.result_type(float))
-        return GradVacState(jnp.copy(first_key), none_met)
-
-    def update(
-        gramian: jax.Array,
-        state: GradVacState,
-        *,
-        order: jax.Array | None = None,
-        **extra: object,
-    ) -> tuple[jax.Array, GradVacState]:
-        del extra
-        use, keep = next_key(state.key)
-        if order is None:
-            order = surgery.visiting_order(use, gramian.shape[0])
-        cosines, norms = linalg.cosine_matrix(gramian)
-        numbers = jnp.asarray(beta, norms.dtype), jnp.asarray(eps, norms.dtype)
-        coefficients, phi = _vaccinate(
-            cosines, norms, jnp.asarray(order, jnp.int32), state.phi, *numbers
-        )
-        return surgery.sum_of_rows(coefficients, norms), GradVacState(keep, phi)
-
-    return Weighting(init, update)
 
 
 @jax.jit
@@ -124,14 +92,10 @@ def _turn(
     return jnp.clip(along / jnp.where(norm > 0, norm, 1), -1, 1), lift
 
 
+@gramian_method
 def gradvac(
-    num_tasks: int,
-    *,
-    key: Any,
-    beta: Any = 0.5,
-    eps: Any = 1e-8,
-    granularity: Any = None,
-) -> optax.GradientTransformationExtraArgs:
+    *, key: Any, beta: ScalarOrSchedule = 0.5, eps: ScalarOrSchedule = 1e-8
+) -> Weighting:
     r"""Turns each task gradient until its cosines with the others are the usual ones.
 
     .. math::
@@ -150,8 +114,9 @@ def gradvac(
       eps: added to the product of norms in the cosine and to the divisor above, as
         TorchJD and LibMTL do, so that gradients shorter than 1e-4 are turned too
         little; 0 is the rule above, at any length.
-      granularity: "tree" compares whole gradients; "leaf" treats each parameter array
-        on its own, with targets of its own and the same orders.
+      granularity: None compares whole gradients; "leaf", or a tree of labels, treats
+        each parameter array, or block of them, on its own, with targets of its own and
+        the same orders.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. The extra
@@ -163,7 +128,7 @@ def gradvac(
       ValueError: for a `beta` outside 0 to 1, a negative `eps`, or an unknown
         `granularity`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; state of T x T targets (for each leaf with "leaf") and a
+    Cost: T backward passes; state of T x T targets (for each block) and a
     key; T(T-1) steps on T numbers.
 
     Invariances: none to loss scales: angles do not depend on them, but the gradients
@@ -189,4 +154,31 @@ def gradvac(
       Optimization in Massively Multilingual Models
       <https://arxiv.org/abs/2010.05874>`_, 2021.
     """
-    return from_weighting(weighting(key, beta, eps), num_tasks, granularity=granularity)
+    checks.at_least("beta", beta, 0)
+    checks.at_most("beta", beta, 1)
+    checks.at_least("eps", eps, 0)
+    first_key = raw_key(key)
+
+    def init(num_tasks: int) -> GradVacState:
+        none_met = jnp.zeros((num_tasks, num_tasks), jnp.result_type(float))
+        return GradVacState(jnp.copy(first_key), none_met)
+
+    def update(
+        gramian: jax.Array,
+        state: GradVacState,
+        *,
+        order: jax.Array | None = None,
+        **extra: object,
+    ) -> tuple[jax.Array, GradVacState]:
+        del extra
+        use, keep = next_key(state.key)
+        if order is None:
+            order = surgery.visiting_order(use, gramian.shape[0])
+        cosines, norms = linalg.cosine_matrix(gramian)
+        numbers = jnp.asarray(beta, norms.dtype), jnp.asarray(eps, norms.dtype)
+        coefficients, phi = _vaccinate(
+            cosines, norms, jnp.asarray(order, jnp.int32), state.phi, *numbers
+        )
+        return surgery.sum_of_rows(coefficients, norms), GradVacState(keep, phi)
+
+    return Weighting(init, update)

@@ -7,39 +7,15 @@ so that badly scaled or repeated gradients do no harm.
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting() -> Weighting:
-    """Weights of equal projections, summing to 1."""
-
-    def update(
-        gramian: jax.Array, state: tuple[()], **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        cosines, norms = linalg.cosine_matrix(gramian)
-        alive = norms > 0
-        values, vectors, keep = linalg.psd_eigh(cosines)
-        dot = lax.Precision.HIGHEST
-        ones = alive.astype(gramian.dtype)
-        along = jnp.where(keep, jnp.matmul(ones, vectors, precision=dot) / values, 0)
-        of_units = jnp.where(alive, jnp.matmul(vectors, along, precision=dot), 0)
-        raw = of_units / jnp.where(alive, norms / jnp.max(norms), 1)
-        total, size = jnp.sum(raw), jnp.sum(jnp.abs(raw))
-        # Opposite gradients: no direction has equal positive projections.
-        floor = linalg.noise_floor(gramian.shape[0], gramian.dtype)
-        defined = (jnp.max(of_units) > floor) & (jnp.abs(total) > floor * size)
-        return jnp.where(defined, raw / jnp.where(defined, total, 1), 0), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def imtl_g(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def imtl_g() -> Weighting:
     r"""Impartial gradient: equal projections on every task's unit gradient.
 
     .. math::
@@ -48,6 +24,8 @@ def imtl_g(num_tasks: int) -> optax.GradientTransformationExtraArgs:
 
     Args:
       num_tasks: T, a Python int.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Its
@@ -82,4 +60,23 @@ def imtl_g(num_tasks: int) -> optax.GradientTransformationExtraArgs:
       Liu et al., `Towards Impartial Multi-task Learning
       <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021.
     """
-    return from_weighting(weighting(), num_tasks)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        cosines, norms = linalg.cosine_matrix(gramian)
+        alive = norms > 0
+        values, vectors, keep = linalg.psd_eigh(cosines)
+        dot = lax.Precision.HIGHEST
+        ones = alive.astype(gramian.dtype)
+        along = jnp.where(keep, jnp.matmul(ones, vectors, precision=dot) / values, 0)
+        of_units = jnp.where(alive, jnp.matmul(vectors, along, precision=dot), 0)
+        raw = of_units / jnp.where(alive, norms / jnp.max(norms), 1)
+        total, size = jnp.sum(raw), jnp.sum(jnp.abs(raw))
+        # Opposite gradients: no direction has equal positive projections.
+        floor = linalg.noise_floor(gramian.shape[0], gramian.dtype)
+        defined = (jnp.max(of_units) > floor) & (jnp.abs(total) > floor * size)
+        return jnp.where(defined, raw / jnp.where(defined, total, 1), 0), state
+
+    return Weighting(no_state(), update)

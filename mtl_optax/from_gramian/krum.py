@@ -6,46 +6,15 @@ distances, as in the paper; TorchJD sums the distances, which may select others.
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(num_byzantine: int, num_selected: int = 1) -> Weighting:
-    """Equal weights on the gradients of lowest score."""
-    checks.static_int("num_byzantine", num_byzantine, 0)
-    checks.static_int("num_selected", num_selected)
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        square = jnp.diag(gramian)
-        # Rounding takes the distance of nearly equal rows below 0.
-        apart = jnp.maximum(square[:, None] + square[None, :] - 2 * gramian, 0)
-        others = active[:, None] & active[None, :] & ~linalg.eye(gramian)
-        nearest = jnp.sort(jnp.where(others, apart, jnp.inf), axis=1)
-        present = jnp.sum(active, dtype=jnp.int32)
-        neighbours = jnp.maximum(present - num_byzantine - 2, 1)
-        place = jnp.arange(gramian.shape[0], dtype=jnp.int32)
-        near = place < jnp.minimum(neighbours, present - 1)
-        scores = jnp.sum(jnp.where(near[None, :], nearest, 0), axis=1)
-        # Stable, so that ties go to the lowest index.
-        ranking = jnp.argsort(jnp.where(active, scores, jnp.inf))
-        selected = jnp.minimum(num_selected, present)
-        share = 1 / jnp.maximum(selected, 1).astype(gramian.dtype)
-        shares = jnp.where(place < selected, share, 0)
-        return jnp.zeros_like(square).at[ranking].set(shares), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def krum(
-    num_tasks: int, *, num_byzantine: int, num_selected: int = 1
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def krum(*, num_byzantine: int, num_selected: int = 1) -> Weighting:
     r"""Krum: the mean of the task gradients that lie nearest to others.
 
     .. math::
@@ -59,6 +28,8 @@ def krum(
       num_byzantine: f, how many gradients may be arbitrary, a Python int of at most
         T - 3; 0 goes with any T.
       num_selected: m, how many are averaged, a Python int; 1 is Krum, more Multi-Krum.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -96,16 +67,41 @@ def krum(
       Blanchard et al., `Machine Learning with Adversaries: Byzantine Tolerant Gradient
       Descent <https://arxiv.org/abs/1703.02757>`_, 2017.
     """
-    checks.static_int("num_tasks", num_tasks)
-    rule = weighting(num_byzantine, num_selected)
-    if 0 < num_byzantine and num_tasks < num_byzantine + 3:
-        raise ValueError(
-            f"num_byzantine={num_byzantine} needs at least {num_byzantine + 3} tasks, "
-            "so that each is compared with a neighbour beyond those; got "
-            f"num_tasks={num_tasks}. Lower num_byzantine."
-        )
-    if num_selected > num_tasks:
-        raise ValueError(
-            f"num_selected={num_selected} exceeds num_tasks={num_tasks}: lower it."
-        )
-    return from_weighting(rule, num_tasks)
+    checks.static_int("num_byzantine", num_byzantine, 0)
+    checks.static_int("num_selected", num_selected)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        square = jnp.diag(gramian)
+        # Rounding takes the distance of nearly equal rows below 0.
+        apart = jnp.maximum(square[:, None] + square[None, :] - 2 * gramian, 0)
+        others = active[:, None] & active[None, :] & ~linalg.eye(gramian)
+        nearest = jnp.sort(jnp.where(others, apart, jnp.inf), axis=1)
+        present = jnp.sum(active, dtype=jnp.int32)
+        neighbours = jnp.maximum(present - num_byzantine - 2, 1)
+        place = jnp.arange(gramian.shape[0], dtype=jnp.int32)
+        near = place < jnp.minimum(neighbours, present - 1)
+        scores = jnp.sum(jnp.where(near[None, :], nearest, 0), axis=1)
+        # Stable, so that ties go to the lowest index.
+        ranking = jnp.argsort(jnp.where(active, scores, jnp.inf))
+        selected = jnp.minimum(num_selected, present)
+        share = 1 / jnp.maximum(selected, 1).astype(gramian.dtype)
+        shares = jnp.where(place < selected, share, 0)
+        return jnp.zeros_like(square).at[ranking].set(shares), state
+
+    def init(num_tasks: int) -> tuple[()]:
+        if 0 < num_byzantine and num_tasks < num_byzantine + 3:
+            raise ValueError(
+                f"num_byzantine={num_byzantine} needs at least {num_byzantine + 3} "
+                "tasks, so that each is compared with a neighbour beyond those; got "
+                f"num_tasks={num_tasks}. Lower num_byzantine."
+            )
+        if num_selected > num_tasks:
+            raise ValueError(
+                f"num_selected={num_selected} exceeds num_tasks={num_tasks}: lower it."
+            )
+        return ()
+
+    return Weighting(init, update)

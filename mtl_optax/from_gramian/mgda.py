@@ -9,46 +9,15 @@ losses after normalising (`apply_to="raw"`), LibMTL to the normalised gradients
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers.min_norm import min_norm_weights
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(normalization: str = "none", apply_to: str = "raw") -> Weighting:
-    """Simplex weights of the min-norm point."""
-    checks.one_of("normalization", normalization, ("none", "l2", "loss", "loss+"))
-    checks.one_of("apply_to", apply_to, ("raw", "normalized"))
-
-    def update(
-        gramian: jax.Array,
-        state: tuple[()],
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        scale = jnp.ones_like(gramian[0])
-        if normalization in ("l2", "loss+"):
-            scale *= jnp.sqrt(jnp.diag(gramian))
-        if normalization in ("loss", "loss+"):
-            method = f"mgda(normalization={normalization!r})"
-            scale *= checks.required(method, "losses", losses)
-        # A task without gradient, or with a loss that is not positive, stays as it is.
-        scale = jnp.where(scale > 0, scale, 1)
-        normalized = gramian / scale[:, None] / scale[None, :]
-        weights = min_norm_weights(normalized, active)
-        return (weights if apply_to == "raw" else weights / scale), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def mgda(
-    num_tasks: int, *, normalization: str = "none", apply_to: str = "raw"
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def mgda(*, normalization: str = "none", apply_to: str = "raw") -> Weighting:
     r"""Multiple gradient descent: the min-norm convex combination of task gradients.
 
     .. math::
@@ -64,6 +33,8 @@ def mgda(
         positive counts as 1.
       apply_to: whether the weights then combine the "raw" or the "normalized"
         gradients.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. With
@@ -103,4 +74,28 @@ def mgda(
       Koltun, `Multi-Task Learning as Multi-Objective Optimization
       <https://arxiv.org/abs/1810.04650>`_, 2018.
     """
-    return from_weighting(weighting(normalization, apply_to), num_tasks)
+    checks.one_of("normalization", normalization, ("none", "l2", "loss", "loss+"))
+    checks.one_of("apply_to", apply_to, ("raw", "normalized"))
+
+    def update(
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        scale = jnp.ones_like(gramian[0])
+        if normalization in ("l2", "loss+"):
+            scale *= jnp.sqrt(jnp.diag(gramian))
+        if normalization in ("loss", "loss+"):
+            method = f"mgda(normalization={normalization!r})"
+            scale *= checks.required(method, "losses", losses)
+        # A task without gradient, or with a loss that is not positive, stays as it is.
+        scale = jnp.where(scale > 0, scale, 1)
+        normalized = gramian / scale[:, None] / scale[None, :]
+        weights = min_norm_weights(normalized, active)
+        return (weights if apply_to == "raw" else weights / scale), state
+
+    return Weighting(no_state(), update)

@@ -6,14 +6,14 @@ takes the direction from a third batch, as LibMTL does; the authors' code sums t
 two, and TorchJD shows both ways. TorchJD takes steps of 0.1, LibMTL and we of 0.001.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
 from mtl_optax.core.weighting import Weighting
@@ -25,31 +25,8 @@ class MoDoState(NamedTuple):
     simplex_weights: jax.Array  # [T], those of inactive tasks as they were
 
 
-def weighting(gamma: Any = 1e-3, rho: Any = 0.1) -> Weighting:
-    """Simplex weights, one step nearer to the min-norm point."""
-    checks.at_least("gamma", gamma, 0)
-    checks.at_least("rho", rho, 0)
-
-    def init(num_tasks: int) -> MoDoState:
-        return MoDoState(jnp.full(num_tasks, 1 / num_tasks, jnp.result_type(float)))
-
-    def update(
-        gramian: jax.Array, state: MoDoState, *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, MoDoState]:
-        del extra
-        # Among the tasks that are present the weights sum to 1 again.
-        weights = project_simplex(state.simplex_weights, active)
-        slope = linalg.dot(gramian, weights) + rho * weights
-        weights = project_simplex(weights - gamma * slope, active)
-        kept = jnp.where(active, weights, state.simplex_weights)
-        return weights, MoDoState(kept)
-
-    return Weighting(init, update, asymmetric=True)
-
-
-def modo(
-    num_tasks: int, *, gamma: Any = 1e-3, rho: Any = 0.1
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def modo(*, gamma: ScalarOrSchedule = 1e-3, rho: ScalarOrSchedule = 0.1) -> Weighting:
     r"""Multi-objective gradients with weights learned from independent batches.
 
     .. math::
@@ -63,6 +40,8 @@ def modo(
       num_tasks: T, a Python int.
       gamma: step size of the weights, which multiplies squared gradient norms.
       rho: pulls the weights towards 1/T.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients J3 `[T, *param]`, or lazy ones. Its
@@ -105,4 +84,21 @@ def modo(
       Chen et al., `Three-Way Trade-Off in Multi-Objective Learning: Optimization,
       Generalization and Conflict-Avoidance <https://arxiv.org/abs/2305.20057>`_, 2023.
     """
-    return from_weighting(weighting(gamma, rho), num_tasks)
+    checks.at_least("gamma", gamma, 0)
+    checks.at_least("rho", rho, 0)
+
+    def init(num_tasks: int) -> MoDoState:
+        return MoDoState(jnp.full(num_tasks, 1 / num_tasks, jnp.result_type(float)))
+
+    def update(
+        gramian: jax.Array, state: MoDoState, *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, MoDoState]:
+        del extra
+        # Among the tasks that are present the weights sum to 1 again.
+        weights = project_simplex(state.simplex_weights, active)
+        slope = linalg.dot(gramian, weights) + rho * weights
+        weights = project_simplex(weights - gamma * slope, active)
+        kept = jnp.where(active, weights, state.simplex_weights)
+        return weights, MoDoState(kept)
+
+    return Weighting(init, update, asymmetric=True)

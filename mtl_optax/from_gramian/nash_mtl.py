@@ -6,44 +6,19 @@ Newton's method finds on the device without state. They clip the result to norm 
 default (`max_norm=1`); the unclipped norm is always sqrt(T).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg, nash_solver
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(max_norm: Any = None) -> Weighting:
-    """The positive solution of K a = 1/a; 0 where none exists."""
-    if max_norm is not None:
-        checks.at_least("max_norm", max_norm, 0)
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        weights = nash_solver.bargain(gramian, active)
-        if max_norm is not None:
-            # Summed over unit gradients, so that tiny ones do not underflow.
-            cosines, norms = linalg.cosine_matrix(gramian)
-            units = weights * norms
-            along = jnp.matmul(cosines, units, precision=lax.Precision.HIGHEST)
-            norm = jnp.sqrt(jnp.maximum(jnp.sum(units * along), 0))
-            weights *= jnp.where(norm > max_norm, max_norm / norm, 1)
-        return weights, state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def nash_mtl(
-    num_tasks: int, *, max_norm: Any = None
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def nash_mtl(*, max_norm: ScalarOrSchedule = None) -> Weighting:
     r"""Nash bargaining: the step that maximises the product of all tasks' gains.
 
     .. math:: (K a)_t = 1 / a_t, \quad a > 0, \quad d = \sum_t a_t \, g_t
@@ -52,6 +27,8 @@ def nash_mtl(
       num_tasks: T, a Python int.
       max_norm: the update is scaled down to at most this norm; None leaves it at
         sqrt(T). The authors' default is 1.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. It does
@@ -86,4 +63,21 @@ def nash_mtl(
       Navon et al., `Multi-Task Learning as a Bargaining Game
       <https://arxiv.org/abs/2202.01017>`_, 2022.
     """
-    return from_weighting(weighting(max_norm), num_tasks)
+    if max_norm is not None:
+        checks.at_least("max_norm", max_norm, 0)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        weights = nash_solver.bargain(gramian, active)
+        if max_norm is not None:
+            # Summed over unit gradients, so that tiny ones do not underflow.
+            cosines, norms = linalg.cosine_matrix(gramian)
+            units = weights * norms
+            along = jnp.matmul(cosines, units, precision=lax.Precision.HIGHEST)
+            norm = jnp.sqrt(jnp.maximum(jnp.sum(units * along), 0))
+            weights *= jnp.where(norm > max_norm, max_norm / norm, 1)
+        return weights, state
+
+    return Weighting(no_state(), update)

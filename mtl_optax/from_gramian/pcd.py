@@ -6,14 +6,16 @@ there is one. They add 1e-8 to the mean squares; here a task is divided by its o
 however small that is.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import index_of, sorted_names, values_of
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp
 from mtl_optax.core.weighting import Weighting
@@ -26,17 +28,38 @@ class PCDState(NamedTuple):
     correction: jax.Array  # [T] 1 - beta^k after k steps with the task
 
 
-def _thresholds(tau: Any, num_tasks: int) -> jax.Array:
-    """`tau` as `[T]`, from one number, `[T]`, or `[T - 1]` without the first task."""
+def _thresholds(tau: Any, primary: Any, num_tasks: int) -> jax.Array:
+    """`tau` as `[T]`, from one number, `[T]`, or `[T - 1]` without the primary task."""
     tau = jnp.asarray(tau, jnp.result_type(float))
     if tau.shape == (num_tasks - 1,):
-        tau = jnp.concatenate([jnp.zeros(1, tau.dtype), tau])
+        task, none = jnp.arange(num_tasks), jnp.zeros(1, tau.dtype)
+        before, after = jnp.append(tau, none), jnp.append(none, tau)
+        tau = jnp.where(task < primary, before, jnp.where(task > primary, after, 0))
     if tau.shape not in ((), (num_tasks,)):
         raise ValueError(
             f"pcd: tau must be a number, or one a task: shape ({num_tasks},), or "
-            f"({num_tasks - 1},) without the first task; got shape {tau.shape}."
+            f"({num_tasks - 1},) without the primary task; got shape {tau.shape}."
         )
     return tau
+
+
+def _by_name(tau: Any, primary: Any) -> tuple[Any, Any]:
+    """`tau` in order, and the names of all tasks if it came by name."""
+    if not isinstance(tau, Mapping):
+        checks.at_least("tau", tau, 0)
+        return tau, None
+    for value in tau.values():
+        checks.at_least("tau", value, 0)
+    values, own = values_of(tau, "tau")
+    named = own if not isinstance(primary, str) else {*own, primary}
+    return values, sorted_names(named)
+
+
+def _leads(primary: Any, active: jax.Array) -> jax.Array:
+    """The primary task, or the first active one where that is inactive, `[T]` bool."""
+    primary_task = active & (jnp.arange(active.shape[0]) == primary)
+    first = active & (jnp.cumsum(active) == 1)
+    return jnp.where(jnp.any(primary_task), primary_task, first)
 
 
 def _follow(
@@ -75,47 +98,14 @@ def _least_change(
     return jnp.where(solvable, size * y / jnp.where(solvable, minimum, 1), 0)
 
 
-def weighting(tau: Any = 0.02, beta: Any = 0.999) -> Weighting:
-    """Weights of the vector nearest to the first task's that serves the others too."""
-    checks.at_least("tau", tau, 0)
-    checks.at_least("beta", beta, 0)
-
-    def init(num_tasks: int) -> PCDState:
-        zeros = jnp.zeros(num_tasks, jnp.result_type(float))
-        return PCDState(zeros, jnp.copy(zeros))
-
-    def update(
-        gramian: jax.Array, state: PCDState, *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, PCDState]:
-        del extra
-        cosines, norms = linalg.cosine_matrix(gramian)
-        state = _follow(state, norms, beta, active)
-        usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
-        lengths = jnp.where(active, norms / usual, 0)
-        longest = jnp.max(lengths)
-        lengths /= jnp.where(longest > 0, longest, 1)
-
-        first = active & (jnp.cumsum(active) == 1)
-        along = jnp.where(first, lengths, 0)  # the first task, in unit vectors
-        asked = _thresholds(tau, norms.shape[0]) * lengths
-        missing = asked - linalg.dot(cosines, along)
-        others = active & ~first & (norms > 0)
-        lift = _least_change(cosines, others, missing, jnp.sum(along))
-        weights = (along + lift) / jnp.where(norms > 0, norms, 1)
-
-        keep = ~linalg.cancels(weights, gramian) & jnp.any(along > 0)
-        square = jnp.sum(weights * linalg.dot(gramian, weights))
-        length = jnp.sum(jnp.where(first, norms, 0))
-        weights *= length / jnp.sqrt(jnp.where(keep, square, 1))
-        return jnp.where(keep, weights, 0), state
-
-    return Weighting(init, update)
-
-
+@gramian_method
 def pcd(
-    num_tasks: int, *, tau: Any = 0.02, beta: Any = 0.999
-) -> optax.GradientTransformationExtraArgs:
-    r"""Follows the first task, as far as a little progress on every other one allows.
+    *,
+    primary: Any = 0,
+    tau: ScalarOrSchedule = 0.02,
+    beta: ScalarOrSchedule = 0.999,
+) -> Weighting:
+    r"""Follows the primary task, as far as a little progress on every other one allows.
 
     .. math::
       \tilde d = \arg\min_d \|d - \tilde g_1\| \quad \text{s.t.} \quad
@@ -126,11 +116,15 @@ def pcd(
     its squared norm.
 
     Args:
-      num_tasks: T, a Python int. Task 0 is the primary one; where it is inactive, the
-        first active task is.
-      tau: the progress asked for, a number, or one a task: `[T]` (the primary's is not
-        read) or `[T - 1]` (without task 0). 0 only takes conflicts out.
+      num_tasks: T, a Python int.
+      primary: the task to follow, :math:`g_1` above, by name, or by index in sorted
+        order of names (may be a tracer); where it is inactive, the first active one.
+      tau: the progress asked for, a number, or one a task: `[T]` in sorted order of
+        names or a dict by name (the primary's is not read), or `[T - 1]`, or a dict,
+        without the primary task. 0 only takes conflicts out.
       beta: decay of the running means, which are bias-corrected task by task.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -140,21 +134,23 @@ def pcd(
       it, zero. A secondary gradient that is zero sets no constraint.
 
     Raises:
-      ValueError: for a negative `tau` or `beta`, or a `tau` of another shape; for
-        gradients that are not stacked, or another task count.
+      ValueError: for a negative `tau` or `beta`, a `tau` of another shape, or a
+        `primary` that is no task; in `update` for a `primary` by name, where neither
+        gradients nor losses have names; for gradients that are not stacked, or another
+        task count.
 
     Cost: T backward passes; state of 2 numbers a task; one T x T quadratic program.
 
-    Invariances: the direction does not depend on the scale of any loss. The first task
-    is the primary one, so the order of the tasks matters.
+    Invariances: the direction does not depend on the scale of any loss. The primary
+    task is another than the rest.
 
     Guarantee: descends every secondary task by its tau, if any vector does, and stays
     as near to the primary gradient as that allows. It may then ascend the primary task:
     exactly opposite gradients give, with tau above 0, the secondary direction.
 
-    When not to use it: if no task has priority, for then the order of tasks decides;
-    or with several secondary tasks that conflict with one another, on which all
-    constraints are dropped at once.
+    When not to use it: if no task has priority, for by default the one whose name sorts
+    first is the primary one; or with several secondary tasks that conflict with one
+    another, on which all constraints are dropped at once.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
@@ -169,5 +165,46 @@ def pcd(
       Descent for Hierarchical Multi-Objective Optimization
       <https://arxiv.org/abs/2606.29521>`_, 2026.
     """
-    _thresholds(tau, checks.static_int("num_tasks", num_tasks))
-    return from_weighting(weighting(tau, beta), num_tasks)
+    checks.at_least("beta", beta, 0)
+    tau, own = _by_name(tau, primary)
+
+    def init(num_tasks: int) -> PCDState:
+        _thresholds(tau, 0, num_tasks)
+        if isinstance(primary, int):
+            checks.static_int("primary", primary, 0)
+            checks.at_most("primary", primary, num_tasks - 1)
+        zeros = jnp.zeros(num_tasks, jnp.result_type(float))
+        return PCDState(zeros, jnp.copy(zeros))
+
+    def update(
+        gramian: jax.Array,
+        state: PCDState,
+        *,
+        active: jax.Array,
+        names: tuple[Any, ...] | None = None,
+        **extra: object,
+    ) -> tuple[jax.Array, PCDState]:
+        del extra
+        task = index_of("pcd: primary", primary, names)
+        cosines, norms = linalg.cosine_matrix(gramian)
+        state = _follow(state, norms, beta, active)
+        usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
+        lengths = jnp.where(active, norms / usual, 0)
+        longest = jnp.max(lengths)
+        lengths /= jnp.where(longest > 0, longest, 1)
+
+        first = _leads(task, active)
+        along = jnp.where(first, lengths, 0)  # the primary task, in unit vectors
+        asked = _thresholds(tau, task, norms.shape[0]) * lengths
+        missing = asked - linalg.dot(cosines, along)
+        others = active & ~first & (norms > 0)
+        lift = _least_change(cosines, others, missing, jnp.sum(along))
+        weights = (along + lift) / jnp.where(norms > 0, norms, 1)
+
+        keep = ~linalg.cancels(weights, gramian) & jnp.any(along > 0)
+        square = jnp.sum(weights * linalg.dot(gramian, weights))
+        length = jnp.sum(jnp.where(first, norms, 0))
+        weights *= length / jnp.sqrt(jnp.where(keep, square, 1))
+        return jnp.where(keep, weights, 0), state
+
+    return Weighting(init, update, names=own)

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg, surgery
 from mtl_optax.core.weighting import Weighting
 
@@ -23,35 +22,6 @@ class PCGradState(NamedTuple):
     """State of PCGrad."""
 
     key: jax.Array  # raw key data, uint32
-
-
-def weighting(key: Any, order: str = "random", reduction: str = "sum") -> Weighting:
-    """Sum of the coefficients of all projected gradients."""
-    checks.one_of("order", order, ("random", "fixed"))
-    checks.one_of("reduction", reduction, ("sum", "mean"))
-    first_key, visiting = raw_key(key), order
-
-    def update(
-        gramian: jax.Array,
-        state: PCGradState,
-        *,
-        active: jax.Array,
-        order: jax.Array | None = None,
-        **extra: object,
-    ) -> tuple[jax.Array, PCGradState]:
-        del extra
-        num_tasks = gramian.shape[0]
-        use, keep = next_key(state.key)
-        if order is None:
-            order = surgery.visiting_order(use, num_tasks, visiting)
-        cosines, norms = linalg.cosine_matrix(gramian)
-        coefficients = _project(cosines, jnp.asarray(order, jnp.int32))
-        weights = surgery.sum_of_rows(coefficients, norms)
-        if reduction == "mean":
-            weights /= jnp.maximum(jnp.sum(active), 1).astype(weights.dtype)
-        return weights, PCGradState(keep)
-
-    return Weighting(lambda num_tasks: PCGradState(jnp.copy(first_key)), update)
 
 
 @jax.jit
@@ -71,14 +41,8 @@ def _project(cosines: jax.Array, order: jax.Array) -> jax.Array:
     return lax.fori_loop(*bounds, visit, jnp.eye(num_tasks, dtype=cosines.dtype))
 
 
-def pcgrad(
-    num_tasks: int,
-    *,
-    key: Any,
-    order: str = "random",
-    reduction: str = "sum",
-    granularity: Any = None,
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def pcgrad(*, key: Any, order: str = "random", reduction: str = "sum") -> Weighting:
     r"""Projects each task gradient off those that it conflicts with, and sums.
 
     .. math::
@@ -92,9 +56,9 @@ def pcgrad(
       key: int or key for the visiting orders.
       order: "random", drawn for every task and step; or "fixed", by task index.
       reduction: "sum" as in the paper, or "mean".
-      granularity: "tree" compares whole gradients as in the paper; "leaf" projects
-        each parameter array on its own, with the same orders (INFERRED useful, a
-        different method).
+      granularity: None compares whole gradients as in the paper; "leaf", or a tree of
+        labels, projects each parameter array, or block of them, on its own, with the
+        same orders (INFERRED useful, a different method).
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. The extra
@@ -128,6 +92,28 @@ def pcgrad(
       Yu et al., `Gradient Surgery for Multi-Task Learning
       <https://arxiv.org/abs/2001.06782>`_, 2020.
     """
-    return from_weighting(
-        weighting(key, order, reduction), num_tasks, granularity=granularity
-    )
+    checks.one_of("order", order, ("random", "fixed"))
+    checks.one_of("reduction", reduction, ("sum", "mean"))
+    first_key, visiting = raw_key(key), order
+
+    def update(
+        gramian: jax.Array,
+        state: PCGradState,
+        *,
+        active: jax.Array,
+        order: jax.Array | None = None,
+        **extra: object,
+    ) -> tuple[jax.Array, PCGradState]:
+        del extra
+        num_tasks = gramian.shape[0]
+        use, keep = next_key(state.key)
+        if order is None:
+            order = surgery.visiting_order(use, num_tasks, visiting)
+        cosines, norms = linalg.cosine_matrix(gramian)
+        coefficients = _project(cosines, jnp.asarray(order, jnp.int32))
+        weights = surgery.sum_of_rows(coefficients, norms)
+        if reduction == "mean":
+            weights /= jnp.maximum(jnp.sum(active), 1).astype(weights.dtype)
+        return weights, PCGradState(keep)
+
+    return Weighting(lambda num_tasks: PCGradState(jnp.copy(first_key)), update)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
 from mtl_optax.core.weighting import Weighting
@@ -50,55 +51,15 @@ def _descend(
     return lax.fori_loop(*bounds, step, (start, jnp.zeros_like(start)))[0]
 
 
-def weighting(
-    lam: Any = 0.3,
-    learning_rate: Any = 5.0,
-    momentum: Any = 0.5,
-    num_iters: int = 20,
-    preference: Any = None,
-) -> Weighting:
-    """Simplex weights near the regularised min-norm point, mixed with a preference."""
-    checks.at_least("lam", lam, 0)
-    checks.at_least("learning_rate", learning_rate, 0)
-    checks.at_least("momentum", momentum, 0)
-    checks.static_int("num_iters", num_iters)
-
-    def init(num_tasks: int) -> SDMGradState:
-        return SDMGradState(jnp.full(num_tasks, 1 / num_tasks, jnp.result_type(float)))
-
-    def update(
-        gramian: jax.Array, state: SDMGradState, *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, SDMGradState]:
-        del extra
-        norms = jnp.sqrt(jnp.maximum(jnp.diag(gramian), 0))
-        square = (jnp.sum(norms) / jnp.maximum(jnp.sum(active), 1)) ** 2
-        square += jnp.minimum(1e-8, 1e-6 * square)
-        anchor = preference_or_uniform(preference, active)
-        weights = _descend(
-            gramian / jnp.where(square > 0, square, 1),
-            # Among the tasks that are present the weights sum to 1 again.
-            project_simplex(state.simplex_weights, active),
-            lam * anchor,
-            learning_rate,
-            momentum,
-            active,
-            num_iters,
-        )
-        kept = jnp.where(active, weights, state.simplex_weights)
-        return (weights + lam * anchor) / (1 + lam), SDMGradState(kept)
-
-    return Weighting(init, update, asymmetric=True)
-
-
+@gramian_method
 def sdmgrad(
-    num_tasks: int,
     *,
-    lam: Any = 0.3,
-    learning_rate: Any = 5.0,
-    momentum: Any = 0.5,
+    lam: ScalarOrSchedule = 0.3,
+    learning_rate: ScalarOrSchedule = 5.0,
+    momentum: ScalarOrSchedule = 0.5,
     num_iters: int = 20,
-    preference: Any = None,
-) -> optax.GradientTransformationExtraArgs:
+    preference: PerTask = None,
+) -> Weighting:
     r"""Min-norm direction regularised towards a preference, from independent batches.
 
     .. math::
@@ -115,7 +76,10 @@ def sdmgrad(
       learning_rate: step size :math:`\eta` of the weights.
       momentum: of these steps.
       num_iters: number of steps a call, a Python int.
-      preference: p, `[T]`; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
+        1/T over the active tasks.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients J3 `[T, *param]`, or lazy ones. Its
@@ -161,7 +125,34 @@ def sdmgrad(
       Xiao, Ban and Ji, `Direction-oriented Multi-objective Learning: Simple and
       Provable Stochastic Algorithms <https://arxiv.org/abs/2305.18409>`_, 2023.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(
-        weighting(lam, learning_rate, momentum, num_iters, preference), num_tasks
-    )
+    checks.at_least("lam", lam, 0)
+    checks.at_least("learning_rate", learning_rate, 0)
+    checks.at_least("momentum", momentum, 0)
+    checks.static_int("num_iters", num_iters)
+
+    def init(num_tasks: int) -> SDMGradState:
+        checks.optional_vectors(num_tasks, preference=preference)
+        return SDMGradState(jnp.full(num_tasks, 1 / num_tasks, jnp.result_type(float)))
+
+    def update(
+        gramian: jax.Array, state: SDMGradState, *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, SDMGradState]:
+        del extra
+        norms = jnp.sqrt(jnp.maximum(jnp.diag(gramian), 0))
+        square = (jnp.sum(norms) / jnp.maximum(jnp.sum(active), 1)) ** 2
+        square += jnp.minimum(1e-8, 1e-6 * square)
+        anchor = preference_or_uniform(preference, active)
+        weights = _descend(
+            gramian / jnp.where(square > 0, square, 1),
+            # Among the tasks that are present the weights sum to 1 again.
+            project_simplex(state.simplex_weights, active),
+            lam * anchor,
+            learning_rate,
+            momentum,
+            active,
+            num_iters,
+        )
+        kept = jnp.where(active, weights, state.simplex_weights)
+        return (weights + lam * anchor) / (1 + lam), SDMGradState(kept)
+
+    return Weighting(init, update, asymmetric=True)

@@ -5,37 +5,20 @@ normalised by its trace plus 1e-4 on the diagonal, which conflicts again from a 
 ratio of about 30 on; here they are exact, at any ratio. `reg_eps=1e-4` reproduces it.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers.dual_cone import regularised_projection
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting(preference: Any = None, reg_eps: Any = 0.0) -> Weighting:
-    """Sum of the weights of all tasks' projections on the dual cone."""
-    checks.at_least("reg_eps", reg_eps, 0)
-
-    def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del extra
-        each = jnp.diag(preference_or_uniform(preference, active))
-        project = jax.vmap(regularised_projection, in_axes=(None, 0, None))
-        return jnp.sum(project(gramian, each, reg_eps), axis=0), state
-
-    return Weighting(lambda num_tasks: (), update)
-
-
-def upgrad(
-    num_tasks: int, *, preference: Any = None, reg_eps: Any = 0.0
-) -> optax.GradientTransformationExtraArgs:
+@gramian_method
+def upgrad(*, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0) -> Weighting:
     r"""Projects each task gradient on the cone that harms no task, and sums.
 
     .. math::
@@ -47,9 +30,12 @@ def upgrad(
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
       reg_eps: regularisation of the trace-normalised Gramian; 0 is exact. Above 0 a
         Gramian of trace below 1e-4 counts as zero, as in TorchJD.
+      granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
+        and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Output
@@ -83,5 +69,14 @@ def upgrad(
       Quinton and Rey, `Jacobian Descent for Multi-Objective Optimization
       <https://arxiv.org/abs/2406.16232>`_, 2024.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(weighting(preference, reg_eps), num_tasks)
+    checks.at_least("reg_eps", reg_eps, 0)
+
+    def update(
+        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del extra
+        each = jnp.diag(preference_or_uniform(preference, active))
+        project = jax.vmap(regularised_projection, in_axes=(None, 0, None))
+        return jnp.sum(project(gramian, each, reg_eps), axis=0), state
+
+    return Weighting(no_state(preference=preference), update)

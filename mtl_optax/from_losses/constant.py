@@ -1,36 +1,24 @@
 """Linear scalarisation: fixed task weights."""
 
-from typing import Any
-
 import jax
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(weights: Any) -> Weighting:
-    """The given weights, whatever happens."""
-
-    def update(
-        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        return checks.task_vector("weights", weights, active.shape[0]), state
-
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
-
-
-def constant(num_tasks: int, *, weights: Any) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def constant(*, weights: PerTask) -> Weighting:
     r"""Weighted sum of the task gradients with fixed weights.
 
     .. math:: d = \sum_t w_t \, g_t
 
     Args:
       num_tasks: T, a Python int.
-      weights: `[T]`, any real numbers; may be a tracer, so that a grid of weights runs
-        under one `jax.vmap`. Not renormalised where tasks are inactive.
+      weights: `[T]` in sorted order of names or a dict by name, any real numbers; may
+        be a tracer, so that a grid of weights runs under one `jax.vmap`. Not
+        renormalised where tasks are inactive.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones, into the
@@ -62,5 +50,15 @@ def constant(num_tasks: int, *, weights: Any) -> optax.GradientTransformationExt
       Linear scalarisation; Xin et al., `Do Current Multi-Task Optimization Methods in
       Deep Learning Even Help? <https://arxiv.org/abs/2209.11379>`_, 2022.
     """
-    checks.task_vector("weights", weights, checks.static_int("num_tasks", num_tasks))
-    return from_weighting(weighting(weights), num_tasks)
+
+    def update(
+        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del gramian, extra
+        return checks.task_vector("weights", weights, active.shape[0]), state
+
+    def init(num_tasks: int) -> tuple[()]:
+        checks.task_vector("weights", weights, num_tasks)
+        return ()
+
+    return Weighting(init, update, uses_gramian=False)

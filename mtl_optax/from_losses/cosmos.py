@@ -5,35 +5,20 @@ so that one network learns the whole front; that is the model's part (a preferen
 be a tracer). `mu` is its lambda.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import away_from, of_losses, positive, unit
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(preference: Any = None, mu: Any = 1.0) -> Weighting:
-    """The preference, less mu times the derivative of the cosine with the losses."""
-    checks.at_least("mu", mu, 0)
-
-    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
-        point, length = unit(jnp.where(active, losses, 0))
-        wanted = preference_or_uniform(preference, active)
-        slope = away_from(point, unit(wanted)[0]) / positive(length)
-        return wanted - mu * jnp.where(length > 0, slope, 0)
-
-    return of_losses("cosmos", weigh)
-
-
-def cosmos(
-    num_tasks: int, *, preference: Any = None, mu: Any = 1.0
-) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def cosmos(*, preference: PerTask = None, mu: ScalarOrSchedule = 1.0) -> Weighting:
     r"""Weighted sum of the losses, less their cosine with the preference.
 
     .. math::
@@ -44,7 +29,8 @@ def cosmos(
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
       mu: weight of the cosine, at least 0; may be a tracer. The paper takes 0.01 to 8,
         depending on the data; the default 1 is INFERRED. 0 is the weighted sum.
 
@@ -85,5 +71,12 @@ def cosmos(
       Ruchte and Grabocka, `Scalable Pareto Front Approximation for Deep Multi-Objective
       Learning <https://arxiv.org/abs/2103.13392>`_, 2021.
     """
-    checks.preference(preference, num_tasks)
-    return from_weighting(weighting(preference, mu), num_tasks)
+    checks.at_least("mu", mu, 0)
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        point, length = unit(jnp.where(active, losses, 0))
+        wanted = preference_or_uniform(preference, active)
+        slope = away_from(point, unit(wanted)[0]) / positive(length)
+        return wanted - mu * jnp.where(length > 0, slope, 0)
+
+    return of_losses("cosmos", weigh, preference=preference)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import positive, softmax_among
 from mtl_optax.core.trees.task_axis import where_active
 from mtl_optax.core.weighting import Weighting
@@ -66,46 +66,10 @@ def _sliding(
     return ratio, SlidingState(steps, history)
 
 
-def weighting(
-    temperature: Any = 2.0, window: int = 1, average: str = "epochs"
-) -> Weighting:
-    """T times the softmax of how little each loss fell."""
-    checks.at_least("temperature", temperature, 0)
-    checks.static_int("window", window)
-    checks.one_of("average", average, ("epochs", "sliding"))
-    by_epoch = average == "epochs"
-
-    def init(num_tasks: int) -> State:
-        steps = jnp.zeros(num_tasks, jnp.int32)
-        if by_epoch:
-            return EpochState(steps, *(jnp.zeros(num_tasks) for _ in range(3)))
-        return SlidingState(steps, jnp.ones((num_tasks, 2 * window)))
-
-    def update(
-        gramian: None,
-        state: State,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, State]:
-        del gramian, extra
-        losses = positive(checks.required("dwa", "losses", losses))
-        advance: Any = _by_epoch if by_epoch else _sliding
-        ratio, new = advance(state, losses, window)
-        weights = jnp.sum(active) * softmax_among(ratio, active, temperature)
-        return weights, where_active(active, new, state)
-
-    return Weighting(init, update, uses_gramian=False)
-
-
+@losses_method
 def dwa(
-    num_tasks: int,
-    *,
-    temperature: Any = 2.0,
-    window: int = 1,
-    average: str = "epochs",
-) -> optax.GradientTransformationExtraArgs:
+    *, temperature: ScalarOrSchedule = 2.0, window: int = 1, average: str = "epochs"
+) -> Weighting:
     r"""Dynamic weight averaging: more weight for losses that fall more slowly.
 
     .. math::
@@ -163,4 +127,30 @@ def dwa(
       <https://arxiv.org/abs/1803.10704>`_, 2019. Navon et al., `Multi-Task Learning as
       a Bargaining Game <https://arxiv.org/abs/2202.01017>`_, 2022.
     """
-    return from_weighting(weighting(temperature, window, average), num_tasks)
+    checks.at_least("temperature", temperature, 0)
+    checks.static_int("window", window)
+    checks.one_of("average", average, ("epochs", "sliding"))
+    by_epoch = average == "epochs"
+
+    def init(num_tasks: int) -> State:
+        steps = jnp.zeros(num_tasks, jnp.int32)
+        if by_epoch:
+            return EpochState(steps, *(jnp.zeros(num_tasks) for _ in range(3)))
+        return SlidingState(steps, jnp.ones((num_tasks, 2 * window)))
+
+    def update(
+        gramian: None,
+        state: State,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, State]:
+        del gramian, extra
+        losses = positive(checks.required("dwa", "losses", losses))
+        advance: Any = _by_epoch if by_epoch else _sliding
+        ratio, new = advance(state, losses, window)
+        weights = jnp.sum(active) * softmax_among(ratio, active, temperature)
+        return weights, where_active(active, new, state)
+
+    return Weighting(init, update, uses_gramian=False)

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.losses import stack_losses
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import above, positive, softmax_among
 from mtl_optax.core.weighting import Weighting
 
@@ -43,55 +45,13 @@ def _logit_gradient(
     return jnp.where(jnp.abs(apart) <= noise, 0, share * apart)
 
 
-def weighting(
-    optimizer: optax.GradientTransformation | None = None,
-    weight_decay: Any = 1e-3,
-    min_losses: Any = None,
-) -> Weighting:
-    """Softmax of the logits, each task relative to its loss, sum 1."""
-    tx = optax.adam(0.025) if optimizer is None else optimizer
-    checks.at_least("weight_decay", weight_decay, 0)
-
-    def log_losses(losses: jax.Array) -> jax.Array:
-        return jnp.log(positive(above(losses, min_losses)) + _EPSILON)
-
-    def init(num_tasks: int) -> FAMOState:
-        logits = init_scalars(tx, jnp.zeros(num_tasks))
-        return FAMOState(logits, jnp.zeros(num_tasks), jnp.zeros(num_tasks, bool))
-
-    def update(
-        gramian: None,
-        state: FAMOState,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        previous_losses: Any = None,
-        **extra: object,
-    ) -> tuple[jax.Array, FAMOState]:
-        del gramian, extra
-        now = then = log_losses(checks.required("famo", "losses", losses))
-        if previous_losses is not None:
-            given = stack_losses(previous_losses)
-            num_tasks = active.shape[0]
-            then = log_losses(checks.task_vector("previous_losses", given, num_tasks))
-        values, moved = state.logits.values, active & state.seen
-        gradient = _logit_gradient(values, state.last, then, moved)
-        gradient += weight_decay * values
-        logits = step_scalars(tx, gradient, state.logits, moved)
-        weights = softmax_among(logits.values - now, active)
-        last = jnp.where(active, now, state.last)
-        return weights, FAMOState(logits, last, state.seen | active)
-
-    return Weighting(init, update, uses_gramian=False)
-
-
+@losses_method
 def famo(
-    num_tasks: int,
     *,
     optimizer: optax.GradientTransformation | None = None,
-    weight_decay: Any = 1e-3,
-    min_losses: Any = None,
-) -> optax.GradientTransformationExtraArgs:
+    weight_decay: ScalarOrSchedule = 1e-3,
+    min_losses: PerTask = None,
+) -> Weighting:
     r"""Weights for which all log losses fall at the same rate, learned from the losses.
 
     .. math::
@@ -105,7 +65,8 @@ def famo(
       num_tasks: T, a Python int.
       optimizer: optax optimiser of the logits; None is `optax.adam(0.025)`.
       weight_decay: of the logits, added to their gradient; at least 0.
-      min_losses: b, `[T]`, a lower bound of each loss; None is 0.
+      min_losses: b, `[T]` in sorted order of names or a dict by name, a lower bound of
+        each loss; None is 0.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -155,5 +116,38 @@ def famo(
       Liu et al., `FAMO: Fast Adaptive Multitask Optimization
       <https://arxiv.org/abs/2306.03792>`_, 2023.
     """
-    checks.optional_vectors(num_tasks, min_losses=min_losses)
-    return from_weighting(weighting(optimizer, weight_decay, min_losses), num_tasks)
+    tx = optax.adam(0.025) if optimizer is None else optimizer
+    checks.at_least("weight_decay", weight_decay, 0)
+
+    def log_losses(losses: jax.Array) -> jax.Array:
+        return jnp.log(positive(above(losses, min_losses)) + _EPSILON)
+
+    def init(num_tasks: int) -> FAMOState:
+        checks.optional_vectors(num_tasks, min_losses=min_losses)
+        logits = init_scalars(tx, jnp.zeros(num_tasks))
+        return FAMOState(logits, jnp.zeros(num_tasks), jnp.zeros(num_tasks, bool))
+
+    def update(
+        gramian: None,
+        state: FAMOState,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        previous_losses: Any = None,
+        **extra: object,
+    ) -> tuple[jax.Array, FAMOState]:
+        del gramian, extra
+        now = then = log_losses(checks.required("famo", "losses", losses))
+        if previous_losses is not None:
+            given = stack_losses(previous_losses)
+            num_tasks = active.shape[0]
+            then = log_losses(checks.task_vector("previous_losses", given, num_tasks))
+        values, moved = state.logits.values, active & state.seen
+        gradient = _logit_gradient(values, state.last, then, moved)
+        gradient += weight_decay * values
+        logits = step_scalars(tx, gradient, state.logits, moved)
+        weights = softmax_among(logits.values - now, active)
+        last = jnp.where(active, now, state.last)
+        return weights, FAMOState(logits, last, state.seen | active)
+
+    return Weighting(init, update, uses_gramian=False)

@@ -6,26 +6,15 @@ differentiates the same mean, but the weights it returns are not those of its gr
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import of_losses, positive
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting() -> Weighting:
-    """Weights GM / (T L_t), the derivative of the geometric mean GM."""
-
-    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
-        logs = jnp.log(positive(losses))
-        share = preference_or_uniform(None, active)
-        return share * jnp.exp(jnp.sum(share * logs) - logs)
-
-    return of_losses("gls", weigh)
-
-
-def gls(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def gls() -> Weighting:
     r"""Geometric loss strategy: descends the geometric mean of the losses.
 
     .. math::
@@ -69,4 +58,10 @@ def gls(num_tasks: int) -> optax.GradientTransformationExtraArgs:
       Chennupati et al., `MultiNet++: Multi-Stream Feature Aggregation and Geometric
       Loss Strategy for Multi-Task Learning <https://arxiv.org/abs/1904.08492>`_, 2019.
     """
-    return from_weighting(weighting(), num_tasks)
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        logs = jnp.log(positive(losses))
+        share = preference_or_uniform(None, active)
+        return share * jnp.exp(jnp.sum(share * logs) - logs)
+
+    return of_losses("gls", weigh)

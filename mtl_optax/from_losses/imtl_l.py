@@ -5,48 +5,22 @@ here the two are apart, as in TorchJD. Both train s with the network's optimiser
 it has one of its own, because an aggregator cannot reach the network's.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(
-    optimizer: optax.GradientTransformation | None = None, init: Any = 0.0
-) -> Weighting:
-    """Weights exp(s), s descending exp(s) L - s."""
-    tx = optax.adam(0.025) if optimizer is None else optimizer
-
-    def update(
-        gramian: None,
-        state: TaskScalars,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, TaskScalars]:
-        del gramian, extra
-        losses = positive(checks.required("imtl_l", "losses", losses))
-        weights = positive(jnp.exp(state.values))
-        gradient = positive(weights * losses) - 1
-        return weights, step_scalars(tx, gradient, state, active)
-
-    return Weighting(scalars_from(tx, init), update, uses_gramian=False)
-
-
+@losses_method
 def imtl_l(
-    num_tasks: int,
-    *,
-    optimizer: optax.GradientTransformation | None = None,
-    init: Any = 0.0,
-) -> optax.GradientTransformationExtraArgs:
+    *, optimizer: optax.GradientTransformation | None = None, init: PerTask = 0.0
+) -> Weighting:
     r"""Impartial losses: each loss is scaled towards 1 by a learned factor.
 
     .. math::
@@ -57,7 +31,7 @@ def imtl_l(
     Args:
       num_tasks: T, a Python int.
       optimizer: optax optimiser of the scalars s; None is `optax.adam(0.025)`.
-      init: initial s, a number or `[T]`.
+      init: initial s, a number or `[T]` in sorted order of names or a dict by name.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -97,4 +71,20 @@ def imtl_l(
       Liu et al., `Towards Impartial Multi-task Learning
       <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021.
     """
-    return from_weighting(weighting(optimizer, init), num_tasks)
+    tx = optax.adam(0.025) if optimizer is None else optimizer
+
+    def update(
+        gramian: None,
+        state: TaskScalars,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, TaskScalars]:
+        del gramian, extra
+        losses = positive(checks.required("imtl_l", "losses", losses))
+        weights = positive(jnp.exp(state.values))
+        gradient = positive(weights * losses) - 1
+        return weights, step_scalars(tx, gradient, state, active)
+
+    return Weighting(scalars_from(tx, init), update, uses_gramian=False)

@@ -1,26 +1,14 @@
 """The mean of the task gradients, the unitary scalarisation divided by T."""
 
 import jax
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments.preference import preference_or_uniform
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.method import losses_method
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def weighting() -> Weighting:
-    """Weights 1/T over the active tasks."""
-
-    def update(
-        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        return preference_or_uniform(None, active), state
-
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
-
-
-def mean(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def mean() -> Weighting:
     r"""Mean of the task gradients, weight 1/T each.
 
     .. math:: d = \frac{1}{T} \sum_t g_t
@@ -57,4 +45,11 @@ def mean(num_tasks: int) -> optax.GradientTransformationExtraArgs:
     References:
       The baseline of every multi-task paper; see :func:`mtl_optax.unitary`.
     """
-    return from_weighting(weighting(), num_tasks)
+
+    def update(
+        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del gramian, extra
+        return preference_or_uniform(None, active), state
+
+    return Weighting(no_state(), update, uses_gramian=False)

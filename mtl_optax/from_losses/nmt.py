@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments import checks, names
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.weighting import Weighting
 
 
@@ -48,70 +49,14 @@ def _measured(
     return jnp.where(learns & (count > 0), mean, state.targets)
 
 
-def weighting(
-    priority: Sequence[int],
-    multiplier_lr: Any,
-    targets: Any = None,
-    stage_steps: Any = 0,
-) -> Weighting:
-    """Weight 1 for the task that learns, multipliers for those before, of sum 1."""
-    checks.at_least("multiplier_lr", multiplier_lr, 0)
-    checks.at_least("stage_steps", stage_steps, 0)
-    if targets is None and isinstance(stage_steps, numbers.Real) and stage_steps < 1:
-        raise ValueError(
-            "nmt: stage_steps=0 leaves no stage in which to measure what each task "
-            "must keep: pass targets=, or stage_steps of at least 1."
-        )
-
-    def init(num_tasks: int) -> NMTState:
-        zeros = jnp.zeros((2, num_tasks))
-        return NMTState(zeros[0], zeros[1], jnp.zeros(num_tasks, jnp.int32))
-
-    def update(
-        gramian: None,
-        state: NMTState,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, NMTState]:
-        del gramian, extra
-        losses = checks.required("nmt", "losses", losses)
-        num_tasks = active.shape[0]
-        rank = _ranks(priority, num_tasks)
-        unfinished = active & (state.steps < stage_steps)
-        first = jnp.min(jnp.where(unfinished, rank, num_tasks))
-        last = jnp.max(jnp.where(active, rank, -1))
-        current = jnp.where(jnp.any(unfinished), first, last)
-        objective, before = active & (rank == current), active & (rank < current)
-
-        aims = state.targets
-        if targets is not None:
-            aims = checks.task_vector("targets", targets, num_tasks)
-        gap = jnp.where(jnp.isfinite(aims), losses - aims, 0)
-        raised = jnp.maximum(state.multipliers + multiplier_lr * gap, 0)
-        multipliers = jnp.where(before, raised, state.multipliers)
-        raw = jnp.where(before, multipliers, objective)
-
-        learns = objective & unfinished
-        new = NMTState(
-            multipliers,
-            _measured(state, losses, learns, stage_steps),
-            state.steps + learns.astype(jnp.int32),
-        )
-        return raw / jnp.maximum(jnp.sum(raw), 1), new
-
-    return Weighting(init, update, uses_gramian=False)
-
-
+@losses_method
 def nmt(
-    num_tasks: int,
-    priority: Sequence[int],
+    priority: Sequence[Any],
     *,
-    multiplier_lr: Any,
-    targets: Any = None,
-    stage_steps: Any,
-) -> optax.GradientTransformationExtraArgs:
+    multiplier_lr: ScalarOrSchedule,
+    targets: PerTask = None,
+    stage_steps: ScalarOrSchedule,
+) -> Weighting:
     r"""Trains tasks in order of importance, none at the price of a former one.
 
     .. math::
@@ -124,11 +69,13 @@ def nmt(
 
     Args:
       num_tasks: T, a Python int.
-      priority: the tasks' indices, the most important first.
+      priority: the tasks, the most important first: all by name, or all by index (in
+        sorted order of names).
       multiplier_lr: :math:`\eta`; the reconstruction suggests the learning rate of the
         parameters.
-      targets: :math:`L^*`, `[T]`, NaN or infinite for a task that is not constrained;
-        None takes the mean loss over the last tenth of the task's stage.
+      targets: :math:`L^*`, `[T]` in sorted order of names or a dict by name, NaN or
+        infinite for a task that is not constrained; None takes the mean loss over the
+        last tenth of the task's stage.
       stage_steps: steps of each stage; may be a tracer. Once all stages are over the
         last task goes on. With `targets` 0 is allowed: at once the last task.
 
@@ -186,9 +133,53 @@ def nmt(
       Platt and Barr, `Constrained Differential Optimization
       <https://papers.nips.cc/paper/4-constrained-differential-optimization>`_, 1987.
     """
-    num_tasks = checks.static_int("num_tasks", num_tasks)
-    _ranks(priority, num_tasks)
-    checks.optional_vectors(num_tasks, targets=targets)
-    return from_weighting(
-        weighting(priority, multiplier_lr, targets, stage_steps), num_tasks
-    )
+    priority, own = names.indices("nmt: priority", priority)
+    checks.at_least("multiplier_lr", multiplier_lr, 0)
+    checks.at_least("stage_steps", stage_steps, 0)
+    if targets is None and isinstance(stage_steps, numbers.Real) and stage_steps < 1:
+        raise ValueError(
+            "nmt: stage_steps=0 leaves no stage in which to measure what each task "
+            "must keep: pass targets=, or stage_steps of at least 1."
+        )
+
+    def init(num_tasks: int) -> NMTState:
+        _ranks(priority, num_tasks)
+        checks.optional_vectors(num_tasks, targets=targets)
+        zeros = jnp.zeros((2, num_tasks))
+        return NMTState(zeros[0], zeros[1], jnp.zeros(num_tasks, jnp.int32))
+
+    def update(
+        gramian: None,
+        state: NMTState,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, NMTState]:
+        del gramian, extra
+        losses = checks.required("nmt", "losses", losses)
+        num_tasks = active.shape[0]
+        rank = _ranks(priority, num_tasks)
+        unfinished = active & (state.steps < stage_steps)
+        first = jnp.min(jnp.where(unfinished, rank, num_tasks))
+        last = jnp.max(jnp.where(active, rank, -1))
+        current = jnp.where(jnp.any(unfinished), first, last)
+        objective, before = active & (rank == current), active & (rank < current)
+
+        aims = state.targets
+        if targets is not None:
+            aims = checks.task_vector("targets", targets, num_tasks)
+        gap = jnp.where(jnp.isfinite(aims), losses - aims, 0)
+        raised = jnp.maximum(state.multipliers + multiplier_lr * gap, 0)
+        multipliers = jnp.where(before, raised, state.multipliers)
+        raw = jnp.where(before, multipliers, objective)
+
+        learns = objective & unfinished
+        new = NMTState(
+            multipliers,
+            _measured(state, losses, learns, stage_steps),
+            state.steps + learns.astype(jnp.int32),
+        )
+        return raw / jnp.maximum(jnp.sum(raw), 1), new
+
+    return Weighting(init, update, uses_gramian=False, names=own)

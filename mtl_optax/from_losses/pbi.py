@@ -5,38 +5,25 @@ the losses lie on the preferred direction; here the penalty's gradient is exactl
 there.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import above, away_from, of_losses, unit
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(
-    preference: Any = None, theta: Any = 5.0, reference: Any = None
-) -> Weighting:
-    """The preferred direction, plus theta times the direction away from it."""
-    checks.at_least("theta", theta, 0)
-
-    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
-        losses = above(losses, reference)
-        point, _ = unit(jnp.where(active, losses, 0))
-        axis, _ = unit(preference_or_uniform(preference, active))
-        aside, _ = unit(away_from(axis, point))
-        return axis + theta * aside
-
-    return of_losses("pbi", weigh)
-
-
+@losses_method
 def pbi(
-    num_tasks: int, *, preference: Any = None, theta: Any = 5.0, reference: Any = None
-) -> optax.GradientTransformationExtraArgs:
+    *,
+    preference: PerTask = None,
+    theta: ScalarOrSchedule = 5.0,
+    reference: PerTask = None,
+) -> Weighting:
     r"""Descends along a preferred direction of losses, and pulls towards it.
 
     .. math::
@@ -47,11 +34,12 @@ def pbi(
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative, the direction in which losses are to lie;
-        None is uniform.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative, the
+        direction in which losses are to lie; None is uniform.
       theta: weight of the distance from it, at least 0; may be a tracer. The paper
         takes 5; 0 is the weighted sum.
-      reference: z, `[T]`, a point that no losses fall below; None is 0.
+      reference: z, `[T]` in sorted order of names or a dict by name, a point that no
+        losses fall below; None is 0.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -90,5 +78,13 @@ def pbi(
       Zhang and Li, `MOEA/D: A Multiobjective Evolutionary Algorithm Based on
       Decomposition <https://doi.org/10.1109/TEVC.2007.892759>`_, 2007.
     """
-    checks.optional_vectors(num_tasks, preference=preference, reference=reference)
-    return from_weighting(weighting(preference, theta, reference), num_tasks)
+    checks.at_least("theta", theta, 0)
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        losses = above(losses, reference)
+        point, _ = unit(jnp.where(active, losses, 0))
+        axis, _ = unit(preference_or_uniform(preference, active))
+        aside, _ = unit(away_from(axis, point))
+        return axis + theta * aside
+
+    return of_losses("pbi", weigh, preference=preference, reference=reference)

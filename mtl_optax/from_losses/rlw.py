@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.weighting import Weighting
 
@@ -59,44 +58,8 @@ def _draw_weights(key: jax.Array, distribution: str, active: jax.Array) -> jax.A
     return softmax_among(draws, active, 1.0 if distribution == "uniform" else 0.0)
 
 
-def weighting(key: Any, distribution: str = "normal") -> Weighting:
-    """Weights drawn anew at each step, sum 1."""
-    checks.one_of("distribution", distribution, _DISTRIBUTIONS)
-    first_key = raw_key(key)
-
-    def init(num_tasks: int) -> RLWState:
-        if distribution != "random_normal":
-            # A copy: a caller may donate the state, and then start again.
-            return RLWState(jnp.copy(first_key), None)
-        use, keep = next_key(first_key)
-        return RLWState(keep, jax.random.uniform(use, (num_tasks, 2)))
-
-    def update(
-        gramian: None,
-        state: RLWState,
-        *,
-        active: jax.Array,
-        normals: jax.Array | None = None,
-        **extra: object,
-    ) -> tuple[jax.Array, RLWState]:
-        del gramian, extra
-        use, keep = next_key(state.key)
-        state = state._replace(key=keep)
-        if distribution not in ("normal", "random_normal"):
-            return _draw_weights(use, distribution, active), state
-        if normals is None:
-            normals = jax.random.normal(use, active.shape)
-        draws = checks.task_vector("normals", normals, active.shape[0])
-        if state.moments is not None:
-            draws = state.moments[:, 0] + state.moments[:, 1] * draws
-        return softmax_among(draws, active), state
-
-    return Weighting(init, update, uses_gramian=False)
-
-
-def rlw(
-    num_tasks: int, *, key: Any, distribution: str = "normal"
-) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
     r"""Random loss weighting: task weights are drawn anew at each step.
 
     .. math:: d = \sum_t w_t \, g_t, \quad w = \text{softmax}(z), \quad
@@ -149,4 +112,34 @@ def rlw(
       Defense of the Unitary Scalarization for Deep Multi-Task Learning
       <https://arxiv.org/abs/2201.04122>`_, 2022.
     """
-    return from_weighting(weighting(key, distribution), num_tasks)
+    checks.one_of("distribution", distribution, _DISTRIBUTIONS)
+    first_key = raw_key(key)
+
+    def init(num_tasks: int) -> RLWState:
+        if distribution != "random_normal":
+            # A copy: a caller may donate the state, and then start again.
+            return RLWState(jnp.copy(first_key), None)
+        use, keep = next_key(first_key)
+        return RLWState(keep, jax.random.uniform(use, (num_tasks, 2)))
+
+    def update(
+        gramian: None,
+        state: RLWState,
+        *,
+        active: jax.Array,
+        normals: jax.Array | None = None,
+        **extra: object,
+    ) -> tuple[jax.Array, RLWState]:
+        del gramian, extra
+        use, keep = next_key(state.key)
+        state = state._replace(key=keep)
+        if distribution not in ("normal", "random_normal"):
+            return _draw_weights(use, distribution, active), state
+        if normals is None:
+            normals = jax.random.normal(use, active.shape)
+        draws = checks.task_vector("normals", normals, active.shape[0])
+        if state.moments is not None:
+            draws = state.moments[:, 0] + state.moments[:, 1] * draws
+        return softmax_among(draws, active), state
+
+    return Weighting(init, update, uses_gramian=False)

@@ -5,23 +5,14 @@ appendix A1.3): minimising L/sigma + log sigma over sigma gives sigma = L.
 """
 
 import jax
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import of_losses, positive
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting() -> Weighting:
-    """Weights 1 / L_t."""
-
-    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
-        return 1 / positive(losses)
-
-    return of_losses("scale_invariant", weigh)
-
-
-def scale_invariant(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def scale_invariant() -> Weighting:
     r"""Divides each task gradient by its loss: descends the sum of log losses.
 
     .. math:: d = \sum_t \frac{g_t}{L_t} = \nabla \sum_t \log L_t
@@ -61,4 +52,8 @@ def scale_invariant(num_tasks: int) -> optax.GradientTransformationExtraArgs:
       Elich et al., `Examining Common Paradigms in Multi-Task Learning
       <https://arxiv.org/abs/2311.04698>`_, 2024.
     """
-    return from_weighting(weighting(), num_tasks)
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        return 1 / positive(losses)
+
+    return of_losses("scale_invariant", weigh)

@@ -6,51 +6,26 @@ losses; that is `nadir=n`. They count epochs inside the method; here the warm-up
 another method, `scale_invariant`, and n the mean of the losses it leads to.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import above, of_losses, positive, softmax_among
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(
-    mu: Any = 1.0, preference: Any = None, reference: Any = None, nadir: Any = None
-) -> Weighting:
-    """The softmax over tasks, times the derivative of what it is taken of."""
-    checks.at_least("mu", mu, 0)
-    if nadir is not None and not (preference is None and reference is None):
-        raise ValueError(
-            "stch: nadir= selects the form of the authors' multi-task code, which has "
-            "neither preference= nor reference=. Pass one or the other."
-        )
-
-    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
-        if nadir is not None:
-            losses = positive(losses)
-            worst = positive(checks.task_vector("nadir", nadir, active.shape[0]))
-            share = softmax_among(jnp.log(losses / worst), active, mu)
-            return jnp.sum(active) * share / losses
-        slopes = preference_or_uniform(preference, active)
-        share = softmax_among(slopes * above(losses, reference), active, mu)
-        return slopes * share
-
-    return of_losses("stch", weigh)
-
-
+@losses_method
 def stch(
-    num_tasks: int,
     *,
-    mu: Any = 1.0,
-    preference: Any = None,
-    reference: Any = None,
-    nadir: Any = None,
-) -> optax.GradientTransformationExtraArgs:
+    mu: ScalarOrSchedule = 1.0,
+    preference: PerTask = None,
+    reference: PerTask = None,
+    nadir: PerTask = None,
+) -> Weighting:
     r"""Smooth Tchebycheff: descends a smooth maximum of the weighted losses.
 
     .. math::
@@ -64,9 +39,12 @@ def stch(
       num_tasks: T, a Python int.
       mu: smoothing, at least 0; may be a tracer. 0 is `tchebycheff`, a large one the
         weighted sum.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
-      reference: z, `[T]`, a point that no losses fall below; None is 0.
-      nadir: n, `[T]`, positive; selects the form of the authors' multi-task code.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
+      reference: z, `[T]` in sorted order of names or a dict by name, a point that no
+        losses fall below; None is 0.
+      nadir: n, `[T]` in sorted order of names or a dict by name, positive; selects the
+        form of the authors' multi-task code.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -107,7 +85,22 @@ def stch(
       Lin et al., `Smooth Tchebycheff Scalarization for Multi-Objective Optimization
       <https://arxiv.org/abs/2402.19078>`_, 2024.
     """
-    checks.optional_vectors(
-        num_tasks, preference=preference, reference=reference, nadir=nadir
-    )
-    return from_weighting(weighting(mu, preference, reference, nadir), num_tasks)
+    checks.at_least("mu", mu, 0)
+    if nadir is not None and not (preference is None and reference is None):
+        raise ValueError(
+            "stch: nadir= selects the form of the authors' multi-task code, which has "
+            "neither preference= nor reference=. Pass one or the other."
+        )
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        if nadir is not None:
+            losses = positive(losses)
+            worst = positive(checks.task_vector("nadir", nadir, active.shape[0]))
+            share = softmax_among(jnp.log(losses / worst), active, mu)
+            return jnp.sum(active) * share / losses
+        slopes = preference_or_uniform(preference, active)
+        share = softmax_among(slopes * above(losses, reference), active, mu)
+        return slopes * share
+
+    given = {"preference": preference, "reference": reference, "nadir": nadir}
+    return of_losses("stch", weigh, **given)

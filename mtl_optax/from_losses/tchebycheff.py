@@ -4,40 +4,27 @@ Where several losses are the worst at once the maximum has no derivative: we tak
 mean of theirs, so that the order of the tasks does not matter. It is STCH at mu = 0.
 """
 
-from typing import Any
-
 import jax
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import above, of_losses, softmax_among
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(preference: Any = None, reference: Any = None) -> Weighting:
-    """The preference of the worst task, shared equally among exact ties."""
-
-    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
-        slopes = preference_or_uniform(preference, active)
-        worst = softmax_among(slopes * above(losses, reference), active, 0.0)
-        return slopes * worst
-
-    return of_losses("tchebycheff", weigh)
-
-
-def tchebycheff(
-    num_tasks: int, *, preference: Any = None, reference: Any = None
-) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def tchebycheff(*, preference: PerTask = None, reference: PerTask = None) -> Weighting:
     r"""Descends the largest weighted distance of a loss from the reference point.
 
     .. math:: d = \nabla \max_t \, p_t (L_t - z_t)
 
     Args:
       num_tasks: T, a Python int.
-      preference: p, `[T]`, not negative; None is uniform, 1/T over the active tasks.
-      reference: z, `[T]`, a point that no losses fall below; None is 0.
+      preference: p, `[T]` in sorted order of names or a dict by name, not negative;
+        None is uniform, 1/T over the active tasks.
+      reference: z, `[T]` in sorted order of names or a dict by name, a point that no
+        losses fall below; None is 0.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -73,5 +60,11 @@ def tchebycheff(
       Multiple-Criteria Objectives <https://doi.org/10.1007/978-3-642-87563-2_5>`_,
       1976.
     """
-    checks.optional_vectors(num_tasks, preference=preference, reference=reference)
-    return from_weighting(weighting(preference, reference), num_tasks)
+
+    def weigh(losses: jax.Array, active: jax.Array) -> jax.Array:
+        slopes = preference_or_uniform(preference, active)
+        worst = softmax_among(slopes * above(losses, reference), active, 0.0)
+        return slopes * worst
+
+    given = {"preference": preference, "reference": reference}
+    return of_losses("tchebycheff", weigh, **given)

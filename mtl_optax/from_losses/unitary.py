@@ -6,25 +6,13 @@ matches specialised optimisers. Any other method should be compared with it firs
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.weighting import Weighting
-
-
-def weighting() -> Weighting:
-    """Weights 1 for every active task."""
-
-    def update(
-        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
-    ) -> tuple[jax.Array, tuple[()]]:
-        del gramian, extra
-        return active.astype(jnp.result_type(float)), state
-
-    return Weighting(lambda num_tasks: (), update, uses_gramian=False)
+from mtl_optax.core.method import losses_method
+from mtl_optax.core.weighting import Weighting, no_state
 
 
-def unitary(num_tasks: int) -> optax.GradientTransformationExtraArgs:
+@losses_method
+def unitary() -> Weighting:
     r"""Sum of the task gradients, weight 1 each.
 
     .. math:: d = \sum_t g_t
@@ -63,4 +51,11 @@ def unitary(num_tasks: int) -> optax.GradientTransformationExtraArgs:
       Kurin et al., `In Defense of the Unitary Scalarization for Deep Multi-Task
       Learning <https://arxiv.org/abs/2201.04122>`_, 2022.
     """
-    return from_weighting(weighting(), num_tasks)
+
+    def update(
+        gramian: None, state: tuple[()], *, active: jax.Array, **extra: object
+    ) -> tuple[jax.Array, tuple[()]]:
+        del gramian, extra
+        return active.astype(jnp.result_type(float)), state
+
+    return Weighting(no_state(), update, uses_gramian=False)

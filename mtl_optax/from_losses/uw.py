@@ -6,48 +6,22 @@ we at 0. These codes train s with the network's optimiser; here it has one of it
 because an aggregator cannot reach the network's.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
+from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.weighting import Weighting
 
 
-def weighting(
-    optimizer: optax.GradientTransformation | None = None, init: Any = 0.0
-) -> Weighting:
-    """Weights exp(-s)/2, s descending the uncertainty loss."""
-    tx = optax.adam(0.025) if optimizer is None else optimizer
-
-    def update(
-        gramian: None,
-        state: TaskScalars,
-        *,
-        losses: jax.Array | None,
-        active: jax.Array,
-        **extra: object,
-    ) -> tuple[jax.Array, TaskScalars]:
-        del gramian, extra
-        losses = positive(checks.required("uw", "losses", losses))
-        weights = positive(0.5 * jnp.exp(-state.values))
-        gradient = 0.5 - positive(weights * losses)
-        return weights, step_scalars(tx, gradient, state, active)
-
-    return Weighting(scalars_from(tx, init), update, uses_gramian=False)
-
-
+@losses_method
 def uw(
-    num_tasks: int,
-    *,
-    optimizer: optax.GradientTransformation | None = None,
-    init: Any = 0.0,
-) -> optax.GradientTransformationExtraArgs:
+    *, optimizer: optax.GradientTransformation | None = None, init: PerTask = 0.0
+) -> Weighting:
     r"""Uncertainty weighting: each loss is divided by a learned variance.
 
     .. math::
@@ -59,7 +33,7 @@ def uw(
     Args:
       num_tasks: T, a Python int.
       optimizer: optax optimiser of the scalars s; None is `optax.adam(0.025)`.
-      init: initial s, a number or `[T]`.
+      init: initial s, a number or `[T]` in sorted order of names or a dict by name.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones; its
@@ -99,4 +73,20 @@ def uw(
       Kendall, Gal and Cipolla, `Multi-Task Learning Using Uncertainty to Weigh Losses
       for Scene Geometry and Semantics <https://arxiv.org/abs/1705.07115>`_, 2018.
     """
-    return from_weighting(weighting(optimizer, init), num_tasks)
+    tx = optax.adam(0.025) if optimizer is None else optimizer
+
+    def update(
+        gramian: None,
+        state: TaskScalars,
+        *,
+        losses: jax.Array | None,
+        active: jax.Array,
+        **extra: object,
+    ) -> tuple[jax.Array, TaskScalars]:
+        del gramian, extra
+        losses = positive(checks.required("uw", "losses", losses))
+        weights = positive(0.5 * jnp.exp(-state.values))
+        gradient = 0.5 - positive(weights * losses)
+        return weights, step_scalars(tx, gradient, state, active)
+
+    return Weighting(scalars_from(tx, init), update, uses_gramian=False)

@@ -26,8 +26,8 @@ handwritten digits (`mtl-optax study null`), and published comparisons that tune
 as carefully as the rest say the same (Kurin et al. 2022, Xin et al. 2022). A method
 earns its cost where the sum fails. To find out, look at each task beside a network of
 its own (`mtl-optax study transfer` does that), at `mtl.task_weights` and
-`mtl.conflicts` of the optimizer state, and at a second run with one loss multiplied by
-1000 (`mtl-optax study` does that).
+`mtl.task_cosines` of the optimizer state, and at a second run with one loss multiplied
+by 1000 (`mtl-optax study` does that).
 """
 
 GUIDE = (

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import weighting_wrapper
 from mtl_optax.core.weighting import Weighting
 
 
@@ -18,12 +21,13 @@ class CRMOGMState(NamedTuple):
     smoothed: Any  # state of the wrapped weighting
 
 
+@weighting_wrapper
 def cr_mogm(
     weighting: Weighting,
     num_tasks: int | None = None,
     *,
-    alpha: Any = 0.9,
-    initial_weights: Any = None,
+    alpha: ScalarOrSchedule = 0.9,
+    initial_weights: PerTask = None,
 ) -> Weighting:
     r"""Smooths task weights over steps, so that the noise of a batch turns them less.
 
@@ -33,12 +37,13 @@ def cr_mogm(
     PCGrad or CAGrad this is CR-MOGM.
 
     Args:
-      weighting: for example `mtl.from_gramian.mgda.weighting()`.
+      weighting: for example `mtl.mgda.weighting()`.
       num_tasks: T, a Python int; only to check `initial_weights` by, and not needed.
       alpha: share of the last weights; 0 leaves the weighting as it is. The paper
         proposes one minus the ratio of the learning rate to the first.
-      initial_weights: :math:`\lambda_0`, `[T]`; with None :math:`\lambda_1` is
-        :math:`\hat\lambda_1`, task by task at its first step.
+      initial_weights: :math:`\lambda_0`, `[T]` in sorted order of names or a dict by
+        name; with None :math:`\lambda_1` is :math:`\hat\lambda_1`, task by task at
+        its first step.
 
     Returns:
       A weighting for :func:`mtl_optax.from_weighting`. The weights of a missing task
@@ -55,7 +60,7 @@ def cr_mogm(
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
-      >>> weighting = mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), alpha=0.5)
+      >>> weighting = mtl.cr_mogm(mtl.mgda.weighting(), alpha=0.5)
       >>> tx = mtl.from_weighting(weighting, num_tasks=2)
       >>> params = {"w": jnp.zeros(2)}
       >>> state = tx.init(params)

@@ -23,7 +23,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
       \text{ else } w_{s-1}
 
     Args:
-      weighting: for example `mtl.from_gramian.nash_mtl.weighting()`.
+      weighting: for example `mtl.nash_mtl.weighting()`.
       k: number of steps that weights last, a Python int.
 
     Returns:
@@ -42,7 +42,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
-      >>> weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), k=2)
+      >>> weighting = mtl.every_k(mtl.mgda.weighting(), k=2)
       >>> tx = mtl.from_weighting(weighting, num_tasks=2)
       >>> params = {"w": jnp.zeros(2)}
       >>> state = tx.init(params)

@@ -66,11 +66,6 @@ def task_vector(name: str, value: Any, num_tasks: int) -> jax.Array:
     return vector.astype(jnp.result_type(float))
 
 
-def preference(value: Any, num_tasks: Any) -> None:
-    """Raises at construction unless `value` is None or one number a task."""
-    optional_vectors(num_tasks, preference=value)
-
-
 def optional_vectors(num_tasks: Any, **vectors: Any) -> None:
     """Raises at construction unless each is None or one number a task."""
     for name, value in vectors.items():

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtl_optax.core.arguments.names import sorted_names
+
 
 def stack_losses(losses: Any) -> jax.Array:
     """Stacks task losses into `[T]`: a dict (sorted names), a tuple, or an array.
@@ -14,7 +16,7 @@ def stack_losses(losses: Any) -> jax.Array:
       ValueError: if a task's loss is not a scalar.
     """
     if isinstance(losses, Mapping):
-        named = [(f"losses[{name!r}]", losses[name]) for name in sorted(losses)]
+        named = [(f"losses[{name!r}]", losses[name]) for name in sorted_names(losses)]
     elif isinstance(losses, (tuple, list)):
         named = [(f"losses[{i}]", loss) for i, loss in enumerate(losses)]
     else:
@@ -40,13 +42,13 @@ def stack_losses(losses: Any) -> jax.Array:
 def loss_of(losses: Any, task: int) -> jax.Array:
     """The loss of one task, in the order in which `stack_losses` stacks them."""
     if isinstance(losses, Mapping):
-        return losses[sorted(losses)[task]]
+        return losses[sorted_names(losses)[task]]
     return losses[task]
 
 
 def names_of(losses: Any) -> tuple[Any, ...] | None:
     """Names of the tasks in order, if the losses are a dict by name; else None."""
-    return tuple(sorted(losses)) if isinstance(losses, Mapping) else None
+    return sorted_names(losses) if isinstance(losses, Mapping) else None
 
 
 def losses_vector(losses: Any, num_tasks: int) -> jax.Array:

@@ -1,19 +1,40 @@
 """Tasks by name: a dict is read in sorted order of its names, everywhere."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
+# What a method's argument is annotated with that has one value for each task.
+PerTask = Annotated[Any, "[T] in sorted order of names, or a dict by task name"]
+
+Names = tuple[Any, ...]
+
+
+def sorted_names(named: Iterable[Any]) -> Names:
+    """The names in the order of the tasks, which is that of `sorted`."""
+    names = tuple(named)
+    try:
+        return tuple(sorted(names))
+    except TypeError as error:
+        raise ValueError(
+            f"Tasks are taken in sorted order of their names, but {list(names)} do not "
+            "sort: their types differ. Use strings only."
+        ) from error
+
 
 def agreed_names(
-    sources: Mapping[str, tuple[Any, ...] | None], num_tasks: int
-) -> tuple[Any, ...] | None:
-    """The names that all sources that know some agree on; None if none does."""
+    sources: Mapping[str, Names | None], num_tasks: int | None = None
+) -> Names | None:
+    """The names that all sources that know some agree on; None if none does.
+
+    Raises:
+      ValueError: if they differ, or are not as many as there are tasks.
+    """
     known = {what: names for what, names in sources.items() if names is not None}
     for what, names in known.items():
-        if len(names) != num_tasks:
+        if num_tasks is not None and len(names) != num_tasks:
             raise ValueError(
                 f"{what} name {len(names)} tasks, {list(names)}, but "
                 f"num_tasks={num_tasks}."
@@ -30,7 +51,7 @@ def agreed_names(
 def active_mask(active: Any, num_tasks: int) -> jax.Array:
     """`active` as a boolean vector `[T]`, from one or from a dict of bools by name."""
     if isinstance(active, Mapping):
-        active = jnp.stack([jnp.asarray(active[name]) for name in sorted(active)])
+        active, _ = values_of(active, "active")
     mask = jnp.asarray(active)
     if mask.shape != (num_tasks,) or mask.dtype != jnp.bool_:
         raise ValueError(
@@ -39,3 +60,76 @@ def active_mask(active: Any, num_tasks: int) -> jax.Array:
             f"{mask.dtype}. Use for example active=jnp.array(present, dtype=bool)."
         )
     return mask
+
+
+def values_of(named: Mapping[Any, Any], what: str) -> tuple[jax.Array, Names]:
+    """The values `[T]` of a dict, in sorted order of its names, and these names."""
+    if not named:
+        raise ValueError(
+            f"{what}= is an empty dict: give every task its value by name."
+        )
+    names = sorted_names(named)
+    values = []
+    for name in names:
+        value = named[name]
+        if value is None or jnp.shape(value) != ():
+            raise ValueError(f"{what}[{name!r}] must be one value; got {value!r}.")
+        values.append(jnp.asarray(value))
+    return jnp.stack(values), names
+
+
+def by_position(value: Any, what: str, names: Names | None) -> Any:
+    """A dict by name as values `[T]` in order; anything else as it is.
+
+    `names` are those of the gradients, where they have some.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    values, own = values_of(value, what)
+    agreed_names({what: own, "the gradients": names})
+    return values
+
+
+def read_all(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Names | None]:
+    """The arguments with dicts by name made vectors, and the names that all share."""
+    found, sources = dict(arguments), {}
+    for key, value in arguments.items():
+        if isinstance(value, Mapping):
+            found[key], sources[f"{key}="] = values_of(value, key)
+    return found, agreed_names(sources)
+
+
+def named(values: jax.Array | None, names: Names | None) -> Any:
+    """Values `[T]` as a dict by name, where there are names: so they travel on."""
+    if values is None or names is None:
+        return values
+    return {name: values[t] for t, name in enumerate(names)}
+
+
+def indices(what: str, tasks: Sequence[Any]) -> tuple[tuple[Any, ...], Names | None]:
+    """All tasks in some order, given by index or by name, as indices; and the names."""
+    if not any(isinstance(task, str) for task in tasks):
+        return tuple(tasks), None
+    if not all(isinstance(task, str) for task in tasks):
+        raise ValueError(
+            f"{what} must be all names or all indices of tasks, not both; got "
+            f"{tuple(tasks)}."
+        )
+    names = sorted_names(dict.fromkeys(tasks))
+    return tuple(names.index(task) for task in tasks), names
+
+
+def index_of(what: str, task: Any, names: Names | None) -> Any:
+    """The index of a task given by name; one given by index as it is."""
+    if not isinstance(task, str):
+        return task
+    if names is None:
+        raise ValueError(
+            f"{what}={task!r} is a name, but neither gradients nor losses have names "
+            "here. Return the losses as a dict from losses_fn (mtl_optax.task_grads "
+            "stacks them without names: pass losses= as a dict to update too), or give "
+            "the index."
+        )
+    if task not in names:
+        raise ValueError(f"{what}={task!r} is none of the tasks {list(names)}.")
+    return names.index(task)

@@ -1,0 +1,242 @@
+"""What makes a method of its rule: names, schedules, and the form that optax takes.
+
+A method's file has one public factory, its rule, without the number of tasks. The
+decorator adds that, and `.weighting`, which gives the rule itself to wrappers.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, cast, overload
+
+import jax
+import optax
+
+from mtl_optax.core.aggregation import from_weighting
+from mtl_optax.core.arguments import names, schedules
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.weighting import Weighting
+
+P = ParamSpec("P")
+
+
+class LossesMethod(Protocol[P]):
+    """A factory that sees the losses."""
+
+    weighting: Callable[P, Weighting]
+
+    def __call__(
+        self, num_tasks: int, *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation for so many tasks."""
+
+
+class GramianMethod(Protocol[P]):
+    """A factory that sees the Gramian, of all leaves or of each block of them."""
+
+    weighting: Callable[P, Weighting]
+
+    @overload
+    def __call__(
+        self, num_tasks: int, *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs: ...
+
+    @overload
+    def __call__(
+        self, num_tasks: int, *args: Any, granularity: Any, **kwargs: Any
+    ) -> optax.GradientTransformationExtraArgs: ...
+
+
+def losses_method(rule: Callable[P, Weighting]) -> LossesMethod[P]:
+    """Makes a method of a rule that returns a weighting of losses."""
+    return cast(LossesMethod[P], _method(rule, []))
+
+
+def gramian_method(rule: Callable[P, Weighting]) -> GramianMethod[P]:
+    """Makes a method of a rule that returns a weighting; adds `granularity=`."""
+    extra = inspect.Parameter(
+        "granularity", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any
+    )
+    return cast(GramianMethod[P], _method(rule, [extra]))
+
+
+def transformation_method(
+    factory: Callable[P, optax.GradientTransformationExtraArgs],
+) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """Lets a factory of a transformation take values by name and by schedule."""
+    marks, signature = _marks(factory), inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def method(
+        *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs:
+        make = cast(Callable[..., Any], factory)
+
+        def at(count: jax.Array | None) -> optax.GradientTransformationExtraArgs:
+            values, own = _read(kwargs, marks, count)
+            if own is None:
+                return make(*args, **values)
+            num_tasks = signature.bind(*args, **kwargs).arguments["num_tasks"]
+            given = {f"The values of {factory.__name__}": own}
+            names.agreed_names(given, num_tasks)
+            return _comparing(make(*args, **values), own)
+
+        return _rescheduled(at) if _changes(kwargs, marks) else at(None)
+
+    return method
+
+
+def weighting_wrapper(factory: Callable[P, Weighting]) -> Callable[P, Weighting]:
+    """Lets a wrapper of a weighting take values by name and by schedule."""
+    return cast(Callable[P, Weighting], _weighting(factory))
+
+
+def _method(
+    rule: Callable[..., Weighting], more: list[inspect.Parameter]
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    weighting = _weighting(rule)
+    weighting.__qualname__ = f"{rule.__name__}.weighting"
+    weighting.__doc__ = (
+        f"The weighting of :func:`mtl_optax.{rule.__name__}`, with the same arguments "
+        "but for the number of tasks."
+    )
+    own = {parameter.name for parameter in more}
+
+    @functools.wraps(rule)
+    def method(
+        num_tasks: int, *args: Any, **kwargs: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        options = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+        return from_weighting(weighting(*args, **kwargs), num_tasks, **options)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    first = inspect.Parameter("num_tasks", kind, annotation=int)
+    signature = inspect.signature(rule)
+    parameters = [first, *signature.parameters.values(), *more]
+    cast(Any, method).__signature__ = signature.replace(
+        parameters=parameters, return_annotation=optax.GradientTransformationExtraArgs
+    )
+    method.__annotations__ = {p.name: p.annotation for p in parameters}
+    method.__annotations__["return"] = optax.GradientTransformationExtraArgs
+    cast(Any, method).weighting = weighting
+    return method
+
+
+def _weighting(rule: Callable[..., Weighting]) -> Callable[..., Weighting]:
+    """The rule, with arguments by name and by schedule."""
+    name, marks = rule.__name__, _marks(rule)
+
+    @functools.wraps(rule)
+    def weighting(*args: Any, **kwargs: Any) -> Weighting:
+        def at(count: jax.Array | None) -> Weighting:
+            values, own = _read(kwargs, marks, count)
+            return _named(name, rule(*args, **values), own)
+
+        return _scheduled(at) if _changes(kwargs, marks) else at(None)
+
+    return weighting
+
+
+def _marks(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that are numbers, or have one value for each task."""
+    parameters = inspect.signature(factory).parameters.values()
+    kinds = PerTask, ScalarOrSchedule
+    return {p.name: p.annotation for p in parameters if p.annotation in kinds}
+
+
+def _changes(kwargs: dict[str, Any], marks: dict[str, Any]) -> bool:
+    return schedules.changes({key: kwargs[key] for key in marks.keys() & kwargs})
+
+
+def _read(
+    kwargs: dict[str, Any], marks: dict[str, Any], count: jax.Array | None
+) -> tuple[dict[str, Any], names.Names | None]:
+    """The values at a step, dicts by name made vectors, and the names of these."""
+    marked = {key: value for key, value in kwargs.items() if key in marks}
+    if count is not None:
+        marked = schedules.at_step(marked, count)
+    per_task = {k: v for k, v in marked.items() if marks[k] == PerTask}
+    vectors, own = names.read_all(per_task)
+    return {**kwargs, **marked, **vectors}, own
+
+
+def _named(name: str, made: Weighting, own: names.Names | None) -> Weighting:
+    """The weighting that knows the names by which its arguments were given."""
+    sources = {"The order or weighting": made.names, f"the values of {name}": own}
+    known = names.agreed_names(sources)
+    if known is None:
+        return made
+
+    def init(num_tasks: int) -> Any:
+        names.agreed_names({f"The values of {name}": known}, num_tasks)
+        return made.init(num_tasks)
+
+    return made._replace(init=init, names=known)
+
+
+def _scheduled(at: Callable[[jax.Array], Weighting]) -> Weighting:
+    """The weighting that is made anew at each step."""
+    first = at(schedules.first_step())
+
+    def init(num_tasks: int) -> ScheduledState:
+        return ScheduledState(schedules.first_step(), first.init(num_tasks))
+
+    def update(
+        gramian: jax.Array | None,
+        state: ScheduledState,
+        *,
+        active: jax.Array,
+        **extra: Any,
+    ) -> tuple[jax.Array, ScheduledState]:
+        now = at(state.count)
+        weights, inner = now.update(gramian, state.inner, active=active, **extra)
+        count = schedules.next_step(state.count, active)
+        return weights, ScheduledState(count, inner)
+
+    def due(state: ScheduledState) -> tuple[jax.Array, ScheduledState]:
+        assert first.due is not None
+        yes, inner = first.due(state.inner)
+        return yes, state._replace(inner=inner)
+
+    asked = None if first.due is None else due
+    return first._replace(init=init, update=update, due=asked)
+
+
+def _rescheduled(
+    at: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that is made anew at each step."""
+    first = at(schedules.first_step())
+
+    def init(params: optax.Params) -> ScheduledState:
+        return ScheduledState(schedules.first_step(), first.init(params))
+
+    def update(
+        updates: Any,
+        state: ScheduledState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ScheduledState]:
+        now = at(state.count)
+        new, inner = now.update(updates, state.inner, params, **extra_args)
+        count = schedules.next_step(state.count, extra_args.get("active"))
+        return new, ScheduledState(count, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _comparing(
+    tx: optax.GradientTransformationExtraArgs, own: names.Names
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that compares its names with those of the gradients."""
+
+    def update(
+        updates: Any, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        about = {key: extra_args.get(key) for key in ("losses", "active")}
+        as_task_grads(updates, len(own), params, names=own, **about)
+        return tx.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)

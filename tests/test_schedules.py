@@ -1,0 +1,145 @@
+"""Hyper-parameters that change with the step count."""
+
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from methods import METHODS
+
+import mtl_optax as mtl
+from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
+
+T = 3
+PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
+STACKED = {
+    "w": jnp.array([[1.0, 0.5], [-1.0, 1.0], [0.3, -2.0]]),
+    "b": jnp.array([0.1, 0.2, -0.4]),
+}
+WITH_NUMBERS = [method for method in METHODS if method.hyper]
+EACH = pytest.mark.parametrize("method", WITH_NUMBERS, ids=lambda method: method.name)
+
+
+def changing(one, other):
+    return lambda count: jnp.where(count == 0, one, other)
+
+
+def test_every_numeric_hyperparameter_may_change():
+    kinds = PerTask, ScalarOrSchedule
+    for method in METHODS:
+        parameters = inspect.signature(method.factory).parameters
+        for key in method.hyper:
+            assert parameters[key].annotation in kinds, (method.name, key)
+
+
+def without_schedule(state):
+    """The same state without the step count."""
+    is_one = lambda x: isinstance(x, ScheduledState)  # noqa: E731
+    return jax.tree.map(lambda x: x.inner if is_one(x) else x, state, is_leaf=is_one)
+
+
+@EACH
+def test_changing_is_building_anew(method):
+    first = {key: two[0] for key, two in method.hyper.items()}
+    second = {key: two[1] for key, two in method.hyper.items()}
+    schedules = {key: changing(*two) for key, two in method.hyper.items()}
+    extras = [method.extras(T, PARAMS, seed) for seed in range(2)]
+
+    @jax.jit
+    def both(stacked):
+        tx = method.make(T, **schedules)
+        state = tx.init(PARAMS)
+        for more in extras:
+            update, state = tx.update(stacked, state, PARAMS, **more)
+        tx = method.make(T, **first)
+        again = tx.init(PARAMS)
+        for hyper, more in zip((first, second), extras, strict=True):
+            tx = method.make(T, **hyper)
+            wanted, again = tx.update(stacked, again, PARAMS, **more)
+        return (update, state), (wanted, again)
+
+    (update, state), wanted = both(STACKED)
+    same = update, without_schedule(state)
+    chex.assert_trees_all_equal_structs(same, wanted)
+    chex.assert_trees_all_close(same, wanted, rtol=1e-5, atol=1e-6)
+
+
+@EACH
+def test_scan_keeps_the_state_and_the_count_waits_for_tasks(method):
+    constant = {key: lambda count, v=two[1]: v for key, two in method.hyper.items()}
+    tx = method.make(T, **constant)
+    extras = method.extras(T, PARAMS)
+
+    def step(state, active):
+        update, state = tx.update(STACKED, state, PARAMS, active=active, **extras)
+        return state, update
+
+    start = tx.init(PARAMS)
+    masks = jnp.array([[True] * T, [False] * T, [True, False, True]])
+    end, _ = jax.eval_shape(lambda: lax.scan(step, start, masks))
+    chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
+
+
+def counts(state):
+    is_one = lambda x: isinstance(x, ScheduledState)  # noqa: E731
+    leaves = jax.tree.leaves(state, is_leaf=is_one)
+    return [int(leaf.count) for leaf in leaves if is_one(leaf)]
+
+
+def test_the_count_is_that_of_steps_with_a_task():
+    tx = mtl.constant(T, weights=lambda count: jnp.arange(3.0) + count)
+    state, seen = tx.init(PARAMS), []
+    update = jax.jit(tx.update)
+    for present in (True, False, True):
+        active = jnp.full(T, present)
+        _, state = update(STACKED, state, PARAMS, active=active)
+        seen += counts(state)
+    assert seen == [1, 1, 2]
+    assert update._cache_size() == 1
+    np.testing.assert_array_equal(mtl.task_weights(state), [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        lambda count: {"b": 1.0, "a": 2.0 * count},
+        {"b": 1.0, "a": lambda count: 2.0 * count},
+    ],
+    ids=["of dicts", "in a dict"],
+)
+def test_by_name_and_by_schedule_at_once(weights):
+    rule = mtl.constant.weighting(weights=weights)
+    assert rule.names == ("a", "b")
+    tx = mtl.from_weighting(rule, 2)
+    state, grads = tx.init(jnp.zeros(1)), jnp.ones((2, 1))
+    for wanted in (0.0, 2.0):
+        _, state = tx.update(grads, state, jnp.zeros(1))
+        np.testing.assert_array_equal(mtl.task_weights(state), [wanted, 1.0])
+
+
+def test_values_of_a_schedule_are_checked():
+    with pytest.raises(ValueError, match="c must be at least 0"):
+        mtl.cagrad(2, c=lambda count: -1.0)
+
+
+def test_wrappers_take_a_scheduled_weighting():
+    rule = mtl.cagrad.weighting(c=optax.linear_schedule(0.0, 0.5, 2))
+    for wrapped in (mtl.every_k(rule, 2), mtl.cr_mogm(rule)):
+        tx = mtl.from_weighting(wrapped, T)
+        state = tx.init(PARAMS)
+        for _ in range(2):
+            _, state = jax.jit(tx.update)(STACKED, state, PARAMS)
+        # Weights that are held are not computed, so they do not count.
+        assert counts(state) == [1 if wrapped.due else 2]
+
+
+def test_blocks_have_a_count_each():
+    tx = mtl.cagrad(T, c=optax.linear_schedule(0.0, 0.5, 2), granularity="leaf")
+    state = tx.init(PARAMS)
+    _, state = jax.jit(tx.update)(STACKED, state, PARAMS)
+    assert state.weighting.count.tolist() == [1, 1]
