@@ -301,7 +301,6 @@ def test_step_costs_no_more_than_was_recorded(name):
     cost, memory = program.cost_analysis(), program.memory_analysis()
     measured = {
         "flops": int(cost["flops"]),
-        "bytes": int(cost["bytes accessed"]),
         "temporaries": memory.temp_size_in_bytes,
     }
     if RECORD:
@@ -315,13 +314,11 @@ def test_step_costs_no_more_than_was_recorded(name):
 def slack(num_tasks, recorded):
     """Room for arithmetic of T x T numbers, for nothing of the size of a gradient.
 
-    One pass over a gradient here takes 43,000 FLOPs or more and reads 172 kB or more.
-    Bytes follow from what the compiler fuses: the room is less than one more read.
+    One pass over a gradient here takes 43,000 FLOPs or more.
     """
     small = num_tasks**2
     return {
         "flops": 256 * small,
-        "bytes": 150_000,
         "temporaries": 0.01 * recorded["temporaries"] + 64 * small,
     }
 

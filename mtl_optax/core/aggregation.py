@@ -12,7 +12,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.cancellation import zero_if_noise
+from mtl_optax.core.cancellation import zero_if_cancelling, zero_if_noise
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
@@ -44,10 +44,10 @@ def from_weighting(
 
     Where the norm of d is within rounding of 0, `4 T eps` of
     :math:`(\sum_t w_t^2 K_{tt})^{1/2}`, the update is exactly zero: the weights cancel
-    the gradients, and Adam would blow the rounding noise up to full steps. (For lazy
-    gradients with a Gramian that is given, or at features, its square is compared
-    instead; with `leaves` or a cross Gramian nothing is, for what cancels there may not
-    cancel here.)
+    the gradients, and Adam would blow the rounding noise up to full steps. (Its
+    square is compared instead, in the Gramian, block by block with a `granularity`, and
+    for lazy gradients with a Gramian that is given, or at features. With `leaves` or a
+    cross Gramian nothing is, for what cancels there may not cancel here.)
 
     Args:
       weighting: the rule for the weights.
@@ -164,10 +164,12 @@ def from_weighting(
                 readable = seen.measured and given is None
                 look = seen.mix if readable else None
                 weights, inner = weigh(gramian, inner, look)
-            new = whole.pull(weights, blocks)
-            if gramian is not None and kept is None and not crossed:
-                measured = whole.measured
-                new = zero_if_noise(new, weights, gramian, blocks, measured=measured)
+            if gramian is None or kept is not None or crossed:
+                new = whole.pull(weights, blocks)
+            elif blocks is None and whole.measured:
+                new = zero_if_noise(whole.pull(weights), weights, gramian)
+            else:
+                new = whole.pull(zero_if_cancelling(weights, gramian), blocks)
             if gramian is not None and crossed:
                 gramian = (gramian + gramian.mT) / 2
             return new, WeightingState(weights, gramian, inner)

@@ -1,6 +1,7 @@
 """Updates in which the weights cancel the gradients up to rounding."""
 
-from collections.abc import Sequence
+import operator
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -8,50 +9,38 @@ import optax
 from jax import lax
 
 from mtl_optax.core.solvers.linalg import cancels, noise_floor
-from mtl_optax.core.trees.leaves import sum_by_block
+
+
+def zero_if_cancelling(weights: jax.Array, gramian: jax.Array) -> jax.Array:
+    """Weights `[..., T]`, or zeros where they cancel the Gramian's rows to rounding.
+
+    A Gramian tells a squared norm to within its own rounding only: this is the test
+    where the numbers that are summed are not those that it is of, and block by block.
+    """
+    test = jnp.vectorize(cancels, signature="(t),(t,t)->()")
+    return jnp.where(test(weights, gramian)[..., None], 0, weights)
 
 
 def zero_if_noise(
-    update: optax.Updates,
-    weights: jax.Array,
-    gramian: jax.Array,
-    blocks: Sequence[int] | None = None,
-    *,
-    measured: bool = True,
+    update: optax.Updates, weights: jax.Array, gramian: jax.Array
 ) -> optax.Updates:
-    """The update, or zeros where it is rounding noise; block by block.
+    """The weighted sum of the gradients that the Gramian is of; zeros if it is noise.
 
-    The Gramian tells a squared norm to within its own rounding only. Where that is not
-    enough, and only there, the norm of the update itself decides, if the Gramian is
-    that of the numbers that were summed (`measured`).
-
-    Args:
-      update: the weighted sum, `[*param]` leaves.
-      weights: `[T]`, or `[B, T]` with `blocks`.
-      gramian: `[T, T]`, or `[B, T, T]`.
-      blocks: which block each leaf belongs to; None is one block.
-      measured: see above.
+    Where the Gramian cannot tell, and only there, the norm of the update decides.
     """
-    leaves, treedef = jax.tree.flatten(update)
-    if blocks is None:
-        blocks = (0,) * len(leaves)
-        weights, gramian = weights[None], gramian[None]
-    suspect = jax.vmap(cancels)(weights, gramian)
+    suspect = cancels(weights, gramian)
 
-    def without_noise(leaves: list[jax.Array]) -> list[jax.Array]:
-        noise = suspect
-        if measured:
-            apart = jnp.sum(weights**2 * _diagonals(gramian), axis=1)
-            floor = noise_floor(weights.shape[1], weights.dtype)
-            squares = [jnp.sum(jnp.square(x.astype(apart.dtype))) for x in leaves]
-            noise &= sum_by_block(squares, blocks) <= floor**2 * apart
-        pairs = zip(blocks, leaves, strict=True)
-        return [jnp.where(noise[block], 0, leaf) for block, leaf in pairs]
+    def without_noise(update: optax.Updates) -> optax.Updates:
+        floor = noise_floor(weights.shape[0], weights.dtype)
+        apart = jnp.sum(weights**2 * jnp.diag(gramian))
+        noise = _squared_norm(update) <= floor**2 * apart
+        return jax.tree.map(lambda x: jnp.where(noise, 0, x), update)
 
-    # Nearly every step passes the update on as it is.
-    kept = lax.cond(jnp.any(suspect), without_noise, lambda leaves: leaves, leaves)
-    return jax.tree.unflatten(treedef, kept)
+    # Nearly every step hands the update on as it is.
+    return lax.cond(suspect, without_noise, lambda update: update, update)
 
 
-def _diagonals(gramian: jax.Array) -> jax.Array:
-    return jnp.diagonal(gramian, axis1=1, axis2=2)
+def _squared_norm(tree: optax.Updates) -> jax.Array:
+    """Sum of squares over all leaves, in the precision of T-sized numbers."""
+    wide = [leaf.astype(jnp.result_type(float)) for leaf in jax.tree.leaves(tree)]
+    return reduce(operator.add, [jnp.sum(leaf * leaf) for leaf in wide])

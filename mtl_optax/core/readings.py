@@ -9,7 +9,7 @@ import optax
 
 from mtl_optax.core.arguments.names import sorted_names
 from mtl_optax.core.solvers import linalg
-from mtl_optax.core.task_grads.linearised import LazyTaskGrads
+from mtl_optax.core.task_grads.as_task_grads import is_lazy
 
 # What records each reading.
 FAMILIES = {
@@ -131,7 +131,7 @@ def task_names(losses: Any) -> tuple[Any, ...]:
       >>> mtl.task_names((0.1, 0.3))
       (0, 1)
     """
-    if isinstance(losses, LazyTaskGrads):
+    if is_lazy(losses):
         return losses.names or tuple(range(losses.num_tasks))
     if isinstance(losses, Mapping):
         return sorted_names(losses)

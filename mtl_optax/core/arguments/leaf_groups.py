@@ -68,8 +68,8 @@ def _mentioned(tasks: Sequence[tuple[str, Any]]) -> Names:
     if by_name and len(by_name) < len(tasks):
         leaf, task = by_name[0]
         raise ValueError(
-            f"Leaf {leaf or 'of the parameters'} has a task by name, {task!r}, but "
-            "other leaves have tasks by index. Use one of both."
+            f"The tasks of leaves are all given by name or all by index, but leaf "
+            f"{leaf or 'of the parameters'} has {task!r} by name, others an index."
         )
     return sorted_names({task for _, task in by_name})
 
