@@ -61,9 +61,7 @@ def test_every_k_has_one_clock_for_all_leaves():
 @pytest.mark.parametrize("given", [None, (0.1, 0.6)])
 def test_cr_mogm_smooths_the_weights(form, given):
     """In a scan, against an unrolled loop that smooths them by hand."""
-    weighting = mtl.cr_mogm(
-        mtl.mgda.weighting(), T, alpha=0.8, initial_weights=given
-    )
+    weighting = mtl.cr_mogm(mtl.mgda.weighting(), T, alpha=0.8, initial_weights=given)
     tx = optax.chain(mtl.from_weighting(weighting, T), optax.sgd(0.1))
     batches = [batch(seed) for seed in range(5)]
     (params, _), _ = train(tx, form, batches)
@@ -94,9 +92,7 @@ def test_cr_mogm_can_start_again_where_its_state_was_donated():
 
 
 def test_cr_mogm_starts_each_task_at_its_first_step_and_waits_for_it():
-    tx = mtl.from_weighting(
-        mtl.cr_mogm(mtl.mgda.weighting(), alpha=0.5), T
-    )
+    tx = mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting(), alpha=0.5), T)
     state = tx.init({"w": jnp.zeros(T)})
     steps = [
         ((True, False), 0.25, (1.0, 0.0)),  # alone, its weight is 1
