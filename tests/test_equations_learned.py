@@ -223,8 +223,8 @@ def test_pcd_of_opposite_gradients_turns_round_or_stops(tau):
 
 
 def test_pcd_with_a_tau_for_other_tasks():
-    shapes = r"shape \(3,\), or \(2,\) without the primary"
-    with pytest.raises(ValueError, match=shapes):
+    says = r"shape \(3,\), or \(2,\) without the primary"
+    with pytest.raises(ValueError, match=says):
         mtl.pcd(3, tau=[0.1, 0.2, 0.3, 0.4])
 
 

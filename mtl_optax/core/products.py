@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments.names import by_position
 from mtl_optax.core.task_grads.as_task_grads import unchecked
 from mtl_optax.core.task_grads.leaf_products import leaf_products
 
@@ -50,9 +51,7 @@ def gramian(task_gradients: Any, other: Any = None) -> jax.Array:
     return reduce(operator.add, jax.tree.leaves(each))
 
 
-def combine(
-    task_gradients: Any, weights: jax.Array, active: Any = None
-) -> optax.Updates:
+def combine(task_gradients: Any, weights: Any, active: Any = None) -> optax.Updates:
     r"""Weighted sum of task gradients, leaf by leaf.
 
     .. math:: d = \sum_t w_t \, g_t
@@ -60,10 +59,10 @@ def combine(
     Args:
       task_gradients: tree of stacked gradients, each leaf `[T, *param.shape]`, or
         :class:`mtl_optax.LazyTaskGrads`.
-      weights: `[T]`, one weight a task.
-      active: `[T]` bool; gradients of inactive tasks are masked out, so that a NaN
-        there does no harm. (A lazy sum is one backward pass, which cannot mask: there
-        the weight 0 of an inactive task multiplies its NaN.)
+      weights: one weight a task, `[T]` in sorted order of names or a dict by name.
+      active: `[T]` bool, or a dict by name; gradients of inactive tasks are masked out,
+        so that a NaN there does no harm. (A lazy sum is one backward pass, which cannot
+        mask: there the weight 0 of an inactive task multiplies its NaN.)
 
     Returns:
       Tree of `[*param.shape]` leaves, summed in float32 and cast back to the dtype of
@@ -81,7 +80,8 @@ def combine(
       ... )
       {'w': Array([-1.5,  2. ], dtype=float32)}
     """
-    gradients, weights = unchecked(task_gradients, active), jnp.asarray(weights)
+    gradients = unchecked(task_gradients, active)
+    weights = jnp.asarray(by_position(weights, "weights", gradients.names))
     num_tasks = gradients.num_tasks
     if weights.shape != (num_tasks,) and jax.tree.leaves(gradients.like()):
         raise ValueError(

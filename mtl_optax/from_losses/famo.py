@@ -15,7 +15,7 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.losses import stack_losses
-from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.names import Names, PerTask, by_position
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.method import losses_method
@@ -134,11 +134,13 @@ def famo(
         losses: jax.Array | None,
         active: jax.Array,
         previous_losses: Any = None,
+        names: Names | None = None,
         **extra: object,
     ) -> tuple[jax.Array, FAMOState]:
         del gramian, extra
         now = then = log_losses(checks.required("famo", "losses", losses))
         if previous_losses is not None:
+            previous_losses = by_position(previous_losses, "previous_losses", names)
             given = stack_losses(previous_losses)
             num_tasks = active.shape[0]
             then = log_losses(checks.task_vector("previous_losses", given, num_tasks))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import Names, by_position
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import softmax_among
@@ -127,7 +128,8 @@ def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
         state: RLWState,
         *,
         active: jax.Array,
-        normals: jax.Array | None = None,
+        normals: Any = None,
+        names: Names | None = None,
         **extra: object,
     ) -> tuple[jax.Array, RLWState]:
         del gramian, extra
@@ -137,6 +139,7 @@ def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
             return _draw_weights(use, distribution, active), state
         if normals is None:
             normals = jax.random.normal(use, active.shape)
+        normals = by_position(normals, "normals", names)
         draws = checks.task_vector("normals", normals, active.shape[0])
         if state.moments is not None:
             draws = state.moments[:, 0] + state.moments[:, 1] * draws

@@ -8,6 +8,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import named
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead
 
@@ -118,12 +119,14 @@ def accumulate_tasks(
             def mean(x: jax.Array) -> jax.Array:
                 return x / lead(count, x).astype(x.dtype)
 
+            means = None if losses is None else mean(summed.gathered_losses)
+            some = None if mask is None else summed.gathered_counts > 0
             new, inner_state = inner.update(
                 jax.tree.map(mean, summed.gathered),
                 summed.inner,
                 params,
-                losses=None if losses is None else mean(summed.gathered_losses),
-                active=None if mask is None else summed.gathered_counts > 0,
+                losses=named(means, given.names),
+                active=named(some, given.names),
                 **extra_args,
             )
             empty = jax.tree.map(jnp.zeros_like, summed)

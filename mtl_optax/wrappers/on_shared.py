@@ -9,6 +9,7 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import groups_of_labels
+from mtl_optax.core.arguments.names import Names, named
 from mtl_optax.core.readings import task_weights
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.leaves import chosen, only
@@ -39,16 +40,17 @@ def on_shared(
       tx: an aggregator, or a chain that begins with one, for all T tasks.
       shared: tree of bools like the parameters (or a prefix of it), True where shared;
         or a function from parameters to such a tree, as in `optax.masked`.
-      labels: instead of `shared`, such a tree or function with tuples of task indices,
-        the tasks that share the leaf: `{"trunk": (0, 1, 2), "mid": (0, 1), "head0":
-        (0,)}`. Tasks are numbered as in the stack (a dict of losses by sorted names).
+      labels: instead of `shared`, such a tree or function with tuples of tasks, by name
+        or by index in sorted order of names, that share the leaf: `{"trunk": ("a", "b",
+        "c"), "mid": ("a", "b"), "head_a": "a"}`. A tuple of names is one label, also
+        where the parameters are a tuple: there write `(("a",), ("b",))`.
       rest: "sum" for the plain sum on the other leaves; "weights" to multiply by the
         task weights of `tx`, as papers on loss weighting do (with `shared` only).
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones, with the
       extra arguments of `tx`. Its state is that of `tx`; with `labels` a dict of one
-      for each group, `{"0,1": ..., "0,1,2": ...}`, so that `task_weights(state["0,1"])`
+      for each group, `{"a,b": ..., "a,b,c": ...}`, so that `task_weights(state["a,b"])`
       reads one group (random methods draw the same numbers in each).
 
     Raises:
@@ -104,9 +106,11 @@ def on_shared(
         )
     inner = optax.with_extra_args_support(tx)
 
-    def groups_of(tree: optax.Params, num_tasks: int | None = None) -> dict[str, Any]:
+    def groups_of(
+        tree: optax.Params, num_tasks: int | None = None, names: Names | None = None
+    ) -> dict[str, Any]:
         if labels is not None:
-            return groups_of_labels(labels, tree, num_tasks)
+            return groups_of_labels(labels, tree, num_tasks, names)
         return {_SHARED: (None, chosen(shared, tree))}
 
     def init(params: optax.Params) -> Any:
@@ -119,13 +123,14 @@ def on_shared(
         state: Any,
         params: optax.Params | None = None,
         *,
+        losses: Any = None,
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        gradients = as_task_grads(updates, None, params, active=active)
+        gradients = as_task_grads(updates, None, params, losses=losses, active=active)
         num_tasks, present = gradients.num_tasks, gradients.active
-        like = gradients.like()
-        groups = groups_of(like if params is None else params, num_tasks)
+        names, like = gradients.names, gradients.like()
+        groups = groups_of(like if params is None else params, num_tasks, names)
 
         states = {_SHARED: state} if labels is None else dict(state)
         leaves: list[Any] = [None] * len(jax.tree.leaves(like))
@@ -133,8 +138,9 @@ def on_shared(
             own = None if params is None else only(params, kept)
             those = _among(tasks, num_tasks, present)
             part = gradients.select(kept).as_updates()
+            about = {"losses": losses, "active": named(those, names)}
             new, states[name] = inner.update(
-                part, states[name], own, active=those, **extra_args
+                part, states[name], own, **about, **extra_args
             )
             _place(leaves, kept, new)
         state = states[_SHARED] if labels is None else states

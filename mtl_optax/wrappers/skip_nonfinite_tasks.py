@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import named
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 
 
@@ -82,8 +83,8 @@ def skip_nonfinite_tasks(
             stacked,
             state.inner,
             params,
-            losses=losses,
-            active=present & finite,
+            losses=named(losses, given.names),
+            active=named(present & finite, given.names),
             **extra_args,
         )
         counts = state.nonfinite_counts + (present & ~finite).astype(jnp.int32)

@@ -4,29 +4,74 @@ Used by `on_shared` and the methods of `from_grad_fn`; internal to the library.
 """
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from mtl_optax.core.arguments.names import Names, sorted_names
 from mtl_optax.core.trees.leaves import spread
 
 
 def groups_of_labels(
-    labels: Any, tree: Any, num_tasks: int | None
-) -> dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]:
+    labels: Any, tree: Any, num_tasks: int | None, names: Names | None = None
+) -> dict[str, tuple[tuple[Any, ...], tuple[bool, ...]]]:
     """Tasks, and one bool a leaf, of each subset of two or more tasks, by its name.
 
-    In order of names, as JAX keeps the keys of a dict; `num_tasks` None: not known yet.
+    In order of names, as JAX keeps the keys of a dict. Tasks are indices, or still what
+    the labels call them with `num_tasks` None: not known yet.
     """
     found = spread(labels, tree, _is_label)
     subsets = [_subset(name, label, num_tasks) for name, label in found]
+    mentioned = _mentioned(
+        [(x[0], t) for x, s in zip(found, subsets, strict=True) for t in s]
+    )
     groups = {
         ",".join(map(str, tasks)): (tasks, tuple(s == tasks for s in subsets))
         for tasks in set(subsets)
         if len(tasks) > 1
     }
+    if mentioned and num_tasks is not None:
+        place = task_order("on_shared: labels=", mentioned, names, num_tasks).index
+        groups = {
+            key: (tuple(map(place, tasks)), kept)
+            for key, (tasks, kept) in groups.items()
+        }
     return dict(sorted(groups.items()))
+
+
+def task_order(
+    what: str, mentioned: Names, names: Names | None, num_tasks: int
+) -> Names:
+    """The names of all tasks: those of the gradients, or else the names mentioned."""
+    if names is None and len(mentioned) == num_tasks:
+        return mentioned
+    if names is None:
+        raise ValueError(
+            f"{what} names {len(mentioned)} of {num_tasks} tasks, {list(mentioned)}, "
+            "and neither gradients nor losses have names here, to tell their order. "
+            "Return the losses as a dict from losses_fn, pass losses= as a dict to "
+            "update, or give indices."
+        )
+    if not set(mentioned) <= set(names):
+        raise ValueError(
+            f"{what} names the tasks {list(mentioned)}, but those of the gradients are "
+            f"{list(names)}."
+        )
+    return names
+
+
+def _mentioned(tasks: Sequence[tuple[str, Any]]) -> Names:
+    """All names, sorted; none if tasks are given by index. Pairs of leaf and task."""
+    by_name = [pair for pair in tasks if isinstance(pair[1], str)]
+    if by_name and len(by_name) < len(tasks):
+        leaf, task = by_name[0]
+        raise ValueError(
+            f"Leaf {leaf or 'of the parameters'} has a task by name, {task!r}, but "
+            "other leaves have tasks by index. Use one of both."
+        )
+    return sorted_names({task for _, task in by_name})
 
 
 def _is_label(x: Any) -> bool:
@@ -34,15 +79,22 @@ def _is_label(x: Any) -> bool:
     return isinstance(x, (tuple, list)) and jax.tree_util.all_leaves(x)
 
 
-def _subset(name: str, label: Any, num_tasks: int | None) -> tuple[int, ...]:
+def _subset(name: str, label: Any, num_tasks: int | None) -> tuple[Any, ...]:
     """The label of one leaf, in order, or an error that names the leaf."""
+    if isinstance(label, str):
+        return (label,)
+    named = isinstance(label, tuple) and all(isinstance(t, str) for t in label)
     whole = isinstance(label, tuple) and all(
         isinstance(t, numbers.Integral) and not isinstance(t, bool) for t in label
     )
-    if not whole or not label:
-        wrong = "must be a tuple of one or more task indices, for example (0, 1)"
+    if not (whole or named) or not label:
+        wrong = (
+            "must be a tuple of one or more task indices, for example (0, 1), or names"
+        )
     elif len(set(label)) < len(label):
         wrong = "names a task twice"
+    elif named:
+        return tuple(sorted(label))
     elif min(label) < 0 or (num_tasks is not None and max(label) >= num_tasks):
         count = "T" if num_tasks is None else f"{num_tasks}"
         wrong = f"names a task that is not there: {count} tasks are numbered from 0"
@@ -52,23 +104,45 @@ def _subset(name: str, label: Any, num_tasks: int | None) -> tuple[int, ...]:
     raise ValueError(f"on_shared: in labels= leaf {leaf} has {label!r}, which {wrong}.")
 
 
-def owners(owner: Any, params: Any, num_tasks: int) -> list[int | None]:
+def owners(owner: Any, params: Any, num_tasks: int) -> list[Any]:
     """For each leaf the one task that owns it, or None where all tasks share it.
 
     `owner` is a tree of them like `params`, a prefix of one (None alone: every leaf is
-    shared), or a function of `params`.
+    shared), or a function of `params`. Tasks are indices or names, as given.
     """
     found = spread(owner, params, lambda x: x is None)
-    return [_owner(name, label, num_tasks) for name, label in found]
+    labels = [_owner(name, label, num_tasks) for name, label in found]
+    pairs = [(x[0], t) for x, t in zip(found, labels, strict=True) if t is not None]
+    mentioned = _mentioned(pairs)
+    if len(mentioned) > num_tasks:
+        raise ValueError(
+            f"owner= names {len(mentioned)} tasks, {list(mentioned)}, but num_tasks="
+            f"{num_tasks}."
+        )
+    return labels
 
 
-def _owner(name: str, label: Any, num_tasks: int) -> int | None:
-    if label is None:
-        return None
+def owner_indices(
+    labels: Sequence[Any], names: Names | None, num_tasks: int
+) -> list[int | None]:
+    """What `owners` gave, with the index of each task in place of its name."""
+    mentioned = sorted_names({label for label in labels if isinstance(label, str)})
+    if not mentioned:
+        return list(labels)
+    order = task_order("owner=", mentioned, names, num_tasks)
+    return [None if label is None else order.index(label) for label in labels]
+
+
+def _owner(name: str, label: Any, num_tasks: int) -> Any:
+    if label is None or isinstance(label, str):
+        return label
     if isinstance(label, (bool, np.bool_)):
         wrong = "a mask; put None where all tasks share the leaf, the owner elsewhere"
     elif not isinstance(label, (int, np.integer)):
-        wrong = "neither None (shared by all) nor the index of the task that owns it"
+        wrong = (
+            "neither None (shared by all) nor the index or name of the task that owns "
+            "it"
+        )
     elif not 0 <= label < num_tasks:
         wrong = f"a task that is not there: {num_tasks} tasks are numbered from 0"
     else:
