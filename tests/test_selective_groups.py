@@ -42,8 +42,8 @@ def method(inner=None, num_tasks=T, **options):
 @functools.partial(jax.jit, static_argnums=0)
 def one_update(tx, params, state, extras):
     losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-    ask = mtl.group_grads_at(losses_fn)
-    return tx.update(grads, state, params, losses=losses, group_grad_fn=ask, **extras)
+    extras = {"losses": losses, "losses_fn": losses_fn, **extras}
+    return tx.update(grads, state, params, **extras)
 
 
 def run(tx, steps, params=None, state=None, **extras):
@@ -64,15 +64,15 @@ def masked_gradient(params, mask):
 # --- The affinity ---------------------------------------------------------------------
 
 
-def scripted(sequence):
-    """A gradient function whose losses follow a script, one entry a parameter value."""
+def scripted(sequence, slope=1.0):
+    """Losses that follow a script, one entry a parameter value, all of one slope."""
     table = jnp.asarray(sequence)
 
-    def group_grad_fn(params, weights):
-        del weights
-        return table[jnp.round(params).astype(int)], -jnp.ones(())
+    def losses_fn(params):
+        here = jax.lax.stop_gradient(params)
+        return table[jnp.round(here).astype(int)] + slope * (here - params)
 
-    return group_grad_fn
+    return losses_fn
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_example_of_the_specification(credit, wanted):
     ask = scripted([[1.0, 2.0], [0.9, 1.9], [0.9, 1.9]])
     update, state = tx.update(
         *(jnp.zeros(2), tx.init(params), params),
-        group_grad_fn=ask,
+        losses_fn=ask,
         order=jnp.array([0, 1]),
     )
     assert update == 2
@@ -103,9 +103,10 @@ def test_official_takes_the_step_of_an_only_group_twice():
             num_tasks, optax.sgd(1.0), owner=None, credit=credit, key=0, **options
         )
         params = jnp.zeros(())
-        ask = scripted(jnp.array([[1.0, 2.0], [0.9, 1.8], [0.9, 1.8]])[:, :num_tasks])
+        losses = jnp.array([[1.0, 2.0], [0.9, 1.8], [0.9, 1.8]])[:, :num_tasks]
         return tx.update(
-            *(jnp.zeros(num_tasks), tx.init(params), params), group_grad_fn=ask
+            *(jnp.zeros(num_tasks), tx.init(params), params),
+            losses_fn=scripted(losses, slope=1 / num_tasks),
         )
 
     together = {"warmup": 0, "preference": -1.0}
@@ -311,9 +312,8 @@ def test_active_tasks_get_what_they_get_alone():
         update, state = one_update(tx, mine, state, {"active": active, "order": order})
         mine = optax.apply_updates(mine, update)
         _, grads = mtl.lazy_task_grads(two_losses)(theirs)
-        ask = mtl.group_grads_at(two_losses)
         update, small = alone.update(
-            *(grads, small, theirs), group_grad_fn=ask, order=jnp.array([1, 0])
+            *(grads, small, theirs), losses_fn=two_losses, order=jnp.array([1, 0])
         )
         theirs = optax.apply_updates(theirs, update)
     both = [t["trunk"] for t in (mine, theirs)]
@@ -343,8 +343,7 @@ def test_nan_loss_of_an_absent_task_does_no_harm():
     extras = {"active": active, "order": jnp.arange(T)}
     wanted, state = one_update(tx, params, tx.init(params), extras)
     stacked = jax.tree.map(lambda p: jnp.zeros((T, *p.shape)), params)
-    ask = mtl.group_grads_at(broken)
-    got, new = tx.update(stacked, tx.init(params), params, group_grad_fn=ask, **extras)
+    got, new = tx.update(stacked, tx.init(params), params, losses_fn=broken, **extras)
     chex.assert_trees_all_close(got, wanted, rtol=1e-5)
     chex.assert_trees_all_close(new, state, rtol=1e-4, atol=1e-7)
 
@@ -377,8 +376,7 @@ def test_compiles_once():
     @chex.assert_max_traces(1)
     def step(params, state):
         _, grads = mtl.lazy_task_grads(losses_fn)(params)
-        ask = mtl.group_grads_at(losses_fn)
-        updates, state = tx.update(grads, state, params, group_grad_fn=ask)
+        updates, state = tx.update(grads, state, params, losses_fn=losses_fn)
         return optax.apply_updates(params, updates), state
 
     state = tx.init(params)
@@ -484,8 +482,7 @@ def test_cost_is_a_pass_for_each_group_and_one_look():
 
     def selective(params):
         _, grads = mtl.lazy_task_grads(deep)(params)
-        ask = mtl.group_grads_at(deep)
-        return tx.update(grads, tx.init(params), params, group_grad_fn=ask)[0]
+        return tx.update(grads, tx.init(params), params, losses_fn=deep)[0]
 
     def flops(step):
         cost = jax.jit(step).lower(params).compile().cost_analysis()
@@ -511,22 +508,14 @@ def test_errors_name_the_cure():
     tx = method()
     stacked = jax.tree.map(lambda p: jnp.zeros((T, *p.shape)), params)
     state = tx.init(params)
-    with pytest.raises(ValueError, match="group_grad_fn="):
+    with pytest.raises(ValueError, match="losses_fn="):
         tx.update(stacked, state, params)
     with pytest.raises(ValueError, match="needs the extra argument params="):
-        tx.update(stacked, state, group_grad_fn=mtl.group_grads_at(losses_fn))
+        tx.update(stacked, state, losses_fn=losses_fn)
     with pytest.raises(ValueError, match="not stacked"):
-        tx.update(params, state, params, group_grad_fn=mtl.group_grads_at(losses_fn))
-    with pytest.raises(ValueError, match="one gradient like params"):
-        tx.update(
-            *(stacked, state, params),
-            group_grad_fn=lambda p, w: (jnp.ones(T), stacked),
-        )
-    with pytest.raises(ValueError, match="losses= has 2 entries"):
-        tx.update(
-            *(stacked, state, params),
-            group_grad_fn=lambda p, w: (jnp.ones(2), p),
-        )
+        tx.update(params, state, params, losses_fn=losses_fn)
+    with pytest.raises(ValueError, match="losses_fn= gave 2 losses for 3"):
+        tx.update(stacked, state, params, losses_fn=lambda p: jnp.ones(2))
 
 
 BEHIND = {
@@ -536,7 +525,7 @@ BEHIND = {
     "adafactor": optax.adafactor(1e-3),
     "nested": optax.chain(optax.clip(1.0), optax.adam(1e-3)),
 }
-CHECKED = {"group_grad_fn": mtl.group_grads_at(losses_fn)}
+CHECKED = {"losses_fn": losses_fn}
 
 
 @pytest.mark.parametrize("name", BEHIND)
