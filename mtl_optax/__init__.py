@@ -16,18 +16,14 @@ from mtl_optax.analysis.task_groups import (
 )
 from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
-from mtl_optax.core.combine import combine
 from mtl_optax.core.connection_strength import connection_strength
-from mtl_optax.core.gramians import gramian
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import conflicts, task_weights
 from mtl_optax.core.subsample_tasks import subsample_tasks
-from mtl_optax.core.task_gradients import (
-    feature_task_grads,
-    lazy_task_grads,
-    task_grads,
-)
-from mtl_optax.core.task_gradients_at import group_grads_at, task_grads_at
+from mtl_optax.core.task_grads.at_features import feature_task_grads
+from mtl_optax.core.task_grads.at_other_params import group_grads_at, task_grads_at
+from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads, task_grads
+from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.weighting import Weighting
 from mtl_optax.from_grad_fn.cso import cso
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl

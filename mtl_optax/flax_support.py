@@ -7,7 +7,7 @@ import optax
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.task_grads.as_task_grads import is_lazy
 
 
 class MultiTaskTrainState(TrainState):
@@ -97,7 +97,7 @@ def nnx_update(
       >>> bool(jnp.sum(step(model, optimizer, x)) > jnp.sum(step(model, optimizer, x)))
       True
     """
-    if not isinstance(task_gradients, LazyTaskGrads):
+    if not is_lazy(task_gradients):
         optimizer.update(model, task_gradients, **extra_args)
         return
     tx = optax.with_extra_args_support(optimizer.tx)

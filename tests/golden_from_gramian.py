@@ -104,7 +104,7 @@ def _double_sampling(factory, **names):
                 ),
                 static=(("num_iters", args["n_iter"]),) if "n_iter" in args else (),
                 numeric={ours: args[name] for name, ours in names.items()},
-                extras={"cross_gramian": a["J1"] @ a["J2"].swapaxes(1, 2)},
+                extras={"gramian": a["J1"] @ a["J2"].swapaxes(1, 2)},
             )
         ]
 

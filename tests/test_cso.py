@@ -11,29 +11,14 @@ import orbax.checkpoint as ocp
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from toy_losses import OWNER, losses_fn, parameters
 
 import mtl_optax as mtl
 
 T, C = 3, 4
-OWNER = {"trunk": None, "head": {"a": 0, "b": 1, "c": 2}}
 TURNS, TOGETHER = {"epoch": 5, "uniform": 0.5}, {"epoch": 5, "uniform": 0.49}
 # Which task is first: 0, 2, 2, 0; task 1 is nowhere.
 STRENGTHS = jnp.array([[4.0, 1, 2, 9], [1, 2, 3, 4], [2, 5, 6, 7]])
-
-
-def parameters():
-    trunk = jax.random.normal(jax.random.key(0), (8, C))
-    heads = {name: 0.5 * jnp.ones(C) * (i + 1) for i, name in enumerate("abc")}
-    return {"trunk": trunk, "head": heads}
-
-
-def losses_fn(params):
-    features = jnp.tanh(params["trunk"]).sum(axis=0) / 2
-    goal = {"a": 1.0, "b": 1.2, "c": -1.0}
-    return {
-        name: jnp.mean((features * head - goal[name]) ** 2)
-        for name, head in params["head"].items()
-    }
 
 
 def given(params, strengths):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from toy_losses import module_losses
 
 import mtl_optax as mtl
 from mtl_optax.nn import ConvBackbone, EMANet, MultiScaleEMANet, owner, shared
@@ -52,15 +53,13 @@ IMAGES = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
 
 def losses_fn_of(net, images):
     """Two dense tasks: signs of two colours' sum and difference, and a mean."""
-    graphdef, params, rest = nnx.split(net, nnx.Param, ...)
     red, green, blue = (images[..., c : c + 1] for c in range(3))
     targets = {
         "b": jnp.concatenate([jnp.sign(red + green), jnp.sign(red - green)], axis=-1),
         "a": (red + green + blue) / 3,
     }
 
-    def losses_fn(params):
-        net = nnx.merge(graphdef, params, rest, copy=True)
+    def losses_of(net):
         outputs, initial = net.with_initial(images)
         error = {
             task: [jnp.mean((y - targets[task]) ** 2) for y in [final, *initial[task]]]
@@ -68,7 +67,8 @@ def losses_fn_of(net, images):
         }
         return {t: e[0] + sum(e[1:]) / len(e[1:]) for t, e in error.items()}
 
-    return losses_fn, params
+    losses_fn, params, rest = module_losses(net, losses_of)
+    return lambda params: losses_fn(params, rest)[0], params
 
 
 def assert_coupled_by_what_is_shared_alone(grads, task, parts):

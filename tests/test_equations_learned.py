@@ -40,7 +40,7 @@ def after_another_step(name, products, **hyper):
     state, seen_weights = tx.init(params_of(stacked)), []
     for cross in products:
         cross = jnp.asarray(cross, jnp.float32)
-        _, state = tx.update(stacked, state, cross_gramian=cross)
+        _, state = tx.update(stacked, state, gramian=cross)
         seen_weights.append(np.asarray(state.task_weights, np.float64))
     return seen_weights
 
@@ -123,7 +123,7 @@ def test_products_of_two_batches_stand_in_for_the_gramian(name, lazy):
 
             gradients = mtl.lazy_task_grads(losses)(params)[1]
         return tx.update(
-            gradients, tx.init(params), params, cross_gramian=given, active=active
+            gradients, tx.init(params), params, gramian=given, active=active
         )
 
     broken = jnp.asarray(np.where(active[:, None] & active[None, :], cross, np.nan))

@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from jax import lax
+from toy_losses import module_losses, wide_losses
 
 import mtl_optax as mtl
 
@@ -261,16 +262,11 @@ def test_statistics_of_batch_norm_come_from_the_unperturbed_pass():
             z = nnx.relu(self.norm(self.trunk(x)))
             return {name: head(z)[:, 0] for name, head in self.heads.items()}
 
-    structure, params, statistics = nnx.split(
-        Net(nnx.Rngs(0)), nnx.Param, nnx.BatchStat
-    )
-    x = jax.random.normal(jax.random.key(0), (16, 3))
+    def losses_of(net, x):
+        return {name: jnp.mean((y - x[:, 0]) ** 2) for name, y in net(x).items()}
 
-    def losses_fn(params, statistics, x):
-        net = nnx.merge(structure, params, statistics, copy=True)
-        out = net(x)
-        losses = {name: jnp.mean((y - x[:, 0]) ** 2) for name, y in out.items()}
-        return losses, nnx.state(net, nnx.BatchStat)
+    losses_fn, params, statistics = module_losses(Net(nnx.Rngs(0)), losses_of)
+    x = jax.random.normal(jax.random.key(0), (16, 3))
 
     def shared(params):
         return jax.tree_util.tree_map_with_path(
@@ -304,13 +300,9 @@ def test_cost_is_two_gradients_a_task():
     params["b"] = jnp.ones(width)
     x = jnp.ones((32, width))
 
-    def losses_fn(params):
-        h = jnp.tanh(jnp.tanh(x @ params["trunk"]) @ params["trunk"])
-        return {name: jnp.mean((h @ params[name]) ** 2) for name in "ab"}
-
     def flops(tx):
         def step(params):
-            return one_update(tx, losses_fn, params)[0]
+            return one_update(tx, functools.partial(wide_losses, x=x), params)[0]
 
         return jax.jit(step).lower(params).compile().cost_analysis()["flops"]
 

@@ -16,6 +16,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
+from toy_losses import module_losses
 
 import mtl_optax as mtl
 from mtl_optax.flax_support import MultiTaskTrainState, nnx_update
@@ -31,6 +32,10 @@ close = chex.assert_trees_all_close
 
 def mean_squares(outputs):
     return {task: jnp.mean((outputs[task] - y) ** 2) for task, y in TARGETS.items()}
+
+
+def losses_of(net):
+    return mean_squares(net(X))
 
 
 def one_by_one(losses_fn, params):
@@ -68,15 +73,9 @@ def pure(state):
 
 
 def losses_and_gradients(model, form, **graph):
-    """What a user writes; the second value holds new statistics and key counts."""
-    graphdef, params, rest = nnx.split(model, nnx.Param, ..., **graph)
-
-    def losses_fn(params):
-        copy = nnx.merge(graphdef, params, rest, copy=True)
-        losses = mean_squares(copy(X))
-        return losses, nnx.state(copy, nnx.Not(nnx.Param), **graph)
-
-    return FORMS[form](losses_fn, has_aux=True)(params)
+    """The second value holds new statistics and key counts."""
+    losses_fn, *state = module_losses(model, losses_of, **graph)
+    return FORMS[form](losses_fn, has_aux=True)(*state)
 
 
 def training(method):
@@ -87,13 +86,9 @@ def training(method):
 def by_hand(method, steps):
     """Losses, parameters and other state of a plain optax loop, no Optimizer."""
     tx = training(method)
-    graphdef, params, rest = nnx.split(Model(nnx.Rngs(0)), nnx.Param, ...)
+    losses_fn, params, rest = module_losses(Model(nnx.Rngs(0)), losses_of)
     state = tx.init(params)
     recorded = []
-
-    def losses_fn(params, rest):
-        copy = nnx.merge(graphdef, params, rest, copy=True)
-        return mean_squares(copy(X)), nnx.state(copy, nnx.Not(nnx.Param))
 
     @jax.jit
     def step(params, rest, state):
@@ -172,12 +167,8 @@ def test_nnx_gradients_are_those_of_each_loss_on_the_same_dropout_mask(form):
     model = Model(nnx.Rngs(3))
     (losses, _), grads = losses_and_gradients(model, form)
     stacked = grads.stack() if form == "lazy" else grads
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-    def losses_fn(params):
-        return mean_squares(nnx.merge(graphdef, params, rest, copy=True)(X))
-
-    expected, rows = one_by_one(losses_fn, params)
+    losses_fn, params, rest = module_losses(model, losses_of)
+    expected, rows = one_by_one(lambda params: losses_fn(params, rest)[0], params)
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
     close(stacked, rows, rtol=1e-5, atol=1e-6)
 
@@ -193,12 +184,12 @@ def test_without_a_merged_copy_flax_raises():
     model = Model(nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
 
-    def losses_fn(params):
+    def without_a_copy(params):
         nnx.update(model, params)
         return mean_squares(model(X))
 
     with pytest.raises(flax.errors.TraceContextError, match="different trace level"):
-        mtl.task_grads(losses_fn)(params)
+        mtl.task_grads(without_a_copy)(params)
 
 
 MASKS = {

@@ -117,7 +117,7 @@ def test_decrease_on_a_quadratic():
     """Two tasks, a shared scalar and a head each; all steps worked out by hand."""
     rate = 0.1
 
-    def losses_fn(params):
+    def quadratics(params):
         x, heads = params["x"], params["heads"]
         first = 1 + (x - 1) ** 2 + (heads["a"] - 1) ** 2
         return first, 1 + (x + 1) ** 2 + (heads["b"] - 1) ** 2
@@ -125,7 +125,7 @@ def test_decrease_on_a_quadratic():
     params = {"x": jnp.array(0.5), "heads": {"a": jnp.array(0.0), "b": jnp.array(0.0)}}
     owner = {"x": None, "heads": {"a": 0, "b": 1}}
     tx = halves.joint_against_halves(2, optax.sgd(rate), lambda params: owner)
-    new, state = tx.update(None, tx.init(params), params, losses_fn=losses_fn)
+    new, state = tx.update(None, tx.init(params), params, losses_fn=quadratics)
     x, head = 0.5, 0.0
 
     def loss(x, head, centre):

@@ -118,13 +118,13 @@ def test_active_of_wrong_length_or_dtype(active):
     "losses", [{"b": 1.0, "a": "w"}, (1.0, "w")], ids=["dict", "tuple"]
 )
 def test_a_task_loss_that_is_not_a_scalar(transform, losses):
-    def losses_fn(params):
+    def not_scalar(params):
         return jax.tree.map(
             lambda x: params["w"] if x == "w" else params["w"][0, 0], losses
         )
 
     with pytest.raises(ValueError, match=r"shape \(3, 4\).*must be a scalar"):
-        transform(losses_fn)(PARAMS)
+        transform(not_scalar)(PARAMS)
 
 
 def test_losses_array_of_wrong_rank():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toy_losses import linear_losses
 
 import mtl_optax as mtl
 
@@ -27,15 +28,7 @@ def gradients(seed=0):
 
 def lazily(stacked):
     """The same gradients, of losses that are linear."""
-
-    def losses_fn(params):
-        def loss(t):
-            each = jax.tree.map(lambda g, p: jnp.sum(g[t] * p), stacked, params)
-            return sum(jax.tree.leaves(each)) + 1.0
-
-        return tuple(loss(t) for t in range(T))
-
-    return mtl.lazy_task_grads(losses_fn)(PARAMS)[1]
+    return mtl.lazy_task_grads(linear_losses)(PARAMS, stacked, jnp.ones(T))[1]
 
 
 def step(tx, lazy, stacked, **extras):
@@ -122,7 +115,7 @@ def test_lazy_gradients_pass_back_to_the_chosen_leaves_only():
     """A deep trunk: T passes through the last layer, and one through all."""
     params = [jnp.eye(64) * 1.1 for _ in range(8)]
 
-    def losses_fn(params):
+    def deep(params):
         h = jnp.ones((32, 64))
         for w in params:
             h = jnp.tanh(h @ w)
@@ -133,7 +126,7 @@ def test_lazy_gradients_pass_back_to_the_chosen_leaves_only():
         tx = mtl.from_weighting(weighting, 8, leaves=leaves)
 
         def update(params):
-            _, lazy = mtl.lazy_task_grads(losses_fn)(params)
+            _, lazy = mtl.lazy_task_grads(deep)(params)
             return tx.update(lazy, tx.init(params), params)
 
         return jax.jit(update).lower(params).compile().cost_analysis()["flops"]

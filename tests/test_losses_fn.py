@@ -109,6 +109,17 @@ def test_it_returns_losses_only_and_one_a_task(name):
     refuse(name, f"{name}: losses_fn= gave 3 losses for 2 tasks", losses_fn=three)
 
 
+@EACH
+def test_tasks_keep_their_names(name):
+    """Of lazy gradients, whose losses came as a dict, and of `losses_fn`."""
+    make, extras = METHODS[name]
+    tx = make()
+    _, grads = mtl.lazy_task_grads(losses_fn)(PARAMS, X)
+    renamed = lambda p: dict(zip("yz", losses_fn(p, X).values(), strict=True))  # noqa: E731
+    with pytest.raises(ValueError, match=r"named differently.*'a', 'b'.*'y', 'z'"):
+        tx.update(grads, tx.init(PARAMS), PARAMS, losses_fn=renamed, **extras)
+
+
 @pytest.mark.parametrize("name", ASKED_BEFORE)
 @pytest.mark.parametrize("old", ["task_grad_fn", "group_grad_fn"])
 def test_what_it_replaced_raises(name, old):

@@ -97,13 +97,13 @@ def test_a_constraint_that_holds_costs_nothing(x64):
 def test_stages_measure_what_later_ones_must_keep(x64):
     """Distances to two planes of R^3, then to a point, which gives way to both."""
 
-    def losses_fn(x):
+    def two_planes_and_a_point(x):
         point = jnp.sum((x - 2) ** 2)
         return 0.5 * x[0] ** 2, 0.5 * (x[1] - 1) ** 2, 0.5 * point
 
     for priority in [(0, 1, 2), (1, 0, 2)]:
         x, state = solve(
-            losses_fn,
+            two_planes_and_a_point,
             jnp.full(3, -1.0),
             20_000,
             0.1,

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from architectures import ARCHITECTURES, LAYERS, TASKS, mean_squares
 from flax import nnx
+from toy_losses import module_losses
 
 import mtl_optax as mtl
 import mtl_optax.nn
@@ -43,15 +44,11 @@ def losses_of(name, net, key):
 
 
 def losses_fn_of(name, net):
-    """What a user writes, and the parameters."""
-    graphdef, params, rest = nnx.split(net, nnx.Param, ...)
-
-    def losses_fn(params, key):
-        copy = nnx.merge(graphdef, params, rest, copy=True)
-        losses = losses_of(name, copy, key)
-        return losses, nnx.state(copy, nnx.Not(nnx.Param))
-
-    return losses_fn, params
+    """A function of the parameters and a key, and the parameters."""
+    losses_fn, params, rest = module_losses(
+        net, lambda net, key: losses_of(name, net, key)
+    )
+    return lambda params, key: losses_fn(params, rest, key), params
 
 
 def leaves_of(tree):

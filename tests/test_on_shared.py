@@ -18,7 +18,7 @@ PARAMS = {
 MASK = {"trunk": {"w": True, "b": True}, "a": False, "z": False}
 
 
-def losses_fn(params, x):
+def two_losses(params, x):
     h = jnp.tanh(x @ params["trunk"]["w"] + params["trunk"]["b"][None, :])
     first = jnp.mean((h @ params["a"] - 1) ** 2)
     return {"a": first, "z": 30 * jnp.mean((h @ params["z"] + 1) ** 2)}
@@ -27,7 +27,7 @@ def losses_fn(params, x):
 def gradients(lazy=False):
     x = jax.random.normal(jax.random.key(0), (8, 4))
     transform = mtl.lazy_task_grads if lazy else mtl.task_grads
-    return transform(losses_fn)(PARAMS, x)
+    return transform(two_losses)(PARAMS, x)
 
 
 def run(tx, lazy=False, **extra):
@@ -112,7 +112,7 @@ def test_scan_keeps_the_state():
 
     def step(carry, _):
         params, state = carry
-        losses, grads = mtl.lazy_task_grads(losses_fn)(params, x)
+        losses, grads = mtl.lazy_task_grads(two_losses)(params, x)
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), jnp.sum(losses)
 

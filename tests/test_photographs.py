@@ -170,7 +170,7 @@ class Tiny(nnx.Module):
 
 
 @pytest.fixture
-def small(splits, monkeypatch):
+def few_scenes(splits, monkeypatch):
     """Pixels of the first crops, few of them, and training images drawn at random."""
     few = jax.tree.map(lambda x: x[:2, 30:34, 30:34], splits)
     many = jax.tree.map(lambda x: np.repeat(x, 200, axis=0), few["train"])
@@ -180,12 +180,12 @@ def small(splits, monkeypatch):
     return few
 
 
-def test_a_network_is_evaluated_with_the_statistics_of_training(small):
-    guess = dense_measures.constant_guess(small["train"])
+def test_a_network_is_evaluated_with_the_statistics_of_training(few_scenes):
+    guess = dense_measures.constant_guess(few_scenes["train"])
     problem = dense.problem("tiny", lambda rngs: Tiny(guess, rngs=rngs), "")
     params = problem.init(0)
     assert jax.tree.map(jnp.shape, jax.tree.leaves(params)) == [(3,), (3,)]
-    val = small["val"]
+    val = few_scenes["val"]
     found = problem.evaluate(params, val)
     known = val.depth[..., 0] > 0
     expected = (val.images[..., 0] - 2) / 3 - val.depth[..., 0]
@@ -194,31 +194,31 @@ def test_a_network_is_evaluated_with_the_statistics_of_training(small):
     np.testing.assert_allclose(found["skill"][jnp.array([0, 2])], 0, atol=1e-4)
     assert found["skill"][1] < -10
     # In training the statistics are those of the batch.
-    batch = jax.tree.map(lambda x: x[:8], small["train"])
+    batch = jax.tree.map(lambda x: x[:8], few_scenes["train"])
     seen = batch.images[..., 0]
     own = np.abs((seen - seen.mean()) / seen.std() - batch.depth[..., 0])
     loss = problem.losses(params, batch)[1]
     assert loss == pytest.approx(own[batch.depth[..., 0] > 0].mean(), rel=1e-3)
 
 
-def test_all_predictions_are_trained_and_the_last_is_the_answer(small):
+def test_all_predictions_are_trained_and_the_last_is_the_answer(few_scenes):
     class Two(Tiny):
         def both(self, images):
             answer = self(images)
             return {**answer, "depth": answer["depth"] + 100}, answer
 
-    guess = dense_measures.constant_guess(small["train"])
+    guess = dense_measures.constant_guess(few_scenes["train"])
 
     def build(rngs):
         return Two(guess, rngs=rngs)
 
     one = dense.problem("one", build, "")
     two = dense.problem("two", build, "", lambda net, x: net.both(x))
-    params, batch = one.init(0), jax.tree.map(lambda x: x[:8], small["train"])
+    params, batch = one.init(0), jax.tree.map(lambda x: x[:8], few_scenes["train"])
     once, twice = one.losses(params, batch), two.losses(params, batch)
     np.testing.assert_allclose(twice[0], 2 * once[0], rtol=1e-6)
     assert twice[1] > 90 + once[1]
-    found = [x.evaluate(params, small["val"])["measure"] for x in (one, two)]
+    found = [x.evaluate(params, few_scenes["val"])["measure"] for x in (one, two)]
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 import mtl_optax as mtl
-from mtl_optax.core import gramians
-from mtl_optax.core.combine import combine_per_leaf
-from mtl_optax.core.task_rows import TaskRows
+from mtl_optax.core.task_grads import leaf_products
+from mtl_optax.core.task_grads.computed import Computed
 
-SHAPES = {"a": (3, 5), "scalar": (), "long": (3, 5000), "exact": (2 * gramians._SLICE,)}
+SHAPES = {
+    "a": (3, 5),
+    "scalar": (),
+    "long": (3, 5000),
+    "exact": (2 * leaf_products.SLICE,),
+}
 
 
 def make(num_tasks, dtype=jnp.float32):
@@ -27,7 +31,7 @@ def matrix(stacked):
 
 
 def rows_of(stacked, num_tasks):
-    return TaskRows(
+    return Computed.rows(
         tuple(jax.tree.map(lambda x, t=t: x[t], stacked) for t in range(num_tasks))
     )
 
@@ -86,10 +90,10 @@ def test_combine_keeps_the_leaf_dtype(num_tasks, dtype):
     assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
 
 
-def test_combine_per_leaf():
+def test_combine_block_by_block():
     stacked = make(2)
     weights = jnp.arange(8.0).reshape(4, 2)
-    got = combine_per_leaf(stacked, weights)
+    got = Computed.stacked(stacked).pull(weights, (0, 1, 2, 3))
     for i, name in enumerate(sorted(SHAPES)):
         expected = weights[i, 0] * stacked[name][0] + weights[i, 1] * stacked[name][1]
         np.testing.assert_allclose(got[name], expected, rtol=1e-6)

@@ -12,12 +12,12 @@ T, RHO, LEARNING_RATE = 2, 0.05, 0.1
 PARAMS = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array([0.3])}
 
 
-def losses_fn(params):
+def two_losses(params):
     w, b = params["w"], params["b"]
     return {"a": jnp.sum((w - 1) ** 4) + b[0] ** 2, "b": jnp.sum((w + 1) ** 2) - b[0]}
 
 
-stacked = lambda params: mtl.task_grads(losses_fn)(params)[1]  # noqa: E731
+stacked = lambda params: mtl.task_grads(two_losses)(params)[1]  # noqa: E731
 
 
 def by_hand(aggregator, steps):
@@ -80,7 +80,7 @@ def test_transparent_mode_takes_two_updates_a_step(method):
 @pytest.mark.parametrize("opaque", [True, False])
 def test_lazy_gradients_bring_the_losses_that_sam_cannot_pass(opaque):
     tx = sam(mtl.uw(T), opaque)
-    lazy = lambda params: mtl.lazy_task_grads(losses_fn)(params)[1]  # noqa: E731
+    lazy = lambda params: mtl.lazy_task_grads(two_losses)(params)[1]  # noqa: E731
 
     @jax.jit
     def update(params, state):

@@ -9,12 +9,13 @@ import pytest
 from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from toy_losses import module_losses
 
 import mtl_optax as mtl
 
 
-def bowls(x):
-    return {"a": 0.5 * x**2, "b": 0.5 * (x - 3) ** 2}
+def bowls(x, centre=3.0):
+    return {"a": 0.5 * x**2, "b": 0.5 * (x - centre) ** 2}
 
 
 EXAMPLE = [[0.19, -0.1025], [-0.44, 0.19]]
@@ -37,16 +38,13 @@ def test_example_of_the_specification():
 
 
 def test_the_function_of_this_batch_comes_with_the_update():
-    def losses_fn(x, centre):
-        return {"a": 0.5 * x**2, "b": 0.5 * (x - centre) ** 2}
-
     tx = mtl.task_affinity(2, owner=None, learning_rate=0.1)
-    state = observed(tx, bowls, jnp.array(1.0), losses_fn=lambda x: losses_fn(x, 3.0))
+    state = observed(tx, bowls, jnp.array(1.0), losses_fn=lambda x: bowls(x, 3.0))
     np.testing.assert_allclose(state.affinity, EXAMPLE, atol=1e-6)
     other = mtl.task_affinity(2, losses_fn=None, owner=None, learning_rate=0.1)
     fixed = mtl.task_affinity(2, losses_fn=bowls, owner=None, learning_rate=0.1)
     overridden = [
-        observed(tx, bowls, jnp.array(1.0), losses_fn=lambda x: losses_fn(x, 2.0))
+        observed(tx, bowls, jnp.array(1.0), losses_fn=lambda x: bowls(x, 2.0))
         for tx in (other, fixed)
     ]
     chex.assert_trees_all_equal(*overridden)
@@ -222,11 +220,11 @@ def test_pairs_are_averaged_over_their_own_measurements():
 
 @pytest.mark.parametrize("loss", [0.0, -1.0])
 def test_a_loss_that_is_not_positive_is_not_counted(loss):
-    def losses_fn(x):
+    def flat_and_bowl(x):
         return {"a": loss + 0 * x, "b": 0.5 * x**2}
 
-    tx = mtl.task_affinity(2, losses_fn=losses_fn, owner=None, learning_rate=0.1)
-    state = observed(tx, losses_fn, jnp.array(1.0))
+    tx = mtl.task_affinity(2, losses_fn=flat_and_bowl, owner=None, learning_rate=0.1)
+    state = observed(tx, flat_and_bowl, jnp.array(1.0))
     np.testing.assert_array_equal(state.counts, [[0, 1], [0, 1]])
     np.testing.assert_allclose(state.affinity, [[0, 0], [0, 0.19]], atol=1e-6)
 
@@ -248,19 +246,19 @@ def test_learning_rate_may_be_mapped_over():
 def test_on_a_mesh(kind, optimizer):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
 
-    def losses_fn(params):
+    def of_mesh(params):
         wide = params["trunk"]
         return {"a": jnp.mean(wide**2), "b": jnp.mean((wide - params["b"][None]) ** 2)}
 
     params = {"trunk": jnp.arange(16.0).reshape(16, 1) / 16, "b": jnp.ones(1)}
     tx = mtl.task_affinity(
         2,
-        losses_fn=losses_fn,
+        losses_fn=of_mesh,
         owner={"trunk": None, "b": 1},
         learning_rate=0.1,
         optimizer=optimizer,
     )
-    wanted = observed(tx, losses_fn, params)
+    wanted = observed(tx, of_mesh, params)
     put = lambda spec: lambda x: jax.device_put(x, NamedSharding(mesh, spec))  # noqa: E731
     with jax.set_mesh(mesh):
         there = {"trunk": put(PartitionSpec("x"))(params["trunk"])}
@@ -268,7 +266,7 @@ def test_on_a_mesh(kind, optimizer):
 
         @jax.jit
         def step(params, state):
-            grads = mtl.task_grads(losses_fn)(params)[1]
+            grads = mtl.task_grads(of_mesh)(params)[1]
             return tx.update(grads, state, params)[1]
 
         state = step(there, tx.init(there))
@@ -281,16 +279,15 @@ def test_flax_nnx_module_and_groups_from_the_affinity():
             self.trunk = nnx.Linear(2, 4, rngs=rngs)
             self.heads = nnx.List([nnx.Linear(4, 1, rngs=rngs) for _ in range(3)])
 
-    structure, params = nnx.split(Net(nnx.Rngs(0)))
-
-    def losses_fn(params, x):
-        net = nnx.merge(structure, params)
+    def losses_of(net, x):
         z = jnp.tanh(net.trunk(x))
         wanted = x[:, 0], x[:, 0] ** 2, -x[:, 1]
         return tuple(
             jnp.mean((head(z)[:, 0] - y) ** 2)
             for head, y in zip(net.heads, wanted, strict=True)
         )
+
+    losses_fn, params, rest = module_losses(Net(nnx.Rngs(0)), losses_of)
 
     def owner(params):
         def of(path, _):
@@ -308,9 +305,9 @@ def test_flax_nnx_module_and_groups_from_the_affinity():
 
     @jax.jit
     def step(params, state, x):
-        grads = mtl.lazy_task_grads(losses_fn)(params, x)[1]
+        grads = mtl.lazy_task_grads(losses_fn, has_aux=True)(params, rest, x)[1]
         updates, state = tx.update(
-            grads, state, params, losses_fn=lambda p: losses_fn(p, x)
+            grads, state, params, losses_fn=lambda p: losses_fn(p, rest, x)[0]
         )
         return optax.apply_updates(params, updates), state
 

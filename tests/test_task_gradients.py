@@ -82,10 +82,10 @@ def test_order_of_a_dict_is_that_of_sorted_names():
 
 @pytest.mark.parametrize("transform", [mtl.task_grads, mtl.lazy_task_grads])
 def test_aux_is_returned_beside_the_losses(transform):
-    def losses_fn(params, x):
+    def with_aux(params, x):
         return {"a": jnp.sum(params * x), "b": jnp.sum(params)}, {"stats": 2 * x}
 
-    (losses, aux), _ = transform(losses_fn, has_aux=True)(jnp.ones(2), jnp.ones(2))
+    (losses, aux), _ = transform(with_aux, has_aux=True)(jnp.ones(2), jnp.ones(2))
     np.testing.assert_array_equal(losses, [2, 2])
     np.testing.assert_array_equal(aux["stats"], [2, 2])
 
@@ -97,13 +97,13 @@ def own_inputs():
         for t in range(T)
     }
 
-    def losses_fn(params, batches):
+    def of_batches(params, batches):
         return {
             name: head_loss(params, trunk(params, x), jnp.full((len(x), 2), y), t)
             for t, (name, (x, y)) in enumerate(batches.items())
         }
 
-    return losses_fn, batches
+    return of_batches, batches
 
 
 @pytest.mark.optimized
@@ -247,16 +247,16 @@ def test_custom_vjp_remat_and_scan_inside_losses():
 
     clipped.defvjp(lambda x: (x**2, x), lambda x, g: (jnp.clip(2 * x * g, -0.5, 0.5),))
 
-    def losses_fn(params, x):
+    def composed(params, x):
         z = jax.checkpoint(lambda p: jnp.tanh(clipped(x @ p)))(params)
         z, _ = jax.lax.scan(lambda c, _: (jnp.sin(c @ params), None), z, None, length=3)
         return {"a": jnp.sum(z), "b": jnp.mean(z**2)}
 
     params = 0.3 * jax.random.normal(jax.random.key(0), (4, 4))
     x = jnp.ones((2, 4))
-    _, grads = jax.jit(mtl.task_grads(losses_fn))(params, x)
+    _, grads = jax.jit(mtl.task_grads(composed))(params, x)
     for t, name in enumerate("ab"):
-        expected = jax.grad(lambda p, n=name: losses_fn(p, x)[n])(params)
+        expected = jax.grad(lambda p, n=name: composed(p, x)[n])(params)
         np.testing.assert_allclose(grads[t], expected, rtol=1e-5, atol=1e-7)
 
 
@@ -321,14 +321,12 @@ def test_feature_task_grads_are_mgda_ub():
     expected_losses, stacked = reference(params, *data)
     gramian = feature_gramian(params, *data)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-6)
-    np.testing.assert_allclose(lazy.gramian, gramian, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(lazy.gramian(), gramian, rtol=1e-5, atol=1e-8)
 
     tx = mtl.on_shared(mtl.mgda(T), SHARED)
     update, state = tx.update(lazy, tx.init(params), params)
     same = mtl.on_shared(mtl.mgda(T), SHARED)
-    expected, _ = same.update(
-        stacked, same.init(params), params, precomputed_gramian=gramian
-    )
+    expected, _ = same.update(stacked, same.init(params), params, gramian=gramian)
     chex.assert_trees_all_close(update, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(jnp.sum(mtl.task_weights(state)), 1, rtol=1e-6)
 
@@ -356,7 +354,7 @@ def test_feature_gramian_over_a_data_axis():
 
     @functools.partial(jax.vmap, in_axes=(None, 0, 1), axis_name="data")
     def parallel(params, x, ys):
-        return feature_grads(axis_name="data")(params, x, ys)[1].gramian
+        return feature_grads(axis_name="data")(params, x, ys)[1].gramian()
 
     got = parallel(params, x.reshape(4, 8, 4), ys.reshape(T, 4, 8, 2))[0]
     np.testing.assert_allclose(

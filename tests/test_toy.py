@@ -161,11 +161,12 @@ def trajectory(method, factor, problem, start):
     """The start and the 200 points after it."""
     tx = optax.chain(method, optax.sgd(factor * problem.rate))
 
-    def losses_fn(point):
-        return quadratic_losses(point, problem.matrices, problem.centres)
+    losses = functools.partial(
+        quadratic_losses, matrices=problem.matrices, centres=problem.centres
+    )
 
     def step(carry, _):
-        return advance(tx, losses_fn, *carry), carry[0]
+        return advance(tx, losses, *carry), carry[0]
 
     return jax.lax.scan(step, (start, tx.init(start)), length=201)[1]
 

@@ -61,7 +61,7 @@ def test_labelled_scans_have_the_share_of_each_digit_and_differ_by_domain(scans)
 def test_surrogates_are_made_of_labelled_scans_of_the_digit():
     features = np.arange(4 * 3 * 2).reshape(4, 3, 2).astype(np.float32)
     digits = np.array([[0, 1, -1]] * 4)  # the third has no label
-    found = vmtl_training._surrogates(domains.Examples(features, digits))
+    found = vmtl_training.surrogates(domains.Examples(features, digits))
     assert found.shape == (4, 3, 3, 2)
     np.testing.assert_array_equal(found[0, :, 1], features[1:, 1])
     np.testing.assert_array_equal(found[2, :, 0], features[[0, 1, 3], 0])

@@ -1,4 +1,4 @@
-"""per_task, accumulate_tasks, skip_nonfinite_tasks, SAM helpers, Linen train state."""
+"""per_task, accumulate_tasks, skip_nonfinite_tasks, and all wrappers over seeds."""
 
 import chex
 import jax
@@ -6,39 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from wrapper_runs import EACH_FORM, FORMS, PARAMS, T, batch, train, two_losses
 
 import mtl_optax as mtl
-from mtl_optax.flax_support import MultiTaskTrainState
-
-T = 2
-PARAMS = {"w": jnp.array([[0.5, -1.0], [2.0, 0.3]]), "b": jnp.array([0.1, -0.2])}
-
-
-def losses_fn(params, x, scale=1.0):
-    h = jnp.tanh(x @ params["w"]) + params["b"][None, :]
-    return {"a": scale * jnp.mean((h - 1) ** 2), "b": jnp.mean((h[:, 0] + 2) ** 2)}
-
-
-def batch(seed, size=8):
-    return jax.random.normal(jax.random.key(seed), (size, 2))
-
-
-FORMS = {"stacked": mtl.task_grads, "lazy": mtl.lazy_task_grads}
-EACH_FORM = pytest.mark.parametrize("form", FORMS)
-
-
-def train(tx, form, batches, scale=1.0, **extra):
-    """Parameters after one jitted step a batch in a scan, and the last state."""
-
-    def step(carry, x):
-        params, state = carry
-        losses, grads = FORMS[form](losses_fn)(params, x, scale)
-        updates, state = tx.update(grads, state, params, losses=losses, **extra)
-        return (optax.apply_updates(params, updates), state), updates
-
-    start = PARAMS, tx.init(PARAMS)
-    return jax.jit(lambda: jax.lax.scan(step, start, jnp.stack(batches)))()
-
 
 # --- per_task -------------------------------------------------------------------------
 
@@ -52,7 +22,7 @@ def test_per_task_is_the_transformation_of_each_task(form):
 
     expected, states = PARAMS, [each.init(PARAMS) for _ in range(T)]
     for x in batches:
-        _, grads = mtl.task_grads(losses_fn)(expected, x)
+        _, grads = mtl.task_grads(two_losses)(expected, x)
         total = jax.tree.map(jnp.zeros_like, PARAMS)
         for t in range(T):
             row = jax.tree.map(lambda g, t=t: g[t], grads)
@@ -82,7 +52,7 @@ def test_one_adam_a_task_does_not_depend_on_loss_scales(form):
 
 def test_per_task_state_of_an_inactive_task_stays():
     tx = mtl.per_task(optax.scale_by_adam(), T)
-    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    _, grads = mtl.task_grads(two_losses)(PARAMS, batch(0))
     broken = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads)
     active = jnp.array([True, False])
     updates, state = tx.update(broken, tx.init(PARAMS), PARAMS, active=active)
@@ -93,7 +63,7 @@ def test_per_task_state_of_an_inactive_task_stays():
 
 
 def test_per_task_under_vmap_over_a_hyperparameter():
-    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    _, grads = mtl.task_grads(two_losses)(PARAMS, batch(0))
 
     def clipped(limit):
         tx = mtl.per_task(optax.clip_by_global_norm(limit), T)
@@ -145,7 +115,7 @@ def test_accumulation_of_a_task_that_is_sometimes_absent():
     """Its mean is over the micro-batches that it was in."""
     tx = mtl.accumulate_tasks(mtl.unitary(T), T, 2)
     state = tx.init(PARAMS)
-    grads = [mtl.task_grads(losses_fn)(PARAMS, batch(seed))[1] for seed in range(2)]
+    grads = [mtl.task_grads(two_losses)(PARAMS, batch(seed))[1] for seed in range(2)]
     absent = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads[1])
     _, state = tx.update(grads[0], state, PARAMS, active=jnp.array([True, True]))
     update, _ = tx.update(absent, state, PARAMS, active=jnp.array([True, False]))
@@ -156,7 +126,7 @@ def test_accumulation_of_a_task_that_is_sometimes_absent():
 def test_accumulation_where_a_task_never_came():
     tx = mtl.accumulate_tasks(mtl.mean(T), T, 2)
     state, active = tx.init(PARAMS), jnp.array([True, False])
-    _, grads = mtl.task_grads(losses_fn)(PARAMS, batch(0))
+    _, grads = mtl.task_grads(two_losses)(PARAMS, batch(0))
     for _ in range(2):
         update, state = tx.update(grads, state, PARAMS, active=active)
     np.testing.assert_allclose(update["w"], grads["w"][0], rtol=1e-6)
@@ -175,7 +145,7 @@ def test_accumulation_of_bad_lengths():
 @EACH_FORM
 def test_a_nan_task_is_skipped_and_counted(form):
     def losses(params, x):
-        named = losses_fn(params, x)
+        named = two_losses(params, x)
         return {"a": named["a"], "b": named["b"] * jnp.where(x[0, 0] > 0, jnp.nan, 1)}
 
     tx = optax.chain(mtl.skip_nonfinite_tasks(mtl.cagrad(T), T), optax.sgd(0.1))
@@ -216,266 +186,6 @@ def test_a_nonfinite_loss_counts_and_an_absent_task_does_not():
     np.testing.assert_array_equal(update["w"], 0)
 
 
-# --- SAM helpers ----------------------------------------------------------------------
-
-
-def test_drop_extra_args_lets_a_method_with_losses_stand_before_sam():
-    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05))
-    grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
-    losses = jnp.ones(T)
-    bare = optax.chain(mtl.uw(T), sam)
-    with pytest.raises(TypeError, match="losses"):
-        bare.update(grads, bare.init(PARAMS), PARAMS, losses=losses)
-    tx = optax.chain(mtl.uw(T), mtl.drop_extra_args(sam))
-    update, _ = tx.update(grads, tx.init(PARAMS), PARAMS, losses=losses)
-    np.testing.assert_allclose(update["w"], 0.05, rtol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_safe_normalize(dtype):
-    tx = mtl.safe_normalize()
-    updates = {"a": jnp.array([3.0], dtype), "b": jnp.array([4.0], dtype)}
-    got, _ = tx.update(updates, tx.init(updates))
-    chex.assert_trees_all_equal_dtypes(got, updates)
-    np.testing.assert_allclose(got["b"].astype(jnp.float32), 0.8, rtol=1e-2)
-    zero = jax.tree.map(jnp.zeros_like, updates)
-    chex.assert_trees_all_equal(tx.update(zero, ())[0], zero)
-
-
-def test_sam_at_a_pareto_stationary_point_stays_finite():
-    opposite = jax.tree.map(lambda p: jnp.stack([p, -p]), PARAMS)
-
-    def run(normalize):
-        tx = optax.contrib.sam(
-            optax.chain(mtl.mgda(T), optax.sgd(0.1)),
-            optax.chain(mtl.mgda(T), normalize, optax.sgd(0.05)),
-        )
-        return tx.update(opposite, tx.init(PARAMS), PARAMS)[0]
-
-    chex.assert_tree_all_finite(run(mtl.safe_normalize()))
-    assert jnp.any(jnp.isnan(run(optax.contrib.normalize())["w"]))
-
-
-# --- Linen ----------------------------------------------------------------------------
-
-
-@EACH_FORM
-def test_multi_task_train_state_hands_extra_arguments_on(form):
-    tx = optax.chain(mtl.uw(T), optax.sgd(0.1))
-    state = MultiTaskTrainState.create(apply_fn=None, params=PARAMS, tx=tx)
-
-    @jax.jit
-    def step(state, x):
-        losses, grads = FORMS[form](losses_fn)(state.params, x)
-        return state.apply_gradients(grads=grads, losses=losses)
-
-    state = step(step(state, batch(0)), batch(1))
-    (expected, _), _ = train(tx, form, [batch(0), batch(1)])
-    chex.assert_trees_all_close(state.params, expected, rtol=1e-6)
-    assert int(state.step) == 2
-
-
-# --- every_k --------------------------------------------------------------------------
-
-
-@EACH_FORM
-def test_every_k_holds_the_weights(form):
-    """In a scan, against an unrolled loop that holds them by hand."""
-    weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), 3)
-    tx = optax.chain(mtl.from_weighting(weighting, T), optax.sgd(0.1))
-    batches = [batch(seed) for seed in range(7)]
-    (params, _), _ = train(tx, form, batches)
-
-    expected, plain = PARAMS, mtl.mgda(T)
-    for step, x in enumerate(batches):
-        _, grads = mtl.task_grads(losses_fn)(expected, x)
-        if step % 3 == 0:
-            _, state = plain.update(grads, plain.init(expected), expected)
-        update = mtl.combine(grads, mtl.task_weights(state))
-        expected = jax.tree.map(lambda p, d: p - 0.1 * d, expected, update)
-    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_every_k_holds_a_random_methods_key_and_masks_absent_tasks():
-    weighting = mtl.every_k(mtl.from_gramian.pcgrad.weighting(key=0), 2)
-    tx = mtl.from_weighting(weighting, T)
-    grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
-    _, first = tx.update(grads, tx.init(PARAMS), PARAMS)
-    broken = jax.tree.map(lambda g: g.at[0].set(jnp.nan), grads)
-    update, second = tx.update(broken, first, PARAMS, active=jnp.array([False, True]))
-    chex.assert_trees_all_equal(first.weighting.every, second.weighting.every)
-    np.testing.assert_array_equal(update["w"], 1)
-    assert int(second.weighting.step_in_cycle) == 0
-
-
-def test_every_k_needs_a_positive_int():
-    with pytest.raises(ValueError, match="k must be at least 1"):
-        mtl.every_k(mtl.from_gramian.mgda.weighting(), 0)
-
-
-def test_every_k_has_one_clock_for_all_leaves():
-    weighting = mtl.every_k(mtl.from_gramian.mgda.weighting(), 2)
-    with pytest.raises(ValueError, match="one clock for all"):
-        mtl.from_weighting(weighting, T, granularity="leaf")
-
-
-# --- cr_mogm --------------------------------------------------------------------------
-
-
-@EACH_FORM
-@pytest.mark.parametrize("given", [None, (0.1, 0.6)])
-def test_cr_mogm_smooths_the_weights(form, given):
-    """In a scan, against an unrolled loop that smooths them by hand."""
-    weighting = mtl.cr_mogm(
-        mtl.from_gramian.mgda.weighting(), T, alpha=0.8, initial_weights=given
-    )
-    tx = optax.chain(mtl.from_weighting(weighting, T), optax.sgd(0.1))
-    batches = [batch(seed) for seed in range(5)]
-    (params, _), _ = train(tx, form, batches)
-
-    expected, plain = PARAMS, mtl.mgda(T)
-    weights = None if given is None else jnp.array(given)
-    for x in batches:
-        _, grads = mtl.task_grads(losses_fn)(expected, x)
-        _, state = plain.update(grads, plain.init(expected), expected)
-        new = mtl.task_weights(state)
-        weights = new if weights is None else 0.8 * weights + 0.2 * new
-        update = mtl.combine(grads, weights)
-        expected = jax.tree.map(lambda p, d: p - 0.1 * d, expected, update)
-    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
-
-
-def with_smallest_norm_at(share):
-    """Orthogonal gradients, whose MGDA weights are 1 - share and share."""
-    return {"w": jnp.diag(jnp.sqrt(jnp.array([share, 1 - share])))}
-
-
-def test_cr_mogm_can_start_again_where_its_state_was_donated():
-    given = jnp.full(T, 1 / T)
-    weighting = mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), initial_weights=given)
-    first, second = weighting.init(T).smooth_weights, weighting.init(T).smooth_weights
-    places = {x.unsafe_buffer_pointer() for x in (given, first, second)}
-    assert len(places) == 3
-
-
-def test_cr_mogm_starts_each_task_at_its_first_step_and_waits_for_it():
-    tx = mtl.from_weighting(
-        mtl.cr_mogm(mtl.from_gramian.mgda.weighting(), alpha=0.5), T
-    )
-    state = tx.init({"w": jnp.zeros(T)})
-    steps = [
-        ((True, False), 0.25, (1.0, 0.0)),  # alone, its weight is 1
-        ((True, True), 0.25, (0.875, 0.25)),  # (1 + 0.75) / 2; the first of task 1
-        ((False, True), 0.25, (0.0, 0.625)),  # (0.25 + 1) / 2
-        ((False, False), 0.25, (0.0, 0.0)),
-        ((True, True), 0.5, (0.6875, 0.5625)),  # from 0.875 and 0.625
-    ]
-    for active, share, wanted in steps:
-        present = jnp.array(active)
-        grads = {
-            "w": jnp.where(present[:, None], with_smallest_norm_at(share)["w"], jnp.nan)
-        }
-        before = state.weighting
-        _, state = tx.update(grads, state, active=present)
-        np.testing.assert_allclose(state.task_weights, wanted, rtol=1e-5)
-        if not any(active):
-            chex.assert_trees_all_equal(state.weighting, before)
-
-
-@pytest.mark.parametrize("outside", ["cr_mogm", "every_k"])
-def test_cr_mogm_with_every_k_smooths_what_is_computed(outside):
-    mgda = mtl.from_gramian.mgda.weighting()
-    weighting = (
-        mtl.cr_mogm(mtl.every_k(mgda, 2), alpha=0.5)
-        if outside == "cr_mogm"
-        else mtl.every_k(mtl.cr_mogm(mgda, alpha=0.5), 2)
-    )
-    tx = mtl.from_weighting(weighting, T)
-    state = tx.init({"w": jnp.zeros(T)})
-    for share, wanted in ((0.5, 0.5), (0.1, 0.5), (0.25, 0.375), (0.9, 0.375)):
-        _, state = tx.update(with_smallest_norm_at(share), state)
-        np.testing.assert_allclose(state.task_weights, (1 - wanted, wanted), rtol=1e-5)
-
-
-def test_cr_mogm_forms_no_gramian_for_losses_and_works_leaf_by_leaf():
-    grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
-    tx = mtl.from_weighting(mtl.cr_mogm(mtl.from_losses.uw.weighting()), T)
-    _, state = tx.update(grads, tx.init(PARAMS), losses=jnp.ones(T))
-    assert state.task_gramian is None
-    mgda = mtl.from_gramian.mgda.weighting()
-    tx = mtl.from_weighting(mtl.cr_mogm(mgda), T, granularity="leaf")
-    _, state = tx.update(grads, tx.init(PARAMS))
-    np.testing.assert_allclose(state.task_weights, np.full((2, T), 0.5), rtol=1e-6)
-
-
-def test_cr_mogm_with_weights_for_other_tasks():
-    mgda = mtl.from_gramian.mgda.weighting()
-    with pytest.raises(ValueError, match=r"initial_weights must .* shape \(2,\)"):
-        mtl.cr_mogm(mgda, T, initial_weights=jnp.ones(3))
-    with pytest.raises(ValueError, match="alpha must be at least 0"):
-        mtl.cr_mogm(mgda, alpha=-0.1)
-
-
-# --- subsample_tasks ------------------------------------------------------------------
-
-MANY = 6
-
-
-def many_losses(params, x):
-    h = jnp.tanh(x @ params["w"]) + params["b"][None, :]
-    return {f"t{t}": jnp.mean((h[:, t % 2] - t) ** 2) for t in range(MANY)}
-
-
-def cagrad_fast(n):
-    """One update with n pull-backs."""
-    _, prior = mtl.subsample_tasks(jax.random.key(0), jnp.ones(MANY), n)
-    tx = mtl.cagrad(n, preference=prior)
-
-    def update(key, params, x):
-        def few(params):
-            return mtl.subsample_tasks(key, many_losses(params, x), n)[0]
-
-        _, grads = mtl.lazy_task_grads(few)(params)
-        return tx.update(grads, tx.init(params), params)[0]
-
-    return update
-
-
-@pytest.mark.slow
-def test_subsampling_all_tasks_is_plain_cagrad():
-    x, tx = batch(0), mtl.cagrad(MANY)
-    _, grads = mtl.task_grads(many_losses)(PARAMS, x)
-    expected, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
-    got = cagrad_fast(MANY)(jax.random.key(3), PARAMS, x)
-    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("n", [1, 2, 4])
-def test_subsampled_losses_keep_the_mean(n):
-    losses = jnp.arange(1.0, MANY + 1)
-    few, prior = mtl.subsample_tasks(jax.random.key(5), losses, n)
-    np.testing.assert_allclose(jnp.sum(prior * jnp.stack(few)), 3.5, rtol=1e-6)
-    np.testing.assert_allclose(jnp.sum(prior), 1, rtol=1e-6)
-
-
-@pytest.mark.optimized
-def test_subsampling_runs_fewer_pull_backs():
-    key, x = jax.random.key(0), jnp.ones((64, 256))
-    params = {"w": jnp.ones((256, 2)), "b": jnp.zeros(2)}
-
-    def flops(n):
-        lowered = jax.jit(cagrad_fast(n)).lower(key, params, x)
-        return lowered.compile().cost_analysis()["flops"]
-
-    assert flops(2) < 0.65 * flops(MANY)
-
-
-@pytest.mark.parametrize("n", [0, MANY + 1])
-def test_subsampling_too_few_or_too_many(n):
-    with pytest.raises(ValueError, match="n must be at"):
-        mtl.subsample_tasks(jax.random.key(0), jnp.ones(MANY), n)
-
-
 # --- All of them over seeds -----------------------------------------------------------
 
 WRAPPED = {
@@ -498,7 +208,7 @@ def test_seeds_under_vmap_in_a_scan_are_those_alone(name, form):
     def run(seed, active):
         def step(carry, x):
             params, state = carry
-            losses, grads = FORMS[form](losses_fn)(params, x)
+            losses, grads = FORMS[form](two_losses)(params, x)
             updates, state = tx.update(
                 grads, state, params, losses=losses, active=active
             )

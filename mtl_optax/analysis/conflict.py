@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core import gramians
-from mtl_optax.core.lazy import LazyTaskGrads
+from mtl_optax.core.products import gramian
 from mtl_optax.core.solvers import linalg
-from mtl_optax.core.task_rows import leaf_rows
+from mtl_optax.core.task_grads.as_task_grads import unchecked
 
 
 def cosine_similarity(task_gradients: Any) -> jax.Array:
@@ -52,7 +51,7 @@ def cosine_similarity(task_gradients: Any) -> jax.Array:
       Elich et al., `Examining Common Paradigms in Multi-task Learning
       <https://arxiv.org/abs/2311.04698>`_, 2024.
     """
-    return linalg.cosine_matrix(gramians.gramian(task_gradients))[0]
+    return linalg.cosine_matrix(gramian(task_gradients))[0]
 
 
 def magnitude_similarity(task_gradients: Any) -> jax.Array:
@@ -88,7 +87,7 @@ def magnitude_similarity(task_gradients: Any) -> jax.Array:
       <https://arxiv.org/abs/2311.04698>`_, 2024; as in Yu et al., `Gradient Surgery
       for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_, 2020, definition 2.
     """
-    _, norms = linalg.cosine_matrix(gramians.gramian(task_gradients))
+    _, norms = linalg.cosine_matrix(gramian(task_gradients))
     one, other = norms[:, None], norms[None, :]
     larger = jnp.maximum(one, other)
     # By the ratio: squares of small norms would underflow.
@@ -138,16 +137,16 @@ def conflict_fraction(task_gradients: Any) -> jax.Array:
       Elich et al., `Examining Common Paradigms in Multi-task Learning
       <https://arxiv.org/abs/2311.04698>`_, 2024.
     """
-    if isinstance(task_gradients, LazyTaskGrads):
-        task_gradients = task_gradients.rows()
-    leaves, _ = leaf_rows(task_gradients)
+    gradients = unchecked(task_gradients).computed()
+    places = range(len(jax.tree.leaves(gradients.like())))
     size = 0
     opposite: Any = 0.0
-    for leaf in leaves:
-        stacked = jnp.stack(leaf) if isinstance(leaf, tuple) else leaf
+    for here in places:
+        one = gradients.select(tuple(place == here for place in places))
+        (stacked,) = jax.tree.leaves(one.stack())
         signs = jnp.sign(stacked)
         # Where both are nonzero, 1 - s s' is 2 for opposite signs, else 0.
-        both, agree = gramians.gramian(jnp.abs(signs)), gramians.gramian(signs)
+        both, agree = gramian(jnp.abs(signs)), gramian(signs)
         opposite = opposite + jnp.maximum(both - agree, 0) / 2
         size += math.prod(stacked.shape[1:])
     if size == 0:

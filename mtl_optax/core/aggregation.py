@@ -1,8 +1,7 @@
 """The one place where a Gramian is formed and weights are applied.
 
-A `Weighting` decides T numbers. `from_weighting` does everything else: checks, lazy
-gradients, missing tasks, the Gramian, the weighted sum, and the record of what the
-method did.
+A `Weighting` decides T numbers. `from_weighting` does everything else: one Gramian, the
+rule, one weighted sum, and the record of what the method did.
 """
 
 from typing import Any, NamedTuple
@@ -12,13 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_noise
-from mtl_optax.core.combine import combine, combine_per_leaf
-from mtl_optax.core.form_gramian import form_gramian, kept_leaves
-from mtl_optax.core.gramians import rotated_gramian
-from mtl_optax.core.lazy import LazyTaskGrads, one_tree
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.form import TaskGrads
+from mtl_optax.core.task_grads.leaf_products import masked_gramian
+from mtl_optax.core.trees.leaves import blocks_of, chosen
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.core.weighting import Weighting
 
@@ -26,9 +24,9 @@ from mtl_optax.core.weighting import Weighting
 class WeightingState(NamedTuple):
     """State of every method made by `from_weighting`."""
 
-    task_weights: jax.Array  # [T] weights of the last update ([L, T] for L leaves)
-    # [T, T] of the last update, 0 for inactive tasks, the symmetric part of a
-    # cross_gramian; None if not used
+    task_weights: jax.Array  # [T] weights of the last update ([B, T] for B blocks)
+    # [T, T] of the last update, 0 for inactive tasks, the symmetric part of a cross
+    # Gramian; None if not used
     task_gramian: jax.Array | None
     weighting: Any  # state of the weighting itself
 
@@ -37,7 +35,7 @@ def from_weighting(
     weighting: Weighting,
     num_tasks: int,
     *,
-    granularity: str = "tree",
+    granularity: Any = None,
     leaves: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns a weighting into an aggregator of per-task gradients.
@@ -46,35 +44,41 @@ def from_weighting(
 
     Where the norm of d is within rounding of 0, `4 T eps` of
     :math:`(\sum_t w_t^2 K_{tt})^{1/2}`, the update is exactly zero: the weights cancel
-    the gradients, and Adam would blow the rounding noise up to full steps. (With a
-    Gramian other than that of the parameters its square is compared instead; with
-    `leaves` or `cross_gramian` nothing is, for what cancels there may not cancel here.)
+    the gradients, and Adam would blow the rounding noise up to full steps. (For lazy
+    gradients with a Gramian that is given, or at features, its square is compared
+    instead; with `leaves` or a cross Gramian nothing is, for what cancels there may not
+    cancel here.)
 
     Args:
       weighting: the rule for the weights.
       num_tasks: T, a Python int.
-      granularity: "tree" takes one Gramian over all parameters; "leaf" one for each
-        leaf, with weights and state of its own (random draws are the same for all).
+      granularity: None takes one Gramian over all parameters; "leaf" one for each leaf;
+        a tree of labels like the parameters (or a prefix of it, or a function from
+        parameters to one) one for each label, for example the q, k and v of one layer.
+        Each of the B blocks has weights and state of its own (random draws are the same
+        for all). In order of each block's first leaf.
       leaves: the leaves that the Gramian is taken over, a tree of bools like the
         parameters (or a prefix of it) or a function from parameters to one; None for
-        all of them. The weights apply to all leaves in either case.
+        those that the weighting names, or all. The weights apply to all leaves in
+        either case.
 
     Returns:
       A transformation of stacked gradients, leaves `[T, *param.shape]`, or of
       :class:`LazyTaskGrads`, into updates `[*param.shape]`. Extra arguments of its
       `update`: `losses` `[T]` (or a dict or tuple of T scalars; lazy gradients bring
-      theirs), `active` `[T]` bool, `precomputed_gramian` `[T, T]` in place of forming
-      one (or `cross_gramian`, for a weighting that takes it), and whatever the
-      weighting itself reads.
+      theirs), `active` `[T]` bool (or a dict), `gramian` `[T, T]` in place of forming
+      one (`[B, T, T]` for B blocks; a cross Gramian for a weighting that takes one),
+      and whatever the weighting itself reads. What is `[T]` is in sorted order of
+      names.
 
     Raises:
-      ValueError: at construction for a `num_tasks` that is no positive Python int, or
-        `leaves` with `granularity="leaf"`; in `init` and `update` if `leaves` names
-        none; in `update` for gradients that are not stacked, see
-        :mod:`mtl_optax.core.guards`.
+      ValueError: at construction for a `num_tasks` that is no positive Python int or
+        does not suit the weighting, or `leaves` with a granularity; in `init` and
+        `update` if `leaves` names none; in `update` for gradients that are not stacked,
+        names that differ, or a `gramian` of another shape.
 
     Cost: T backward passes and one read of the gradients for the Gramian, if it is used
-    (two and T copies of a leaf at a time, if the weighting has a `basis`); one read for
+    (two and T copies of a leaf at a time, if the weighting looks again); one read for
     the weighted sum. With `leaves`, lazy gradients need T passes down to these leaves
     and one full pass (T full ones if `active` is passed, so that a NaN task stays
     isolated).
@@ -95,26 +99,20 @@ def from_weighting(
       {'w': Array([1., 1.], dtype=float32)}
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
-    checks.one_of("granularity", granularity, ("tree", "leaf"))
-    per_leaf = granularity == "leaf"
-    if per_leaf and weighting.due is not None:
-        raise ValueError(
-            'granularity="leaf" gives every leaf a state of its own, but a weighting '
-            'with due (every_k) has one clock for all: use granularity="tree".'
-        )
-    if per_leaf and leaves is not None:
-        raise ValueError(
-            'granularity="leaf" takes the weights of every leaf from its own Gramian, '
-            "so there is none for the leaves that leaves= leaves out: use "
-            'granularity="tree".'
-        )
+    leaves = weighting.leaves if leaves is None else leaves
+    if granularity is None or isinstance(granularity, str):
+        checks.one_of("granularity", granularity, (None, "leaf", "tree"))
+    if granularity not in (None, "tree"):
+        _check_blocks(weighting, leaves)
+    jax.eval_shape(lambda: weighting.init(num_tasks))  # it checks the rule's arguments
 
     def init(params: optax.Params) -> WeightingState:
-        kept_leaves(leaves, params)
+        _kept_leaves(leaves, params)
+        blocks = blocks_of(granularity, params)
         state = weighting.init(num_tasks)
         lead: tuple[int, ...] = ()
-        if per_leaf:
-            lead = (len(jax.tree.leaves(params)),)
+        if blocks is not None:
+            lead = (len(set(blocks)),)
             state = jax.tree.map(lambda x: jnp.broadcast_to(x, lead + x.shape), state)
         weights = replicated_zeros((*lead, num_tasks), params)
         gramian = replicated_zeros((*lead, num_tasks, num_tasks), params)
@@ -129,67 +127,54 @@ def from_weighting(
         *,
         losses: Any = None,
         active: Any = None,
-        precomputed_gramian: jax.Array | None = None,
+        gramian: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WeightingState]:
-        guards.task_gradients(updates, num_tasks, params)
-        losses = guards.losses_vector(losses, updates, num_tasks)
-        mask = guards.active_mask(active, num_tasks)
-        like = one_tree(updates)
+        _check_renamed(extra_args)
+        gradients = as_task_grads(
+            *(updates, num_tasks, params),
+            losses=losses,
+            active=active,
+            names=weighting.names,
+        )
+        mask, like = gradients.active, gradients.like()
         if not jax.tree.leaves(like):
             return like, state
-
-        name, value = "precomputed_gramian", precomputed_gramian
-        cross = (
-            extra_args.get("cross_gramian") if weighting.takes_cross_gramian else None
-        )
-        if cross is not None:
-            name, value = "cross_gramian", cross
-        given = guards.gramian_like(name, value, state.task_gramian)
-        tells_zero = leaves is None and cross is None
-        weighted_sum = combine_per_leaf if per_leaf else combine
+        tree = like if params is None else params
+        kept, blocks = _kept_leaves(leaves, tree), blocks_of(granularity, tree)
+        given = _given_gramian(gramian, state.task_gramian, mask)
+        crossed = given is not None and weighting.asymmetric
         present = jnp.ones(num_tasks, bool) if mask is None else mask
-        if mask is not None and losses is not None:
-            losses = jnp.where(mask, losses, 1)
 
-        def weigh(
-            gramian: Any, inner: Any, rows: Any = None
-        ) -> tuple[jax.Array, Any, Any]:
-            if mask is not None and gramian is not None:
-                gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
-            more = dict(extra_args)
-            if weighting.basis is not None and rows is not None:
-                basis = weighting.basis(gramian)
-                more["rotated"] = basis, rotated_gramian(rows, basis, mask)
+        def weigh(gramian: Any, inner: Any, look: Any = None) -> tuple[jax.Array, Any]:
+            about = {**extra_args, "look": look, "names": gradients.names}
             weights, inner = weighting.update(
-                gramian, inner, losses=losses, active=present, **more
+                gramian, inner, losses=gradients.losses, active=present, **about
             )
-            return jnp.where(present, weights, 0), gramian, inner
+            return jnp.where(present, weights, 0), inner
 
         def fresh(inner: Any) -> tuple[optax.Updates, WeightingState]:
-            gramian, rows, gradients = given, None, updates
+            seen, whole, gramian = gradients, gradients, given
             if weighting.uses_gramian and given is None:
-                kept = kept_leaves(leaves, like if params is None else params)
-                gramian, rows, gradients = form_gramian(updates, per_leaf, kept, mask)
-            if per_leaf:
-                weights, gramian, inner = jax.vmap(weigh)(gramian, inner)
+                seen, whole = _to_look_at(gradients, kept, blocks)
+                gramian = seen.gramian(blocks)
+            if blocks is not None:
+                weights, inner = jax.vmap(weigh)(gramian, inner)
             else:
-                weights, gramian, inner = weigh(gramian, inner, rows)
-            if cross is not None:
+                readable = seen.measured and given is None
+                look = seen.mix if readable else None
+                weights, inner = weigh(gramian, inner, look)
+            new = whole.pull(weights, blocks)
+            if gramian is not None and kept is None and not crossed:
+                measured = whole.measured
+                new = zero_if_noise(new, weights, gramian, blocks, measured=measured)
+            if gramian is not None and crossed:
                 gramian = (gramian + gramian.mT) / 2
-            state = WeightingState(weights, gramian, inner)
-            if per_leaf:
-                weights = jax.vmap(zero_if_noise)(weights, gramian)
-            elif gramian is not None and tells_zero:
-                lazy = isinstance(gradients, LazyTaskGrads)
-                seen = None if lazy else gradients
-                weights = zero_if_noise(weights, gramian, seen, mask)
-            return weighted_sum(gradients, weights, mask), state
+            return new, WeightingState(weights, gramian, inner)
 
         def held(inner: Any) -> tuple[optax.Updates, WeightingState]:
-            weights = state.task_weights
-            weights = weights if mask is None else jnp.where(mask, weights, 0)
-            return weighted_sum(updates, weights, mask), state._replace(weighting=inner)
+            weights = jnp.where(present, state.task_weights, 0)
+            return gradients.pull(weights), state._replace(weighting=inner)
 
         if weighting.due is None:
             return fresh(state.weighting)
@@ -197,3 +182,67 @@ def from_weighting(
         return lax.cond(due, fresh, held, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _to_look_at(
+    gradients: TaskGrads, kept: tuple[bool, ...] | None, blocks: Any
+) -> tuple[TaskGrads, TaskGrads]:
+    """What the Gramian is of, and what is summed, in the cheapest forms for both."""
+    if kept is None and blocks is None:
+        whole = gradients.computed()
+        return whole, whole
+    gradients = gradients.at_parameters()
+    if kept is not None and gradients.active is None:
+        return gradients.select(kept).computed(), gradients
+    # One backward pass could not keep the NaN of a missing task apart.
+    whole = gradients.computed()
+    return whole if kept is None else whole.select(kept), whole
+
+
+def _kept_leaves(leaves: Any, tree: Any) -> tuple[bool, ...] | None:
+    """One bool for each leaf of the tree that the Gramian is taken over, or None."""
+    kept = None if leaves is None else chosen(leaves, tree)
+    if kept and not any(kept):
+        raise ValueError(
+            "leaves= names no leaf to take the Gramian over: it must be True on one or "
+            f"more leaves of {jax.tree.structure(tree)}."
+        )
+    return kept
+
+
+def _check_blocks(weighting: Weighting, leaves: Any) -> None:
+    if weighting.due is not None:
+        raise ValueError(
+            "granularity= gives every block of leaves a state of its own, but a "
+            "weighting with due (every_k) has one clock for all: leave it out."
+        )
+    if leaves is not None:
+        raise ValueError(
+            "granularity= takes the weights of every block from its own Gramian, "
+            "so there is none for the leaves that leaves= leaves out: use one of both."
+        )
+
+
+def _check_renamed(extra_args: dict[str, Any]) -> None:
+    for old in ("precomputed_gramian", "cross_gramian"):
+        if old in extra_args:
+            raise ValueError(
+                f"{old}= is now gramian=: tx.update(task_gradients, state, params, "
+                "gramian=K). A method that takes a cross Gramian (modo, sdmgrad) takes "
+                "it there too."
+            )
+
+
+def _given_gramian(
+    value: Any, recorded: jax.Array | None, active: jax.Array | None
+) -> jax.Array | None:
+    """The extra argument in place of the Gramian, shaped like the one in the state."""
+    if value is None or recorded is None:
+        return None
+    gramian = jnp.asarray(value)
+    if gramian.shape != recorded.shape:
+        raise ValueError(
+            f"gramian= must have shape {recorded.shape}, inner products of all pairs "
+            f"of task gradients; got shape {gramian.shape}."
+        )
+    return masked_gramian(gramian.astype(recorded.dtype), active)

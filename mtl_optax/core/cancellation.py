@@ -1,44 +1,57 @@
 """Updates in which the weights cancel the gradients up to rounding."""
 
-import operator
-from functools import reduce
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core.combine import combine
 from mtl_optax.core.solvers.linalg import cancels, noise_floor
+from mtl_optax.core.trees.leaves import sum_by_block
 
 
-@jax.jit
 def zero_if_noise(
+    update: optax.Updates,
     weights: jax.Array,
     gramian: jax.Array,
-    gradients: Any = None,
-    mask: jax.Array | None = None,
-) -> jax.Array:
-    """The weights, or zeros where the update that they give is rounding noise.
+    blocks: Sequence[int] | None = None,
+    *,
+    measured: bool = True,
+) -> optax.Updates:
+    """The update, or zeros where it is rounding noise; block by block.
 
     The Gramian tells a squared norm to within its own rounding only. Where that is not
-    enough, and only there, the norm of the update itself decides.
+    enough, and only there, the norm of the update itself decides, if the Gramian is
+    that of the numbers that were summed (`measured`).
+
+    Args:
+      update: the weighted sum, `[*param]` leaves.
+      weights: `[T]`, or `[B, T]` with `blocks`.
+      gramian: `[T, T]`, or `[B, T, T]`.
+      blocks: which block each leaf belongs to; None is one block.
+      measured: see above.
     """
-    noise = cancels(weights, gramian)
-    if gradients is not None:
+    leaves, treedef = jax.tree.flatten(update)
+    if blocks is None:
+        blocks = (0,) * len(leaves)
+        weights, gramian = weights[None], gramian[None]
+    suspect = jax.vmap(cancels)(weights, gramian)
 
-        def norm_is_noise() -> jax.Array:
-            update = combine(gradients, weights, mask)
-            floor = noise_floor(weights.shape[0], weights.dtype)
-            apart = jnp.sum(weights**2 * jnp.diag(gramian))
-            return _squared_norm(update) <= floor**2 * apart
+    def without_noise(leaves: list[jax.Array]) -> list[jax.Array]:
+        noise = suspect
+        if measured:
+            apart = jnp.sum(weights**2 * _diagonals(gramian), axis=1)
+            floor = noise_floor(weights.shape[1], weights.dtype)
+            squares = [jnp.sum(jnp.square(x.astype(apart.dtype))) for x in leaves]
+            noise &= sum_by_block(squares, blocks) <= floor**2 * apart
+        pairs = zip(blocks, leaves, strict=True)
+        return [jnp.where(noise[block], 0, leaf) for block, leaf in pairs]
 
-        noise = lax.cond(noise, norm_is_noise, lambda: jnp.asarray(False))
-    return jnp.where(noise, 0, weights)
+    # Nearly every step passes the update on as it is.
+    kept = lax.cond(jnp.any(suspect), without_noise, lambda leaves: leaves, leaves)
+    return jax.tree.unflatten(treedef, kept)
 
 
-def _squared_norm(tree: optax.Updates) -> jax.Array:
-    """Sum of squares over all leaves, in the precision of T-sized numbers."""
-    wide = [leaf.astype(jnp.result_type(float)) for leaf in jax.tree.leaves(tree)]
-    return reduce(operator.add, [jnp.sum(leaf * leaf) for leaf in wide])
+def _diagonals(gramian: jax.Array) -> jax.Array:
+    return jnp.diagonal(gramian, axis1=1, axis2=2)

@@ -47,7 +47,7 @@ def conflicts(opt_state: Any) -> jax.Array:
     Returns:
       `[T, T]` with unit diagonal, negative where two tasks conflict, 0 for a task
       without gradient; `[L, T, T]` for a method with a Gramian for each of L leaves.
-      Those between two batches where a `cross_gramian` was given.
+      Those between two batches where a cross Gramian was given.
       Axes before these, of seeds or of steps that a scan recorded, stay.
 
     Raises:

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.lazy import Features, LazyTaskGrads
+from mtl_optax.core.task_grads.at_features import FeatureTaskGrads
+from mtl_optax.core.task_grads.data_axis import mean_over
 
 
 def uniforms_like(leaves: list[jax.Array], key: jax.Array) -> list[jax.Array]:
@@ -23,44 +24,22 @@ def drop_signs(
     return _mix(_shares(rows, uniform, leak), rows)
 
 
-def features_of(task_gradients: Any) -> Features:
-    """The features behind lazy gradients, or an error."""
-    lazy = isinstance(task_gradients, LazyTaskGrads)
-    features = task_gradients.features if lazy else None
-    if features is None:
-        raise ValueError(
-            'graddrop(at="features") needs gradients at the representation: make them '
-            "with mtl_optax.feature_task_grads(features_fn, heads_fn), or leave "
-            'at="gradients".'
-        )
-    if any(jnp.ndim(z) == 0 for z in jax.tree.leaves(features.value)):
-        raise ValueError(
-            'graddrop(at="features"): a leaf of the features is a scalar, but the '
-            "first axis of each must be the batch."
-        )
-    return features
-
-
 def drop_features(
-    lazy: LazyTaskGrads,
-    draws: list[jax.Array],
-    leak: jax.Array | None,
-    active: jax.Array | None,
+    gradients: FeatureTaskGrads, draws: list[jax.Array], leak: jax.Array | None
 ) -> Any:
     """What is left of the sum of the tasks' cotangents of the features."""
-    features = features_of(lazy)
-    leaves, treedef = jax.tree.flatten(features.value)
-    per_task = [jax.tree.leaves(tree) for tree in features.gradients.rows().trees]
+    cotangents = gradients.cotangents.computed()
+    tasks = range(gradients.num_tasks)
+    per_task = [jax.tree.leaves(cotangents.row(task)) for task in tasks]
     kept = []
-    for z, uniform, *rows in zip(leaves, draws, *per_task, strict=True):
+    features = jax.tree.leaves(gradients.features)
+    for z, uniform, *rows in zip(features, draws, *per_task, strict=True):
         rows = [row.astype(jnp.result_type(float)) for row in rows]
-        if active is not None:
-            rows = [jnp.where(active[t], row, 0) for t, row in enumerate(rows)]
         signed = [jnp.sum(jnp.sign(z) * row, axis=0) for row in rows]
         # Over all devices, so that they drop the same entries.
-        shares = _shares(lazy.mean(signed), uniform, leak)
+        shares = _shares(mean_over(signed, gradients.axis_name), uniform, leak)
         kept.append(_mix([share[None] for share in shares], rows).astype(z.dtype))
-    return jax.tree.unflatten(treedef, kept)
+    return jax.tree.unflatten(jax.tree.structure(gradients.features), kept)
 
 
 def _shares(

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
-from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead, where_active
 
 
@@ -47,20 +46,14 @@ def from_stack(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        guards.task_gradients(updates, num_tasks, params)
-        losses = guards.losses_vector(losses, updates, num_tasks)
-        mask = guards.active_mask(active, num_tasks)
-        gradients = as_stacked(updates)
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        gradients, mask = given.stack(), given.active
         if not jax.tree.leaves(gradients):
             return gradients, state
-        if mask is not None:
-            absent = jax.tree.map(jnp.zeros_like, gradients)
-            gradients = where_active(mask, gradients, absent)
-            losses = None if losses is None else jnp.where(mask, losses, 1)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         combined, state = update(
             *(gradients, state),
-            losses=losses,
+            losses=given.losses,
             active=present,
             params=params,
             **extra_args,

@@ -10,31 +10,33 @@ class Weighting(NamedTuple):
     """A rule that turns losses and Gramian into task weights.
 
     Attributes:
-      init: `init(num_tasks) -> state`, any pytree of arrays.
+      init: `init(num_tasks) -> state`, any pytree of arrays. It raises for arguments of
+        the rule that do not fit so many tasks; `from_weighting` asks it at once.
       update: `update(gramian, state, *, losses, active, **extra) -> (weights, state)`.
         `gramian` is `[T, T]`, zero in rows and columns of inactive tasks (None unless
         `uses_gramian`); `losses` is `[T]`, 1 at inactive tasks, or None; `active` is
-        always an array `[T]` bool. Weights of inactive tasks are set to 0 afterwards;
-        their statistics in `state` are the weighting's own to keep.
+        always an array `[T]` bool. In `extra`: `names`, those of the tasks, or None;
+        `look(V)`, the S combinations of the gradients by the rows of V `[S, T]`, whose
+        `gramian()` `[S, S]` has the digits that the rounding of `V K V'` wiped out
+        (None where no gradients are there to read again: with a given Gramian, one at
+        features, one a block); and what the caller of `tx.update` passed. Weights of
+        inactive tasks are set to 0 afterwards; their statistics in `state` are the
+        weighting's own to keep.
       uses_gramian: whether `update` reads the Gramian; if not, none is formed and lazy
         gradients cost a single backward pass.
       due: `due(state) -> (bool, state)`, asked first if given: where it says no, the
         last weights are applied again, and neither Gramian nor `update` is computed.
-      takes_cross_gramian: whether the extra argument `cross_gramian` `[T, T]`, inner
-        products `J1 J2'` of gradients on two independent batches, may stand in for the
-        Gramian. `update` then gets it as `gramian`, and none is formed; it is not
-        symmetric, and its diagonal may be negative.
-      basis: `basis(gramian) -> [T, T]`, an orthogonal matrix V, if given. The gradients
-        are then read a second time, to form the Gramian of the combinations `V'J`, and
-        `update` gets `rotated=(V, that Gramian)`. With eigenvectors for V it has small
-        eigenvalues that the rounding of the large ones wiped out of `J J'`. Without
-        gradients to read again (`precomputed_gramian`, `cross_gramian`, the Gramian at
-        features, one a leaf) `update` gets no `rotated`.
+      asymmetric: whether the extra argument `gramian=` may be a cross Gramian, inner
+        products `J1 J2'` of gradients on two independent batches, which is not
+        symmetric, and whose diagonal may be negative.
+      leaves: the leaves that the Gramian is taken over, as in `from_weighting`.
+      names: of the tasks, sorted, where arguments of the rule were given by name.
     """
 
     init: Callable[[int], Any]
     update: Callable[..., tuple[jax.Array, Any]]
     uses_gramian: bool = True
     due: Callable[[Any], tuple[jax.Array, Any]] | None = None
-    takes_cross_gramian: bool = False
-    basis: Callable[[jax.Array], jax.Array] | None = None
+    asymmetric: bool = False
+    leaves: Any = None
+    names: tuple[Any, ...] | None = None

@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import owners
-from mtl_optax.core.arguments.losses_fn import asked
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
-from mtl_optax.core.lazy import one_tree
-from mtl_optax.core.task_gradients_at import group_grads_at
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.at_other_params import group_grads_at
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.from_gradients.cso_project import cso_project
 
@@ -214,13 +213,11 @@ def cso(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CSOState]:
         checks.required("cso", "params", params)
-        losses_at = asked("cso", losses_fn, num_tasks, extra_args)
-        ask = group_grads_at(losses_at, axis_name=axis_name)
         part_done = checks.required("cso", "epoch", epoch) / total_epochs
-        guards.task_gradients(updates, num_tasks, params)
-        guards.losses_vector(losses, updates, num_tasks)
-        mask = guards.active_mask(active, num_tasks)
-        like = one_tree(updates)
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        losses_at = asked("cso", losses_fn, given, extra_args)
+        ask = group_grads_at(losses_at, axis_name=axis_name)
+        mask, like = given.active, given.like()
         if not jax.tree.leaves(like):
             return like, state
 

@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.losses_fn import asked
-from mtl_optax.core.lazy import as_stacked
 from mtl_optax.core.stacked import task_sums
-from mtl_optax.core.task_gradients_at import task_grads_at
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.at_other_params import task_grads_at
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import chosen
 from mtl_optax.core.trees.task_axis import lead
 from mtl_optax.wrappers.on_shared import on_shared
@@ -146,14 +145,11 @@ def flat_mtl(
         **extra_args: Any,
     ) -> tuple[optax.Updates, FlatMTLState]:
         checks.required("flat_mtl", "params", params)
-        plain = as_stacked(updates)
-        leaves = jax.tree.leaves(plain)
-        if not leaves:
+        given = as_task_grads(updates, None, params, active=active)
+        losses_at = asked("flat_mtl", losses_fn, given, extra_args)
+        plain, mask = given.stack(), given.active
+        if not jax.tree.leaves(plain):
             return plain, state
-        num_tasks = jnp.shape(leaves[0])[0]
-        losses_at = asked("flat_mtl", losses_fn, num_tasks, extra_args)
-        guards.task_gradients(plain, num_tasks, params)
-        mask = guards.active_mask(active, num_tasks)
 
         groups = _groups(params, shared, norm)
         radii = {True: rho_shared, False: rho_specific}

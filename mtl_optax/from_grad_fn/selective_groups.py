@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import owners
-from mtl_optax.core.arguments.losses_fn import asked
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, group_steps
-from mtl_optax.core.lazy import one_tree
 from mtl_optax.core.solvers.proximal_affinity import affinity_groups
-from mtl_optax.core.task_gradients_at import group_grads_at
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.at_other_params import group_grads_at
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
 
 
@@ -174,13 +173,11 @@ def selective_groups(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
         checks.required("selective_groups", "params", params)
-        losses_at = asked("selective_groups", losses_fn, num_tasks, extra_args)
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        losses_at = asked("selective_groups", losses_fn, given, extra_args)
         ask = group_grads_at(losses_at, axis_name=axis_name)
-        guards.task_gradients(updates, num_tasks, params)
-        guards.losses_vector(losses, updates, num_tasks)
-        active = guards.active_mask(active, num_tasks)
-        active = jnp.ones(num_tasks, bool) if active is None else active
-        like = one_tree(updates)
+        mask, like = given.active, given.like()
+        active = jnp.ones(num_tasks, bool) if mask is None else mask
         if not jax.tree.leaves(like):
             return like, state
 

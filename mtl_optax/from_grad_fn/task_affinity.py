@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import owners
-from mtl_optax.core.arguments.losses import stack_losses
-from mtl_optax.core.arguments.losses_fn import asked
-from mtl_optax.core.combine import combine
-from mtl_optax.core.lazy import LazyTaskGrads, mean_over, one_tree
+from mtl_optax.core.arguments.losses import losses_vector
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.replicated import replicated_zeros
 
@@ -161,30 +160,23 @@ def task_affinity(
         losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, TaskAffinityState]:
-        if not jax.tree.leaves(one_tree(updates)):
+        if not jax.tree.leaves(updates):
             return updates, state
         checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
-        ask = asked("task_affinity", given, num_tasks, {})
-        guards.task_gradients(updates, num_tasks, params)
-        mask = guards.active_mask(active, num_tasks)
+        rows = as_task_grads(updates, num_tasks, params, active=active)
+        ask = asked("task_affinity", given, rows, {})
+        mask = rows.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         kept = shared_leaves(params)
         here = only(params, kept)
-        lazy = isinstance(updates, LazyTaskGrads)
-        gradients = updates.select(kept) if lazy else only(updates, kept)
+        gradients = rows.select(kept).at_parameters()
 
         def losses_at(params: optax.Params) -> jax.Array:
-            losses = stack_losses(ask(params)).astype(jnp.result_type(float))
-            return mean_over(losses, axis_name)
+            return mean_over(losses_vector(ask(params), num_tasks), axis_name)
 
         def look_ahead(task: int) -> jax.Array:
-            own = (
-                gradients.row(task)
-                if lazy
-                else jax.tree.map(lambda g: g[task], gradients)
-            )
-            row = jax.tree.map(lambda g: jnp.where(present[task], g, 0), own)
+            row = gradients.row(task)
             step, _ = stepper.update(row, state.optimizer_state, here)
             return losses_at(_moved(params, kept, optax.apply_updates(here, step)))
 
@@ -197,8 +189,8 @@ def task_affinity(
         affinity, counts = lax.cond(due, measure, lambda past: past, past)
         inner = state.optimizer_state
         if optimizer is not None:
-            rows = gradients.rows() if lazy and mask is not None else gradients
-            joint = combine(rows, present.astype(affinity.dtype), mask)
+            known = gradients if mask is None else gradients.computed()
+            joint = known.pull(present.astype(affinity.dtype))
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner

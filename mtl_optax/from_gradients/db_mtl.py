@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import gramians
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_noise
-from mtl_optax.core.combine import combine
+from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
 from mtl_optax.core.trees.replicated import replicated_zeros
@@ -116,11 +115,11 @@ def db_mtl(
         rate = 1 - beta / count**beta_sigma
         averages = follow(state.averages, of_logs, rate, active)
 
-        gramian = gramians.gramian(averages)
-        norms = jnp.where(active, linalg.cosine_matrix(gramian)[1], 0)
+        products = gramian(averages)
+        norms = jnp.where(active, linalg.cosine_matrix(products)[1], 0)
         some = norms > 0
         weights = jnp.where(some, jnp.max(norms) / jnp.where(some, norms + eps, 1), 0)
-        combined = combine(averages, zero_if_noise(weights, gramian, averages))
+        combined = zero_if_noise(combine(averages, weights), weights, products)
         return combined, DBMTLState(weights, averages, steps)
 
     return from_stack(num_tasks, init, update)

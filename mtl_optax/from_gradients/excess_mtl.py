@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.combine import combine
+from mtl_optax.core.products import combine
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.stacked import from_stack, task_sums, zero_stack
 from mtl_optax.core.trees.replicated import replicated_zeros

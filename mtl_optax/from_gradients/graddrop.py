@@ -13,17 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.random import next_key, raw_key
-from mtl_optax.core.combine import combine
-from mtl_optax.core.sign_dropout import (
-    drop_features,
-    drop_signs,
-    features_of,
-    uniforms_like,
-)
+from mtl_optax.core.sign_dropout import drop_features, drop_signs, uniforms_like
 from mtl_optax.core.stacked import from_stack
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads, at_features
 
 
 class GradDropState(NamedTuple):
@@ -134,19 +128,21 @@ def graddrop(
         state: GradDropState,
         params: optax.Params | None = None,
         *,
+        losses: Any = None,
         active: Any = None,
         uniforms: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, GradDropState]:
         del extra_args
-        guards.task_gradients(updates, num_tasks, params)
-        mask = guards.active_mask(active, num_tasks)
-        features = jax.tree.leaves(features_of(updates).value)
-        draws, state = draw(state, features, uniforms)
-        trunk = updates.pull_features(drop_features(updates, draws, leak, mask))
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        gradients = at_features(given)
+        draws, state = draw(state, jax.tree.leaves(gradients.features), uniforms)
+        trunk = gradients.pull_features(drop_features(gradients, draws, leak))
+        heads = gradients.heads()
         # With a mask row by row, so that the NaN of an absent task stays with it.
-        heads = updates.heads() if mask is None else updates.heads().rows()
-        own = combine(heads, jnp.ones(num_tasks), mask)
+        own = (heads if given.active is None else heads.computed()).pull(
+            jnp.ones(num_tasks)
+        )
         return jax.tree.map(jnp.add, trunk, own), state
 
     if at == "gradients":

@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import gramians
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_noise
-from mtl_optax.core.combine import combine
+from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
@@ -131,18 +130,18 @@ def moco(
         steps = state.steps + active
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))
         tracked = follow(state.tracked, gradients, beta / count**beta_sigma, active)
-        gramian = gramians.gramian(tracked)
+        products = gramian(tracked)
 
         shares = jnp.where(active, state.shares, 0)
         # Where the absent tasks hold all the weight, the others start anew.
         shares = jnp.where(jnp.any(shares > 0), shares, active)
         total = jnp.sum(shares)
         weights = shares / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-        slope = linalg.dot(gramian, weights) + rho * weights
+        slope = linalg.dot(products, weights) + rho * weights
         point = weights - gamma / count**gamma_sigma * slope
         project = project_simplex if projection == "simplex" else softmax_among
         weights = project(point, active)
-        combined = combine(tracked, zero_if_noise(weights, gramian, tracked))
+        combined = zero_if_noise(combine(tracked, weights), weights, products)
         shares = jnp.where(active, weights * total, state.shares)
         return combined, MoCoState(weights, shares, tracked, steps)
 

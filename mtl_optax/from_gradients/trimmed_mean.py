@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.combine import combine
+from mtl_optax.core.products import combine
 from mtl_optax.core.stacked import from_stack
 from mtl_optax.core.trees.task_axis import lead
 

@@ -8,6 +8,7 @@ nearly parallel gradients are lost in the Gramian, so they are taken from a seco
 of the gradients rotated by the eigenvectors of the first.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.preference import preference_or_uniform
 from mtl_optax.core.solvers.jacobi import jacobi_eigh
 from mtl_optax.core.solvers.linalg import dot
+from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.weighting import Weighting
 
 
@@ -31,15 +33,14 @@ def weighting(scale_mode: str = "min", preference: Any = None) -> Weighting:
         state: tuple[()],
         *,
         active: jax.Array,
-        rotated: tuple[jax.Array, jax.Array] | None = None,
+        look: Callable[[jax.Array], TaskGrads] | None = None,
         **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        if rotated is None:
-            values, vectors = jacobi_eigh(gramian)
-        else:
-            values, turned = jacobi_eigh(rotated[1])
-            vectors = dot(rotated[0], turned)
+        values, vectors = jacobi_eigh(gramian)
+        if look is not None:
+            values, turned = jacobi_eigh(look(vectors.T).gramian())
+            vectors = dot(vectors, turned)
         # An eigenvalue is rounding error if it is tiny beside what its combination of
         # gradients would weigh were they orthogonal, however short they are; and the
         # authors cut off at the precision of float64.
@@ -55,10 +56,7 @@ def weighting(scale_mode: str = "min", preference: Any = None) -> Weighting:
         weights = dot(vectors, stretched)
         return jnp.where(jnp.any(keep), weights, chosen), state
 
-    def eigenvectors(gramian: jax.Array) -> jax.Array:
-        return jacobi_eigh(gramian)[1]
-
-    return Weighting(lambda num_tasks: (), update, basis=eigenvectors)
+    return Weighting(lambda num_tasks: (), update)
 
 
 def _scale(values: jax.Array, keep: jax.Array, scale_mode: str) -> jax.Array:

@@ -130,7 +130,7 @@ def gradvac(
     key: Any,
     beta: Any = 0.5,
     eps: Any = 1e-8,
-    granularity: str = "tree",
+    granularity: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns each task gradient until its cosines with the others are the usual ones.
 

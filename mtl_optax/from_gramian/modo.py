@@ -44,7 +44,7 @@ def weighting(gamma: Any = 1e-3, rho: Any = 0.1) -> Weighting:
         kept = jnp.where(active, weights, state.simplex_weights)
         return weights, MoDoState(kept)
 
-    return Weighting(init, update, takes_cross_gramian=True)
+    return Weighting(init, update, asymmetric=True)
 
 
 def modo(
@@ -66,17 +66,17 @@ def modo(
 
     Returns:
       A transformation of stacked task gradients J3 `[T, *param]`, or lazy ones. Its
-      `update` takes `cross_gramian=` `[T, T]`, the products J1 J2' of gradients on two
+      `update` takes `gramian=` `[T, T]`, the products J1 J2' of gradients on two
       other batches, `mtl_optax.gramian(first, second)`. Without it the Gramian of the
       gradients stands in: one batch, with MGDA's bias. Output scale: simplex. T=1
       gives the gradient itself. The weights of a task that was missing return as they
       were, projected on the simplex together with those of the others.
 
     Raises:
-      ValueError: for a negative `gamma` or `rho`; for a `cross_gramian` that is not
+      ValueError: for a negative `gamma` or `rho`; for a `gramian` that is not
         `[T, T]`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; state of T numbers. With `cross_gramian` no Gramian is
+    Cost: T backward passes; state of T numbers. With `gramian` no Gramian is
     formed, and lazy gradients need one pass (beside the 2T behind J1 J2').
 
     Invariances: none, not even to a factor common to all losses: `gamma` has the unit
@@ -97,7 +97,7 @@ def modo(
       >>> second = {"w": jnp.array([[1.0, 1.0], [0.0, 2.0]])}
       >>> third = {"w": jnp.array([[1.0, 0.0], [-1.0, 1.0]])}
       >>> cross = mtl.gramian(first, second)
-      >>> update, state = tx.update(third, tx.init(params), params, cross_gramian=cross)
+      >>> update, state = tx.update(third, tx.init(params), params, gramian=cross)
       >>> np.asarray(mtl.task_weights(state)).round(4)
       array([0.625, 0.375], dtype=float32)
 

@@ -77,7 +77,7 @@ def pcgrad(
     key: Any,
     order: str = "random",
     reduction: str = "sum",
-    granularity: str = "tree",
+    granularity: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Projects each task gradient off those that it conflicts with, and sums.
 

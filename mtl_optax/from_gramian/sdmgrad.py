@@ -87,7 +87,7 @@ def weighting(
         kept = jnp.where(active, weights, state.simplex_weights)
         return (weights + lam * anchor) / (1 + lam), SDMGradState(kept)
 
-    return Weighting(init, update, takes_cross_gramian=True)
+    return Weighting(init, update, asymmetric=True)
 
 
 def sdmgrad(
@@ -119,7 +119,7 @@ def sdmgrad(
 
     Returns:
       A transformation of stacked task gradients J3 `[T, *param]`, or lazy ones. Its
-      `update` takes `cross_gramian=` `[T, T]`, the products J1 J2' of gradients on two
+      `update` takes `gramian=` `[T, T]`, the products J1 J2' of gradients on two
       other batches, `mtl_optax.gramian(first, second)`. Without it the Gramian of the
       gradients stands in: one batch, with MGDA's bias. Output scale: simplex, if p sums
       to 1. T=1 gives the gradient itself. The weights of a task that was missing return
@@ -128,11 +128,11 @@ def sdmgrad(
     Raises:
       ValueError: for a negative `lam`, `learning_rate` or `momentum`, a `num_iters`
         that is no positive Python int, or a `preference` that is not `[T]`; for a
-        `cross_gramian` that is not `[T, T]`; for gradients that are not stacked, or
+        `gramian` that is not `[T, T]`; for gradients that are not stacked, or
         another task count.
 
     Cost: T backward passes; state of T numbers; `num_iters` products of size T x T.
-    With `cross_gramian` no Gramian is formed, and lazy gradients need one pass (beside
+    With `gramian` no Gramian is formed, and lazy gradients need one pass (beside
     the 2T behind J1 J2').
 
     Invariances: none to loss scales, but a factor common to all losses leaves the
@@ -155,7 +155,7 @@ def sdmgrad(
       >>> np.asarray(mtl.task_weights(state)).round(4)
       array([0.5999, 0.4001], dtype=float32)
 
-    (The example of :func:`mtl_optax.modo` shows how a `cross_gramian` is made.)
+    (The example of :func:`mtl_optax.modo` shows how a `gramian` is made.)
 
     References:
       Xiao, Ban and Ji, `Direction-oriented Multi-objective Learning: Simple and

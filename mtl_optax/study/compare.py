@@ -100,7 +100,7 @@ def run(
     outcomes |= study.then(problem, settings, outcomes)
     judgement = study.judge(outcomes, problem.tasks)
     for name, outcome in outcomes.items():
-        judgement.sentences[name] += _divergence(outcome)
+        judgement.sentences[name] += divergence(outcome)
     return Results(study, problem, settings, outcomes, judgement)
 
 
@@ -131,7 +131,7 @@ def lanes(
     )
 
 
-def _divergence(outcome: Outcome) -> str:
+def divergence(outcome: Outcome) -> str:
     """Says how many runs at the chosen rates ended in NaN or infinity; mostly ""."""
     finite = np.isfinite(outcome.losses[-1]).all(axis=-1)  # [scales, seeds]
     if finite.all():

@@ -15,7 +15,7 @@ import optax
 
 from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.group_steps import Sweep, by_owner, group_steps
-from mtl_optax.core.task_gradients_at import group_grads_at
+from mtl_optax.core.task_grads.at_other_params import group_grads_at
 
 # Rows of `decrease`, each the fall of log losses on the batch.
 STEPS = ("the joint step", "the step of its own half", "the steps of both halves")

@@ -74,7 +74,7 @@ def draw(share: float, seeds: int, steps: int) -> Data:
     train = jax.tree.map(lambda *x: jnp.stack(x), *[own for own, _ in found])
     return Data(
         train,
-        jax.lax.map(_surrogates, train),
+        jax.lax.map(surrogates, train),
         jnp.stack(
             [
                 domains.batches(counts, steps, OF_EACH, seed)
@@ -84,7 +84,7 @@ def draw(share: float, seeds: int, steps: int) -> Data:
     )
 
 
-def _surrogates(train: Examples) -> Array:
+def surrogates(train: Examples) -> Array:
     """`[4, 3, N, 64]`."""
     pairs = list(zip(train.features, train.digits, strict=True))
     return jnp.stack(

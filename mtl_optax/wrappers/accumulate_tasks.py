@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead
 
 
@@ -97,22 +96,20 @@ def accumulate_tasks(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateTasksState]:
-        guards.task_gradients(updates, num_tasks, params)
-        losses = guards.losses_vector(losses, updates, num_tasks)
-        mask = guards.active_mask(active, num_tasks)
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        losses, mask = given.losses, given.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
-        stacked = as_stacked(updates)
 
         def add(total: jax.Array, new: jax.Array) -> jax.Array:
-            return total + jnp.where(lead(present, new), new, 0).astype(total.dtype)
+            return total + new.astype(total.dtype)
 
         summed = state._replace(
             micro_step=state.micro_step + 1,
-            gathered=jax.tree.map(add, state.gathered, stacked),
+            gathered=jax.tree.map(add, state.gathered, given.stack()),
             gathered_counts=state.gathered_counts + present.astype(jnp.int32),
         )
         if losses is not None:
-            total = add(state.gathered_losses, losses)
+            total = add(state.gathered_losses, jnp.where(present, losses, 0))
             summed = summed._replace(gathered_losses=total)
 
         def emit(summed: AccumulateTasksState) -> Any:

@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import groups_of_labels
-from mtl_optax.core.combine import combine
-from mtl_optax.core.lazy import LazyTaskGrads
 from mtl_optax.core.readings import task_weights
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.leaves import chosen, only
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
@@ -124,23 +122,19 @@ def on_shared(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        lazy = isinstance(updates, LazyTaskGrads)
-        like = updates.like() if lazy else updates
-        num_tasks = updates.num_tasks if lazy else _num_tasks(updates)
-        guards.task_gradients(updates, num_tasks, params)
-        present = guards.active_mask(active, num_tasks)
+        gradients = as_task_grads(updates, None, params, active=active)
+        num_tasks, present = gradients.num_tasks, gradients.active
+        like = gradients.like()
         groups = groups_of(like if params is None else params, num_tasks)
-
-        def part(kept: tuple[bool, ...]) -> Any:
-            return updates.select(kept) if lazy else only(updates, kept)
 
         states = {_SHARED: state} if labels is None else dict(state)
         leaves: list[Any] = [None] * len(jax.tree.leaves(like))
         for name, (tasks, kept) in groups.items():
             own = None if params is None else only(params, kept)
             those = _among(tasks, num_tasks, present)
+            part = gradients.select(kept).as_updates()
             new, states[name] = inner.update(
-                part(kept), states[name], own, active=those, **extra_args
+                part, states[name], own, active=those, **extra_args
             )
             _place(leaves, kept, new)
         state = states[_SHARED] if labels is None else states
@@ -150,10 +144,10 @@ def on_shared(
             weights = jnp.where(present, weights, 0)
         others = tuple(leaf is None for leaf in leaves)
         if any(others):
-            plain = part(others)
-            if lazy and present is not None:
-                plain = plain.rows()
-            _place(leaves, others, combine(plain, weights, present))
+            plain = gradients.select(others)
+            if present is not None:
+                plain = plain.at_parameters().computed()
+            _place(leaves, others, plain.pull(weights))
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -184,9 +178,3 @@ def _one_vector(state: Any) -> jax.Array:
             'leaf (granularity="leaf"), so there is no one vector for the rest.'
         )
     return weights
-
-
-def _num_tasks(updates: Any) -> int:
-    leaves = jax.tree.leaves(updates)
-    shape = jnp.shape(leaves[0]) if leaves else ()
-    return shape[0] if shape else 1

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead
 
 
@@ -73,14 +72,13 @@ def per_task(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        guards.task_gradients(updates, num_tasks, params)
-        mask = guards.active_mask(active, num_tasks)
-        stacked = as_stacked(updates)
+        given = as_task_grads(updates, num_tasks, params, active=active)
+        mask = given.active
 
         def one(gradient: Any, state: Any) -> Any:
             return each.update(gradient, state, params, **extra_args)
 
-        new, new_state = jax.vmap(one)(stacked, state)
+        new, new_state = jax.vmap(one)(given.stack(), state)
         if mask is None:
             return new, new_state
         new = jax.tree.map(lambda x: jnp.where(lead(mask, x), x, 0), new)

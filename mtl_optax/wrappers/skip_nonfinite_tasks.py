@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core import guards
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.lazy import as_stacked
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 
 
 class SkipNonfiniteTasksState(NamedTuple):
@@ -72,11 +71,10 @@ def skip_nonfinite_tasks(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteTasksState]:
-        guards.task_gradients(updates, num_tasks, params)
-        losses = guards.losses_vector(losses, updates, num_tasks)
-        present = guards.active_mask(active, num_tasks)
-        present = jnp.ones(num_tasks, bool) if present is None else present
-        stacked = as_stacked(updates)
+        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        losses, mask = given.losses, given.active
+        present = jnp.ones(num_tasks, bool) if mask is None else mask
+        stacked = given.stack()
         finite = _finite_tasks(stacked, num_tasks)
         if losses is not None:
             finite &= jnp.isfinite(losses)

@@ -42,3 +42,20 @@ def loss_of(losses: Any, task: int) -> jax.Array:
     if isinstance(losses, Mapping):
         return losses[sorted(losses)[task]]
     return losses[task]
+
+
+def names_of(losses: Any) -> tuple[Any, ...] | None:
+    """Names of the tasks in order, if the losses are a dict by name; else None."""
+    return tuple(sorted(losses)) if isinstance(losses, Mapping) else None
+
+
+def losses_vector(losses: Any, num_tasks: int) -> jax.Array:
+    """Task losses as `[T]`, float32 or wider."""
+    stacked = stack_losses(losses)
+    if stacked.shape != (num_tasks,):
+        raise ValueError(
+            f"losses= has {stacked.shape[0]} entries, but num_tasks={num_tasks}. Pass "
+            "one loss a task; for a task absent from this batch pass any number and "
+            "set its entry of active= to False."
+        )
+    return stacked.astype(jnp.result_type(float))

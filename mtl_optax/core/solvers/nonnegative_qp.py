@@ -57,7 +57,7 @@ def nonnegative_qp_from(
     refined = _refine(matrix, linear, state.best, state.best_free)
     better = _residual(matrix, linear, refined) <= state.best_residual
     solution = jnp.where(better, refined, state.best)
-    solution = _sweep(matrix, linear, solution, state.solved)
+    solution = sweep_coordinates(matrix, linear, solution, state.solved)
     return solution * scale / size, state.best_free
 
 
@@ -118,7 +118,9 @@ def _refine(matrix: Array, linear: Array, point: Array, free: Array) -> Array:
     return jnp.maximum(point - solve_among(matrix, slope, free), 0)
 
 
-def _sweep(matrix: Array, linear: Array, point: Array, solved: Array) -> Array:
+def sweep_coordinates(
+    matrix: Array, linear: Array, point: Array, solved: Array
+) -> Array:
     """Coordinate descent, for the rare problem on which pivoting was cut off."""
     num_tasks = linear.shape[0]
     floor = noise_floor(num_tasks, linear.dtype)

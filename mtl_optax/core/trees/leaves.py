@@ -3,9 +3,13 @@
 Internal to the library.
 """
 
+import operator
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -37,3 +41,27 @@ def only(tree: Any, kept: tuple[bool, ...]) -> Any:
     return jax.tree.unflatten(
         treedef, [leaf if keep else optax.MaskedNode() for leaf, keep in pairs]
     )
+
+
+def blocks_of(granularity: Any, tree: Any) -> tuple[int, ...] | None:
+    """For each leaf the index of its block, in order of first leaves; None: one block.
+
+    `granularity` is None, "leaf", or labels as `spread` reads them.
+    """
+    if granularity is None or granularity == "tree":
+        return None
+    if isinstance(granularity, str) and granularity == "leaf":
+        return tuple(range(len(jax.tree.leaves(tree))))
+    labels = [label for _, label in spread(granularity, tree)]
+    order = list(dict.fromkeys(labels))
+    return tuple(order.index(label) for label in labels)
+
+
+def sum_by_block(values: Sequence[jax.Array], blocks: Sequence[int]) -> jax.Array:
+    """Sums of the values, one a leaf, over the leaves of each block `[B, ...]`."""
+    pairs = list(zip(values, blocks, strict=True))
+    sums = [
+        reduce(operator.add, [value for value, block in pairs if block == i])
+        for i in range(max(blocks, default=-1) + 1)
+    ]
+    return jnp.stack(sums)

@@ -7,27 +7,17 @@ gradients travel as the linearised losses and are pulled back on demand.
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.tree_util import Partial
 
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
-from mtl_optax.core.task_rows import TaskRows
+from mtl_optax.core.task_grads.computed import Computed
+from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.trees.leaves import only
-
-
-class Features(NamedTuple):
-    """The representation z between parameters and losses; internal to the library."""
-
-    value: Any  # z
-    gradients: "LazyTaskGrads"  # of the losses with respect to z
-    trunk: Any  # tangent of the parameters -> tangent of z
-    heads: Any  # tangent of the parameters -> tangent of the losses, z held still
-
 
 _STATIC = {"static": True}
 
@@ -48,8 +38,7 @@ class LazyTaskGrads:
 
     Attributes (the others are internal to the library):
       losses: `[T]`, the task losses (means over `axis_name`, where one was given).
-      gramian: `[T, T]` to use in place of the parameter Gramian, or None.
-      features: for `graddrop(at="features")`; None but from `feature_task_grads`.
+      names: of the tasks, sorted, if the losses came as a dict; else None.
       num_tasks: T.
     """
 
@@ -57,13 +46,13 @@ class LazyTaskGrads:
     # were gradients finds out at once, for it comes first.
     seal: jax.Array = dataclasses.field(default_factory=lambda: jax.random.key(0))
     losses: jax.Array
-    gramian: jax.Array | None = None
-    features: Features | None = None
+    active: jax.Array | None = None
     primal: Any  # the losses as the user's function returned them
     pushforward: Any  # tangent of the parameters -> tangent of `primal`
     params: optax.Params
     axis_name: Any = dataclasses.field(default=None, metadata=_STATIC)
     chunk_size: int | None = dataclasses.field(default=None, metadata=_STATIC)
+    names: tuple[Any, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
     # Leaves that `select` left; None: all.
     kept: tuple[bool, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
 
@@ -72,47 +61,48 @@ class LazyTaskGrads:
         """T."""
         return self.losses.shape[0]
 
+    @property
+    def measured(self) -> bool:
+        """No: nothing is known of the gradients before they are computed."""
+        return False
+
     def row(self, task: int) -> optax.Updates:
         """Gradient of one task: `[*param]` leaves; one backward pass."""
-        return self._finish(self._transpose(lambda out: loss_of(out, task)))
+        row = self._row(task)
+        if self.active is None:
+            return row
+        present = self.active[task]
+        return jax.tree.map(lambda g: jnp.where(present, g, 0), row)
 
-    def rows(self) -> TaskRows:
+    def computed(self) -> Any:
         """All T gradients as T trees; T backward passes, no stack."""
-        num_tasks, size = self.num_tasks, self.chunk_size or 1
-        if size == 1:
-            return TaskRows(tuple(self.row(t) for t in range(num_tasks)))
-        one_hot = jnp.eye(num_tasks, dtype=self.losses.dtype)
-        trees: list[optax.Updates] = []
-        for start in range(0, num_tasks, size):
-            chunk = jax.vmap(self.pull)(one_hot[start : start + size])
-            length = min(size, num_tasks - start)
-            trees += [jax.tree.map(lambda x, i=i: x[i], chunk) for i in range(length)]
-        return TaskRows(tuple(trees))
+        return self._rows()
 
     def stack(self) -> optax.Updates:
         """All T gradients as one tree of `[T, *param]` leaves; T backward passes."""
-        return jax.tree.map(lambda *rows: jnp.stack(rows), *self.rows().trees)
+        return self._rows().stack()
 
-    def pull(self, weights: jax.Array) -> optax.Updates:
-        """Weighted sum of the T gradients; one backward pass."""
+    def pull(
+        self, weights: jax.Array, blocks: tuple[int, ...] | None = None
+    ) -> optax.Updates:
+        """Weighted sum of the T gradients; one backward pass (T with `blocks`)."""
+        if blocks is not None:
+            return self._rows().pull(weights, blocks)
+
         # Without this cast a float64 weight would promote the whole backward pass.
-        weights = weights.astype(self.losses.dtype)
-        return self._finish(
-            self._transpose(lambda out: jnp.sum(stack_losses(out) * weights))
-        )
+        def total(out: Any) -> jax.Array:
+            losses = stack_losses(out)
+            return jnp.sum(losses * weights.astype(losses.dtype))
 
-    def pull_features(self, cotangent: Any) -> optax.Updates:
-        """Gradient for a cotangent of the features; one backward pass of the trunk."""
-        assert self.features is not None
-        (gradient,) = jax.linear_transpose(self.features.trunk, self.params)(cotangent)
-        return self._finish(gradient)
+        return self._finish(self._transpose(total))
 
-    def heads(self) -> "LazyTaskGrads":
-        """The part of the gradients that does not go through the features."""
-        assert self.features is not None
-        return dataclasses.replace(
-            self, pushforward=self.features.heads, gramian=None, features=None
-        )
+    def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
+        """Inner products of all pairs `[T, T]`; T backward passes, T trees."""
+        return self._rows().gramian(blocks)
+
+    def mix(self, combinations: jax.Array) -> Computed:
+        """S weighted sums `[S, T]` of the rows; T backward passes."""
+        return self._rows().mix(combinations)
 
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
         """The same gradients on the kept leaves only; others become MaskedNode.
@@ -124,28 +114,45 @@ class LazyTaskGrads:
             kept = tuple(keep and next(rest) for keep in self.kept)
         return dataclasses.replace(self, kept=kept)
 
+    def at_parameters(self) -> "LazyTaskGrads":
+        """These: their Gramian is that of the parameters."""
+        return self
+
+    def as_updates(self) -> "LazyTaskGrads":
+        """These: every method takes them."""
+        return self
+
     def onto(self, params: optax.Params) -> "LazyTaskGrads":
         """The same gradients as trees like `params`, whose leaves are the same."""
-        grow = partial(_in_the_old_tree, jax.tree.structure(self.params))
-        features = self.features
-        if features is not None:
-            features = features._replace(
-                trunk=Partial(grow, features.trunk), heads=Partial(grow, features.heads)
-            )
-        return dataclasses.replace(
-            self,
-            pushforward=Partial(grow, self.pushforward),
-            params=params,
-            features=features,
-        )
-
-    def mean(self, tree: Any) -> Any:
-        """Mean over `axis_name`, or the tree as it is without one."""
-        return mean_over(tree, self.axis_name)
+        pushforward = self._grown(self.pushforward)
+        return dataclasses.replace(self, pushforward=pushforward, params=params)
 
     def like(self) -> optax.Params:
         """A tree of arrays shaped like one row; nothing is computed."""
         return self._keep(self.params)
+
+    def _grown(self, pushforward: Any) -> Partial:
+        old = jax.tree.structure(self.params)
+        return Partial(partial(_in_the_old_tree, old), pushforward)
+
+    def _row(self, task: int) -> optax.Updates:
+        return self._finish(self._transpose(lambda out: loss_of(out, task)))
+
+    def _rows(self) -> Computed:
+        num_tasks, size = self.num_tasks, self.chunk_size or 1
+        if size == 1:
+            trees = [self._row(task) for task in range(num_tasks)]
+        else:
+            one_hot = jnp.eye(num_tasks, dtype=self.losses.dtype)
+            starts = range(0, num_tasks, size)
+            chunks = [jax.vmap(self.pull)(one_hot[i : i + size]) for i in starts]
+            trees = [
+                jax.tree.map(lambda x, i=task % size: x[i], chunks[task // size])
+                for task in range(num_tasks)
+            ]
+        return Computed.rows(
+            tuple(trees), names=self.names, losses=self.losses, active=self.active
+        )
 
     def _transpose(self, scalar_of: Any) -> optax.Updates:
         # Transposing one output, rather than feeding a vector of cotangents with zeros
@@ -160,7 +167,7 @@ class LazyTaskGrads:
         return gradient
 
     def _finish(self, gradient: optax.Updates) -> optax.Updates:
-        return self.mean(self._keep(gradient))
+        return mean_over(self._keep(gradient), self.axis_name)
 
     def _keep(self, tree: Any) -> Any:
         return tree if self.kept is None else only(tree, self.kept)
@@ -168,20 +175,3 @@ class LazyTaskGrads:
 
 def _in_the_old_tree(treedef: Any, pushforward: Any, tangent: Any) -> Any:
     return pushforward(jax.tree.unflatten(treedef, jax.tree.leaves(tangent)))
-
-
-def as_stacked(task_gradients: Any) -> optax.Updates:
-    """Stacked gradients `[T, *param]`; lazy ones are pulled back and stacked."""
-    lazy = isinstance(task_gradients, LazyTaskGrads)
-    return task_gradients.stack() if lazy else task_gradients
-
-
-def one_tree(task_gradients: Any) -> optax.Updates:
-    """A tree with the leaves of one task's gradients, or of the stack."""
-    lazy = isinstance(task_gradients, LazyTaskGrads)
-    return task_gradients.like() if lazy else task_gradients
-
-
-def mean_over(tree: Any, axis_name: Any) -> Any:
-    """Mean over a mapped axis (data parallelism), or the tree as it is for None."""
-    return tree if axis_name is None else lax.pmean(tree, axis_name)

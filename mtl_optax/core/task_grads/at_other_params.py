@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
-from mtl_optax.core.lazy import mean_over
-from mtl_optax.core.task_gradients import local
+from mtl_optax.core.task_grads.data_axis import local, mean_over
 
 
 def task_grads_at(

@@ -5,7 +5,9 @@ from typing import Any
 
 import optax
 
-from mtl_optax.core.arguments.losses import stack_losses
+from mtl_optax.core.arguments.losses import names_of, stack_losses
+from mtl_optax.core.arguments.names import agreed_names
+from mtl_optax.core.task_grads.form import TaskGrads
 
 _CALL = (
     "tx.update(task_gradients, state, params, losses_fn=lambda p: losses_fn(p, x, y))"
@@ -14,14 +16,14 @@ _REPLACED = ("task_grad_fn", "group_grad_fn")
 
 
 def asked(
-    method: str, losses_fn: Any, num_tasks: int, extra_args: Mapping[str, Any]
+    method: str, losses_fn: Any, given: TaskGrads, extra_args: Mapping[str, Any]
 ) -> Callable[[optax.Params], Any]:
     """Returns `losses_fn`, checked when called, or explains how to hand it over.
 
     Args:
       method: its name.
       losses_fn: the extra argument.
-      num_tasks: T.
+      given: the gradients, for the number of tasks and their names.
       extra_args: all others, among which a function of gradients, as versions before
         took it, is an error.
     """
@@ -50,13 +52,15 @@ def asked(
                 f"scalars or an array [T]; got a tuple of {_types(losses)}. Leave the "
                 "auxiliary output away: losses_fn=lambda p: losses_fn(p, x)[0]."
             )
-        found = stack_losses(losses).shape[0]
-        if found != num_tasks:
+        found, wanted = stack_losses(losses).shape[0], given.num_tasks
+        if found != wanted:
             raise ValueError(
-                f"{method}: losses_fn= gave {found} losses for {num_tasks} tasks. Give "
+                f"{method}: losses_fn= gave {found} losses for {wanted} tasks. Give "
                 "one a task; for a task absent from this batch any number, and set its "
                 "entry of active= to False."
             )
+        names = {"the gradients": given.names, "losses_fn=": names_of(losses)}
+        agreed_names(names, wanted)
         return losses
 
     return checked

@@ -1,7 +1,7 @@
-"""Guards of `update`: the gradients and extra arguments that a user hands over.
+"""Checks of gradients that a user hands over. Each error names the cause and the cure.
 
-Shapes and dtypes are checked while tracing, so a guard costs nothing in the compiled
-step. Each error names the cause and the cure.
+Gradients that are not stacked are the field's commonest silent bug: an aggregator would
+average over a parameter axis and train nonsense.
 """
 
 from typing import Any
@@ -10,67 +10,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.arguments.losses import stack_losses
-from mtl_optax.core.lazy import LazyTaskGrads
+
+def check_stacked(updates: Any, num_tasks: int, params: optax.Params | None) -> None:
+    """Raises unless every leaf is `[num_tasks, *param.shape]`."""
+    _check_leaves(updates, (num_tasks,), params)
 
 
-def losses_vector(losses: Any, updates: Any, num_tasks: int) -> jax.Array | None:
-    """The extra argument `losses` as `[T]`; lazy gradients bring theirs; else None."""
-    if losses is None and isinstance(updates, LazyTaskGrads):
-        losses = updates.losses
-    if losses is None:
-        return None
-    stacked = stack_losses(losses)
-    if stacked.shape != (num_tasks,):
+def check_lazy(
+    like: Any, carried: int, num_tasks: int, params: optax.Params | None
+) -> None:
+    """Raises unless gradients `like` this row, of so many tasks, are of `params`."""
+    if carried != num_tasks:
         raise ValueError(
-            f"losses= has {stacked.shape[0]} entries, but num_tasks={num_tasks}. Pass "
-            "one loss a task; for a task absent from this batch pass any number and "
-            "set its entry of active= to False."
+            f"Lazy task gradients carry {carried} tasks, but the method was built with "
+            f"num_tasks={num_tasks}: make both agree."
         )
-    return stacked.astype(jnp.result_type(float))
+    _check_leaves(like, (), params)
 
 
-def gramian_like(name: str, value: Any, recorded: jax.Array | None) -> jax.Array | None:
-    """An extra argument in place of the Gramian, shaped like the one in the state."""
-    if value is None or recorded is None:
-        return None
-    gramian = jnp.asarray(value)
-    if gramian.shape != recorded.shape:
-        raise ValueError(
-            f"{name}= must have shape {recorded.shape}, inner products of all pairs of "
-            f"task gradients; got shape {gramian.shape}."
-        )
-    return gramian.astype(recorded.dtype)
-
-
-def active_mask(active: Any, num_tasks: int) -> jax.Array | None:
-    """Returns `active` as a boolean vector `[T]`, or None."""
-    if active is None:
-        return None
-    mask = jnp.asarray(active)
-    if mask.shape != (num_tasks,) or mask.dtype != jnp.bool_:
-        raise ValueError(
-            f"active= must be a boolean vector of shape ({num_tasks},), True for the "
-            f"tasks present in this step; got shape {mask.shape} and dtype "
-            f"{mask.dtype}. Use for example active=jnp.array(present, dtype=bool)."
-        )
-    return mask
-
-
-def task_gradients(updates: Any, num_tasks: int, params: optax.Params | None) -> None:
-    """Raises unless every leaf of `updates` is `[num_tasks, *param.shape]`.
-
-    Gradients that are not stacked are the field's commonest silent bug: an aggregator
-    would average over a parameter axis and train nonsense.
-    """
-    lead: tuple[int, ...] = (num_tasks,)
-    if isinstance(updates, LazyTaskGrads):
-        if updates.num_tasks != num_tasks:
-            raise ValueError(
-                f"Lazy task gradients carry {updates.num_tasks} tasks, but the method "
-                f"was built with num_tasks={num_tasks}: make both agree."
-            )
-        updates, lead = updates.like(), ()
+def _check_leaves(
+    updates: Any, lead: tuple[int, ...], params: optax.Params | None
+) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(updates)
     shapes: list[Any] = [None] * len(leaves)
     if params is not None:

@@ -1,0 +1,1 @@
+"""Per-task gradients in every form: stacked, as rows, not computed yet, at features."""

@@ -1,0 +1,60 @@
+"""What every form of per-task gradients can do, and nothing about how."""
+
+from typing import Any, Protocol
+
+import jax
+import optax
+
+
+class TaskGrads(Protocol):
+    """The gradients of T tasks, with their names, losses and mask inside.
+
+    An aggregator begins with `as_task_grads(...)` and sees nothing else. Rows of tasks
+    that are not active count as zero, whatever they hold, where rows are read; `pull`
+    of gradients that were not computed is one backward pass, which cannot tell rows
+    apart: there an inactive task's weight 0 multiplies its NaN.
+    """
+
+    names: tuple[Any, ...] | None  # of the tasks, sorted, where they are known
+    losses: jax.Array | None  # [T], 1 at inactive tasks
+    active: jax.Array | None  # [T] bool; None, which costs no masking: all are
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether `gramian` is that of the numbers that `pull` sums."""
+
+    def like(self) -> optax.Params:
+        """A tree of shapes and dtypes like one row; nothing is computed."""
+
+    def select(self, kept: tuple[bool, ...]) -> "TaskGrads":
+        """On the kept leaves only, one bool a leaf; the others become MaskedNode."""
+
+    def at_parameters(self) -> "TaskGrads":
+        """Those of the parameters, where `gramian` would look elsewhere."""
+
+    def computed(self) -> "TaskGrads":
+        """The form that is cheapest to look at and then to pull."""
+
+    def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
+        """Inner products of all pairs, `[T, T]`; `[B, T, T]`, leaf l in `blocks[l]`."""
+
+    def mix(self, combinations: jax.Array) -> "TaskGrads":
+        """The S weighted sums of the rows of `combinations` `[S, T]`."""
+
+    def pull(
+        self, weights: jax.Array, blocks: tuple[int, ...] | None = None
+    ) -> optax.Updates:
+        """The weighted sum `[*param]`; weights `[T]`, or `[B, T]` with `blocks`."""
+
+    def row(self, task: int) -> optax.Updates:
+        """The gradient of one task, `[*param]`."""
+
+    def stack(self) -> optax.Updates:
+        """All gradients, `[T, *param]`."""
+
+    def as_updates(self) -> Any:
+        """What an optax transformation may be given: plain arrays, or lazy ones."""

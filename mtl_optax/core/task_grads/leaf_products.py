@@ -1,0 +1,152 @@
+"""The two passes over one leaf of T gradients: inner products, and weighted sums.
+
+A leaf is an array `[T, *param]` or a tuple of T arrays `[*param]`, rows that were
+pulled back one by one. Nothing reshapes across a sharded axis or concatenates, so
+parameters that are sharded over a mesh cost one all-reduce of `[T, T]` and nothing of a
+gradient's size.
+"""
+
+import math
+import operator
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding
+
+from mtl_optax.core.trees.replicated import replicated
+from mtl_optax.core.trees.task_axis import mix_tasks
+
+LeafRows = jax.Array | tuple[jax.Array, ...]
+
+# Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
+SLICE = 4096
+# Up to here separate rows are compared pair by pair; above, one leaf is stacked.
+_PAIRED = 8
+# Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
+# above, the fused kernel would read T streams again for every output.
+_UNROLLED = 4
+
+
+def row_like(leaf: LeafRows) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one row."""
+    if isinstance(leaf, tuple):
+        return jax.ShapeDtypeStruct(leaf[0].shape, leaf[0].dtype)
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def stack_rows(leaf: LeafRows) -> jax.Array:
+    """The leaf as one array `[T, *param]`."""
+    return jnp.stack(leaf) if isinstance(leaf, tuple) else leaf
+
+
+def weighted_sum(
+    leaf: LeafRows, weights: jax.Array, active: jax.Array | None
+) -> jax.Array:
+    """`sum_t w_t g_t` `[*param]`, in the leaf's dtype, summed in that of `weights`."""
+    num_tasks = weights.shape[0]
+    if num_tasks > _UNROLLED and not isinstance(leaf, tuple):
+        return mix_tasks(weights, leaf, active).astype(leaf.dtype)
+    terms = []
+    for t in range(num_tasks):
+        row = leaf[t].astype(weights.dtype)
+        if active is not None:
+            row = jnp.where(active[t], row, 0)
+        terms.append(weights[t] * row)
+    return reduce(operator.add, terms).astype(leaf[0].dtype)
+
+
+def masked_gramian(gramian: jax.Array, active: jax.Array | None) -> jax.Array:
+    """Inner products `[..., T, T]`, those with inactive tasks 0."""
+    if active is None:
+        return gramian
+    return jnp.where(active[:, None] & active[None, :], gramian, 0)
+
+
+def leaf_products(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Inner products `[T, T]` of the rows of two stacks of one leaf."""
+    return _inner_products(left, right, 1, replicated(left))
+
+
+def leaf_gramian(leaf: LeafRows) -> jax.Array:
+    """Inner products `[T, T]` of all pairs of rows, float32 or wider."""
+    out = replicated(leaf[0] if isinstance(leaf, tuple) else leaf)
+    one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    form = _contracted_gramian if out is not None or not one_cpu else _sliced_gramian
+    gramian = form(leaf, out)
+    # A matrix product may round its two triangles differently.
+    return (gramian + gramian.T) / 2
+
+
+def _contracted_gramian(leaf: LeafRows, out: NamedSharding | None) -> jax.Array:
+    # Contracting all parameter axes at once, without a reshape, is what keeps a
+    # sharded leaf where it is: the mesh then adds up [T, T] only.
+    if isinstance(leaf, tuple) and len(leaf) <= _PAIRED:
+        return _paired_gramian(leaf, out)
+    stacked = stack_rows(leaf)
+    return _inner_products(stacked, stacked, 1, out)
+
+
+def _paired_gramian(
+    rows: tuple[jax.Array, ...], out: NamedSharding | None
+) -> jax.Array:
+    # Pair by pair, rows that were pulled back one by one are never stacked.
+    upper = {
+        (t, s): _inner_products(rows[t], rows[s], 0, out)
+        for t in range(len(rows))
+        for s in range(t, len(rows))
+    }
+    return jnp.stack(
+        [
+            jnp.stack([upper[min(t, s), max(t, s)] for s in range(len(rows))])
+            for t in range(len(rows))
+        ]
+    )
+
+
+def _inner_products(
+    left: jax.Array, right: jax.Array, first_axis: int, out: NamedSharding | None
+) -> jax.Array:
+    axes = tuple(range(first_axis, left.ndim))
+    return lax.dot_general(
+        left,
+        right,
+        ((axes, axes), ((), ())),
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=jnp.result_type(float),
+        out_sharding=out,
+    )
+
+
+@jax.jit
+def _sliced_gramian(leaf: LeafRows, out: None) -> jax.Array:
+    # XLA's CPU product of a [2, 1e6] matrix with its transpose is 2-3 times slower
+    # than the same product taken slice by slice in cache.
+    del out
+    shape = row_like(leaf).shape
+    size = math.prod(shape)
+
+    def flatten(rows: jax.Array) -> jax.Array:
+        return rows.reshape(*rows.shape[: rows.ndim - len(shape)], size)
+
+    flat = jax.tree.map(flatten, leaf)
+    whole, rest = divmod(size, SLICE)
+    total = _slice_gramian(flat, whole * SLICE, rest)
+    if whole == 0:
+        return total
+
+    def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
+        return total + _slice_gramian(flat, i * SLICE, SLICE)
+
+    bounds = jnp.int32(0), jnp.int32(whole)
+    return lax.fori_loop(*bounds, add_slice, total)
+
+
+def _slice_gramian(flat: LeafRows, start: Any, size: int) -> jax.Array:
+    def columns(rows: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(rows, start, size, axis=-1)
+
+    among = stack_rows(jax.tree.map(columns, flat))
+    return _inner_products(among, among, 1, None)

@@ -1,0 +1,114 @@
+"""The study's model, its table of methods, and how they look."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import mtl_optax
+from mtl_optax.study import asking, methods, styles
+from mtl_optax.study.model import digits_problem
+from mtl_optax.study.priority_methods import OF_CHANNELS
+from mtl_optax.study.problem import Problem
+
+
+def test_only_the_trunk_is_shared():
+    problem = digits_problem(4)
+    params = jax.eval_shape(lambda: problem.init(0))
+    mask = jax.tree_util.tree_leaves_with_path(problem.shared(params))
+    shared = {jax.tree_util.keystr(path) for path, is_shared in mask if is_shared}
+    assert len(mask) == 2 * 2 + 4 * 2
+    assert len(shared) == 4
+    assert all("trunk" in path for path in shared)
+    assert not any("trunk" in jax.tree_util.keystr(p) for p, yes in mask if not yes)
+
+
+def test_the_table_has_every_public_method_or_the_reason_why_not():
+    public = {
+        name
+        for name in mtl_optax.__all__
+        if ".from_" in getattr(getattr(mtl_optax, name), "__module__", "")
+    }
+    assert not set(methods.TABLE) & set(methods.LEFT_OUT)
+    assert public <= set(methods.TABLE) | set(methods.LEFT_OUT)
+    assert set(methods.LEFT_OUT) <= public
+    assert all(methods.LEFT_OUT.values())
+    assert methods.ALL not in methods.KNOWN
+
+
+@pytest.mark.parametrize("name", [*methods.KNOWN, *OF_CHANNELS])
+def test_every_known_method_trains(name):
+    params = {"trunk": jnp.ones(3), "head": jnp.ones(2)}
+
+    def two_losses(params):
+        trunk = jnp.sum(params["trunk"] ** 2)
+        return trunk, trunk + jnp.sum(params["head"] ** 2)
+
+    def step(seed, trained):
+        tx = methods.transformation(
+            *(name, two_leaves(), optax.sgd(0.1)),
+            seed=seed,
+            trained=trained,
+            settings={},
+        )
+        losses, grads = mtl_optax.lazy_task_grads(two_losses)(params)
+        extra = asking.functions(two_losses)
+        return tx.update(grads, tx.init(params), params, losses=losses, **extra)[0]
+
+    new = jax.eval_shape(step, jnp.int32(0), jnp.array([1.0, 0.0]))
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, params)
+
+
+def two_leaves():
+    """Enough of a problem to build methods: a shared leaf, and a head of task 1."""
+    return Problem(
+        name="two leaves",
+        tasks=("first", "second"),
+        splits={},
+        init=lambda seed: None,
+        losses=lambda params, batch: (),
+        metrics=(),
+        evaluate=lambda params, split: {},
+        owner=lambda params: {"trunk": None, "head": 1},
+        strength_fn=lambda params, batch: {"trunk": jnp.ones((2, 3)), "head": None},
+    )
+
+
+def test_single_task_leaves_the_other_head_alone():
+    params = {"trunk": jnp.zeros(1), "head": jnp.zeros(1)}
+    grads = {"trunk": jnp.array([[1.0], [2.0]]), "head": jnp.array([[0.0], [4.0]])}
+
+    def moved(trained):
+        tx = methods.transformation(
+            *(methods.SINGLE_TASK, two_leaves(), optax.identity()),
+            seed=0,
+            trained=jnp.array(trained),
+            settings={},
+        )
+        new, _ = tx.update(grads, tx.init(params), params)
+        return float(new["trunk"][0]), float(new["head"][0])
+
+    assert moved([1.0, 0.0]) == (1.0, 0.0)
+    assert moved([0.0, 1.0]) == (2.0, 4.0)
+    assert moved([1.0, 1.0]) == (3.0, 4.0)
+
+
+def test_methods_can_be_told_apart():
+    listed = [*styles.FIRST, *styles.ORDER]
+    assert len(set(listed)) == len(listed)
+    assert set(methods.KNOWN) <= set(listed)
+    looks = [(x.colour, x.marker, str(x.line)) for x in map(styles.style, listed)]
+    assert len(set(looks)) == len(looks)
+    assert len({look[0] for look in looks[: len(styles.FIRST)]}) == len(styles.FIRST)
+    for name in listed[1:]:
+        if name != methods.SINGLE_TASK:
+            assert styles.style(name).colour not in ("#000000", "#7F7F7F")
+
+
+def test_a_method_keeps_its_looks():
+    assert styles.style("unitary").colour == "#000000"
+    assert styles.style("cagrad") == ("#0072B2", "o", "solid")
+    assert styles.style("famo") == ("#E69F00", "s", styles.DASHES[0])
+    mine = styles.style("a_method_of_mine")
+    assert mine == styles.style("a_method_of_mine")
+    assert mine.marker in styles.GLYPHS

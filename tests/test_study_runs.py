@@ -1,0 +1,197 @@
+"""Runs of a study: paired by seed, judged, compared, drawn and reported."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from study_folder import TINY, References, check_folder
+
+from mtl_optax.analysis import comparison
+from mtl_optax.study import (
+    compare,
+    intervals,
+    methods,
+    report,
+    runner,
+    starts,
+    studies,
+    styles,
+)
+from mtl_optax.study.figures import frame
+from mtl_optax.study.model import digits_problem
+from mtl_optax.study.outcome import choose
+from mtl_optax.study.programs import Recipe
+from mtl_optax.study.verdicts import paired, stress
+
+
+@pytest.fixture(scope="module")
+def results():
+    return compare.run(studies.STRESS, TINY)
+
+
+def test_batches_depend_on_the_seed_alone():
+    first = starts.batch_indices(3, 4000, 7, 64)
+    assert first.shape == (7, 64)
+    assert first.min() >= 0
+    assert first.max() < 4000
+    np.testing.assert_array_equal(first, starts.batch_indices(3, 4000, 7, 64))
+    assert (first != starts.batch_indices(4, 4000, 7, 64)).any()
+
+
+def test_runs_of_a_seed_are_paired(results):
+    first = [outcome.losses[0] for outcome in results.outcomes.values()]
+    for losses in first:  # [scales, seeds, T]: same start, same first batch
+        np.testing.assert_allclose(losses, first[0], rtol=1e-5)
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert (first[0][:, 0] != first[0][:, 1]).all()
+    after = results.outcomes["unitary"].losses[1]
+    assert (after[0] != after[1]).all()  # the scale has an effect
+
+
+def test_runner_is_deterministic(results):
+    alone = TINY._replace(methods=("unitary",))
+    again = compare.run(studies.STRESS, alone).outcomes["unitary"]
+    once = results.outcomes["unitary"]
+    np.testing.assert_array_equal(again.losses, once.losses)
+    np.testing.assert_array_equal(again.score, once.score)
+
+
+def test_shares_start_as_the_methods_promise(results):
+    unitary = results.outcomes["unitary"].shares[0]
+    np.testing.assert_allclose(unitary[0], 0.5)
+    np.testing.assert_allclose(unitary[1, :, 1], 1 / 1001, rtol=1e-5)
+    assert np.isnan(results.outcomes[methods.SINGLE_TASK].shares).all()
+
+
+def test_a_failing_method_stops_the_others():
+    def tick(method, stage, done):
+        raise RuntimeError(f"{method} broke")
+
+    problem = digits_problem(2)
+    names = ("unitary", "mean", "mgda")
+    work = {name: compare.lanes(2, stress.SCALES, TINY, name) for name in names}
+    with pytest.raises(RuntimeError, match="unitary broke"):
+        runner.train_all(problem, work, Recipe(2), tick)
+
+
+def test_diverged_runs_are_named(results):
+    outcome = results.outcomes["unitary"]
+    assert compare.divergence(outcome) == ""
+    losses = outcome.losses.copy()
+    losses[-1, 1, 0, 0] = np.nan
+    text = compare.divergence(outcome._replace(losses=losses))
+    assert text == " 1 of its 4 runs diverged."
+
+
+def test_the_rate_can_be_chosen_on_seeds_that_are_not_reported():
+    """The runs reported are those without further seeds; these decide on the rate."""
+    rates = (1e-4, 1e-2)
+    settings = TINY._replace(steps=4, learning_rates=rates)
+    plain = compare.run(studies.NULL, settings).outcomes
+    tuned = compare.run(studies.NULL, settings._replace(tuning_seeds=2)).outcomes
+    both = compare.run(studies.NULL, settings._replace(seeds=4)).outcomes
+    for name, outcome in tuned.items():
+        every, ours = both[name].metrics["val"]["accuracy"], plain[name].metrics
+        np.testing.assert_array_equal(outcome.chosen, choose(every[:, :, 2:]))
+        for split, named in outcome.metrics.items():
+            np.testing.assert_array_equal(named["accuracy"], ours[split]["accuracy"])
+        wanted = named["accuracy"][outcome.chosen[0], 0]
+        np.testing.assert_array_equal(outcome.score[0], wanted)
+        assert outcome.losses.shape == plain[name].losses.shape
+
+
+def test_intervals_pair_the_runs_of_a_seed(results):
+    intervals_of = intervals.against_baseline(results)
+    assert list(intervals_of) == [methods.SINGLE_TASK]
+    interval = intervals_of[methods.SINGLE_TASK]
+    difference = (
+        results.outcomes[methods.SINGLE_TASK].score - results.outcomes["unitary"].score
+    )
+    expected = comparison.paired_t(np.moveaxis(difference, 1, 0), np.zeros((2, 2, 2)))
+    np.testing.assert_allclose(interval.low, expected.low)
+    assert interval.mean.shape == (2, 2)  # scales, tasks
+    assert paired.bracket(-0.123, 9.99) == "[-0.12, +9.99]"
+    assert paired.bracket(-0.123, 10) == "[-0.1, +10.0]"
+    rows = [
+        dict(zip(intervals.COLUMNS, row, strict=True))
+        for row in intervals.summary(results)
+    ]
+    assert [row["method"] for row in rows] == ["unitary"] * 4 + ["single_task"] * 4
+    assert rows[0]["difference"] == rows[0]["baseline"] == ""
+    assert float(rows[4]["t_low"]) == pytest.approx(interval.low[0, 0], abs=1e-4)
+    assert float(rows[4]["bootstrap_low"]) >= float(rows[4]["t_low"])
+
+
+@pytest.mark.slow
+def test_figures_of_many_methods(results, tmp_path):
+    names = [*styles.FIRST, *styles.ORDER[:23]]
+    outcome = results.outcomes["unitary"]
+    many = results._replace(
+        outcomes=dict.fromkeys(names, outcome),
+        settings=TINY._replace(methods=tuple(names)),
+    )
+    captions = frame.save(tmp_path, many)
+    drawn = [figure.__name__ for figure in studies.STRESS.figures]
+    assert list(captions) == [f"{name}.png" for name in drawn]
+    assert "A panel a method" in captions["losses.png"]
+    for name in captions:
+        width, height = png_size(tmp_path / name)
+        assert width == 1350
+        assert 1000 < height < 2000
+
+
+def png_size(path):
+    header = path.read_bytes()[16:24]
+    return int.from_bytes(header[:4]), int.from_bytes(header[4:])
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_report(results, tmp_path, seeds):
+    if seeds == 1:
+        outcomes = {
+            name: outcome._replace(
+                metrics=jax.tree.map(lambda v: v[:, :, :1], outcome.metrics),
+                score=outcome.score[:, :1],
+                losses=outcome.losses[:, :, :1],
+                shares=outcome.shares[:, :, :1],
+            )
+            for name, outcome in results.outcomes.items()
+        }
+        settings = TINY._replace(seeds=1)
+        results = results._replace(settings=settings, outcomes=outcomes)
+    report.write(tmp_path / "a" / "b", results, "mtl-optax study", seconds=1.0)
+    check_folder(tmp_path / "a" / "b", TINY.methods, seeds)
+
+
+@pytest.mark.parametrize("name", ["null", "transfer"])
+def test_other_studies_report_every_rate(name, tmp_path):
+    study = studies.STUDIES[name]
+    rates = (1e-9, 1e-2)
+    settings = TINY._replace(steps=4, learning_rates=rates, optimizer="sgd", quick=True)
+    results = compare.run(study, settings)
+    for outcome in results.outcomes.values():
+        at = outcome.chosen[0]
+        scores = outcome.metrics["val"]["accuracy"][:, 0].mean(axis=(1, 2))
+        assert scores[at] == scores.max()
+        np.testing.assert_array_equal(
+            outcome.score[0], outcome.metrics["test"]["accuracy"][at, 0]
+        )
+    report.write(tmp_path, results, "mtl-optax study", seconds=1.0)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    num_tasks = len(results.tasks)
+    assert len(rows) == 2 * 2 * 2 * 2 * num_tasks
+    assert {row["learning_rate"] for row in rows} == {"1e-09", "0.01"}
+    for method in TINY.methods:
+        chosen = [r for r in rows if r["method"] == method and r["chosen"] == "1"]
+        assert len({row["learning_rate"] for row in chosen}) == 1
+        assert len(chosen) == 2 * 2 * num_tasks
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(References(page).found) == len(study.figures)
+    assert "best validation accuracy" in page
+    assert "chosen rate" in page
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["study"] == name
+    assert config["optimizer"] == "sgd"
