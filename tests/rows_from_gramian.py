@@ -193,7 +193,9 @@ FROM_GRAMIAN = [
     Method(
         name="fairgrad",
         family="gramian",
-        make=lambda num_tasks, alpha=2.0: mtl.fairgrad(num_tasks, alpha=alpha),
+        make=lambda num_tasks, alpha=2.0, **options: mtl.fairgrad(
+            num_tasks, alpha=alpha, **options
+        ),
         common=lambda num_tasks, norm: num_tasks ** (1 / 3) / norm ** (4 / 3),
         hand={
             "ORTH": (1, 0.793701),
@@ -254,8 +256,8 @@ FROM_GRAMIAN = [
         # Two selected: with one, the nearest two of three tasks always tie.
         name="krum",
         family="gramian",
-        make=lambda num_tasks: mtl.krum(
-            num_tasks, num_byzantine=0, num_selected=min(2, num_tasks)
+        make=lambda num_tasks, **options: mtl.krum(
+            num_tasks, num_byzantine=0, num_selected=min(2, num_tasks), **options
         ),
         common=lambda num_tasks, norm: 1,
         hand={"ORTH": (0.5, 1), "CONF": (0, 0.5), "JD": (1, 1, 1)},

@@ -21,8 +21,8 @@ def method(inner=None, num_tasks=T, **options):
 @functools.partial(jax.jit, static_argnums=0)
 def one_update(tx, params, state, extras):
     losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-    ask = mtl.group_grads_at(losses_fn)
-    return tx.update(grads, state, params, losses=losses, group_grad_fn=ask, **extras)
+    extras = {"losses": losses, "losses_fn": losses_fn, **extras}
+    return tx.update(grads, state, params, **extras)
 
 
 def run(tx, steps, params=None, state=None, **extras):

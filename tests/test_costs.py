@@ -127,15 +127,6 @@ METHODS = {
 }
 
 
-def asks_again(name, x, y):
-    """The extra argument of methods that look at other parameters."""
-    if name == "flat_mtl":
-        return {"task_grad_fn": mtl.task_grads_at(losses_fn, x, y)}
-    if name == "selective_groups":
-        return {"group_grad_fn": mtl.group_grads_at(losses_fn, x, y)}
-    return {}
-
-
 # --- Programs -------------------------------------------------------------------------
 
 
@@ -164,9 +155,11 @@ def step(name, way, num_tasks, active=False, **options):
 
     def update(params, state, x, y, mask):
         losses, grads = WAYS[way](**options)(params, x, y)
-        more = asks_again(name, x, y)
         updates, state = tx.update(
-            grads, state, params, losses=losses, active=mask, **more
+            *(grads, state, params),
+            losses=losses,
+            active=mask,
+            losses_fn=lambda p: losses_fn(p, x, y),
         )
         return optax.apply_updates(params, updates), state, losses
 

@@ -34,8 +34,7 @@ def method(inner=None, num_tasks=T, **options):
 def one_update(tx, params, state, extras):
     _, grads = mtl.lazy_task_grads(losses_fn)(params)
     extras = {"statistics": STRENGTHS} | extras
-    ask = mtl.group_grads_at(losses_fn)
-    return tx.update(grads, state, params, group_grad_fn=ask, **extras)
+    return tx.update(grads, state, params, losses_fn=losses_fn, **extras)
 
 
 def masked_gradient(params, mask):
@@ -102,7 +101,7 @@ def test_example_of_the_specification():
     )
     update, state = tx.update(
         *(grads, tx.init(KERNEL), KERNEL),
-        group_grad_fn=lambda p, w: (jnp.ones(2), p),
+        losses_fn=lambda p: jnp.ones(2),
         statistics=jnp.ones((2, 2)),
         epoch=1,
     )
@@ -143,9 +142,8 @@ def test_the_second_phase_becomes_likelier():
     def phases(epoch):
         def body(state, _):
             _, grads = mtl.lazy_task_grads(losses_fn)(params)
-            ask = mtl.group_grads_at(losses_fn)
-            extras = {"epoch": epoch, "statistics": STRENGTHS}
-            _, state = tx.update(grads, state, params, group_grad_fn=ask, **extras)
+            extras = {"epoch": epoch, "statistics": STRENGTHS, "losses_fn": losses_fn}
+            _, state = tx.update(grads, state, params, **extras)
             return state, state.phase
 
         return lax.scan(body, tx.init(params), length=400)[1]
@@ -171,7 +169,7 @@ def test_one_task_takes_one_step_in_either_phase():
         _, grads = mtl.lazy_task_grads(alone)(params)
         update, _ = tx.update(
             *(grads, tx.init(params), params),
-            group_grad_fn=mtl.group_grads_at(alone),
+            losses_fn=alone,
             **extras,
         )
         np.testing.assert_allclose(update["trunk"], -0.2 * params["trunk"], rtol=1e-6)
@@ -225,7 +223,7 @@ def test_active_tasks_get_what_they_get_alone(extras):
     stacked = jax.tree.map(lambda g: g.at[0].set(jnp.nan), stacked)
     got, _ = tx.update(
         *(stacked, tx.init(params), params),
-        group_grad_fn=mtl.group_grads_at(broken),
+        losses_fn=broken,
         active=active,
         statistics=STRENGTHS.at[0].set(jnp.nan),
         **extras,
@@ -233,7 +231,7 @@ def test_active_tasks_get_what_they_get_alone(extras):
     _, stacked = mtl.task_grads(part)(params)
     wanted, _ = alone.update(
         *(stacked, alone.init(params), params),
-        group_grad_fn=mtl.group_grads_at(part),
+        losses_fn=part,
         statistics=STRENGTHS[jnp.array(kept)],
         **extras,
     )
@@ -261,8 +259,8 @@ def trajectory(tx, steps=6):
         params, state = carry
         extras = {"epoch": step, "statistics": STRENGTHS}
         losses, grads = mtl.lazy_task_grads(losses_fn)(params)
-        ask = mtl.group_grads_at(losses_fn)
-        updates, state = tx.update(grads, state, params, group_grad_fn=ask, **extras)
+        more = {"losses_fn": losses_fn, **extras}
+        updates, state = tx.update(grads, state, params, **more)
         params = optax.apply_updates(params, updates)
         return (params, state), (losses, state.phase)
 
@@ -355,9 +353,9 @@ def test_errors_name_the_cure():
         method(num_tasks=2.0)
     params = parameters()
     tx, stacked = method(), zeros_like_stack(params)
-    state, ask = tx.init(params), mtl.group_grads_at(losses_fn)
-    complete = {"group_grad_fn": ask, "epoch": 10, "statistics": STRENGTHS}
-    for name in ("group_grad_fn", "epoch"):
+    state = tx.init(params)
+    complete = {"losses_fn": losses_fn, "epoch": 10, "statistics": STRENGTHS}
+    for name in ("losses_fn", "epoch"):
         rest = {k: v for k, v in complete.items() if k != name}
         with pytest.raises(ValueError, match=f"cso needs the extra argument {name}="):
             tx.update(stacked, state, params, **rest)
@@ -367,14 +365,14 @@ def test_errors_name_the_cure():
         tx.update(params, state, params, **complete)
     with pytest.raises(ValueError, match=r"strength_fn must give.*\(3, C\)"):
         tx.update(stacked, state, params, **complete | {"statistics": jnp.ones(C)})
-    wrong = {"group_grad_fn": lambda p, w: (jnp.ones(T), stacked)}
-    with pytest.raises(ValueError, match="cso: group_grad_fn= must return the losses"):
+    wrong = {"losses_fn": lambda p: jnp.ones(2)}
+    with pytest.raises(ValueError, match="cso: losses_fn= gave 2 losses for 3"):
         tx.update(stacked, state, params, **complete | wrong)
 
 
 def test_check_chain_knows_that_it_contains_its_optimiser():
     extras = {"epoch": 0, "statistics": STRENGTHS}
-    extras["group_grad_fn"] = mtl.group_grads_at(losses_fn)
+    extras["losses_fn"] = losses_fn
     first = method(optax.adam(1e-3))
     params = parameters()
     mtl.check_chain(optax.chain(first, optax.scale(0.5)), params, T, **extras)
@@ -384,6 +382,6 @@ def test_check_chain_knows_that_it_contains_its_optimiser():
 
 def test_empty_tree_gives_an_empty_tree():
     tx = method(strength_fn=lambda p, s: None)
-    ask = mtl.group_grads_at(lambda p: jnp.ones(T))
-    update, _ = tx.update({}, tx.init({}), {}, group_grad_fn=ask, epoch=0)
+    extras = {"losses_fn": lambda p: jnp.ones(T), "epoch": 0}
+    update, _ = tx.update({}, tx.init({}), {}, **extras)
     assert update == {}

@@ -36,8 +36,7 @@ CONFLICT = lambda w: {"a": bowl(w), "b": other_bowl(w)}  # noqa: E731
 def one_update(tx, losses_fn, params, state=None, **extras):
     losses, grads = mtl.task_grads(losses_fn)(params)
     state = tx.init(params) if state is None else state
-    ask = mtl.task_grads_at(losses_fn)
-    extras = {"losses": losses, "task_grad_fn": ask, **extras}
+    extras = {"losses": losses, "losses_fn": losses_fn, **extras}
     return tx.update(grads, state, params, **extras)
 
 
@@ -61,15 +60,25 @@ def test_examples_of_the_specification(aggregator, mode, losses_fn, wanted):
 
 
 def asked_points(tx, params, grads, **extras):
-    """Where the method asks for gradients again."""
+    """Where the method asks for gradients again, leaves `[T, *param]`."""
     seen = []
 
-    def ask(stacked):
-        seen.append(stacked)
-        return grads
+    @jax.custom_vjp
+    def spy(params):
+        return params
 
-    tx.update(grads, tx.init(params), params, task_grad_fn=ask, **extras)
-    return seen[0]
+    def forward(params):
+        seen.append(params)
+        return params, None
+
+    spy.defvjp(forward, lambda _, cotangent: (cotangent,))
+    num_tasks = len(jax.tree.leaves(grads)[0])
+
+    def losses_fn(params):
+        return (sum(map(jnp.sum, jax.tree.leaves(spy(params)))),) * num_tasks
+
+    tx.update(grads, tx.init(params), params, losses_fn=losses_fn, **extras)
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *seen)
 
 
 def test_adaptive_perturbation():
@@ -122,13 +131,9 @@ def heads_losses(params):
 def test_own_leaves_take_their_perturbed_gradient():
     tx = mtl.flat_mtl(mtl.mgda(2), rho_shared=0.1, rho_specific=0.2, shared=MASK)
     _, grads = mtl.task_grads(heads_losses)(PARAMS)
-    there = {}
-
-    def ask(stacked):
-        there.update(stacked)
-        return mtl.task_grads_at(heads_losses)(stacked)
-
-    update, _ = tx.update(grads, tx.init(PARAMS), PARAMS, task_grad_fn=ask)
+    there = asked_points(tx, PARAMS, grads)
+    extras = {"losses_fn": heads_losses}
+    update, _ = tx.update(grads, tx.init(PARAMS), PARAMS, **extras)
     for task, name in enumerate("ab"):
         uphill = jax.tree.map(lambda p, task=task: p[task], there)
         wanted = jax.grad(lambda p, name=name: heads_losses(p)[name])(uphill)
@@ -216,15 +221,18 @@ def test_a_missing_task_does_no_harm(name, mode):
     losses, grads = mtl.task_grads(CONFLICT)(POINT)
     nan = jnp.full((1, 2), jnp.nan)
 
-    def ask(stacked):
-        np.testing.assert_array_equal(stacked[2], POINT)
-        return jnp.concatenate([mtl.task_grads_at(CONFLICT)(stacked[:2]), nan])
+    def losses_fn(w):
+        return {**CONFLICT(w), "c": jnp.nan * jnp.sum(w)}
 
+    grads = jnp.concatenate([grads, nan])
+    extras = {
+        "losses": jnp.append(losses, jnp.nan),
+        "active": jnp.array([True, True, False]),
+    }
+    there = asked_points(tx, POINT, grads, **extras)
+    np.testing.assert_array_equal(there[2], POINT)
     update, state = tx.update(
-        *(jnp.concatenate([grads, nan]), tx.init(POINT), POINT),
-        losses=jnp.append(losses, jnp.nan),
-        active=jnp.array([True, True, False]),
-        task_grad_fn=ask,
+        *(grads, tx.init(POINT), POINT), losses_fn=losses_fn, **extras
     )
     alone = mtl.flat_mtl(AGGREGATORS[name](2), **options)
     wanted, _ = one_update(alone, CONFLICT, POINT)
@@ -269,9 +277,10 @@ def test_statistics_of_batch_norm_come_from_the_unperturbed_pass():
         (losses, new), grads = mtl.task_grads(losses_fn, has_aux=True)(
             params, statistics, x
         )
-        ask = mtl.task_grads_at(losses_fn, statistics, x, has_aux=True)
         updates, _ = tx.update(
-            *(grads, tx.init(params), params), losses=losses, task_grad_fn=ask
+            *(grads, tx.init(params), params),
+            losses=losses,
+            losses_fn=lambda p: losses_fn(p, statistics, x)[0],
         )
         return updates, new
 
@@ -308,12 +317,15 @@ def test_errors_name_the_cure():
     with pytest.raises(ValueError, match="leave rho_specific out"):
         mtl.flat_mtl(mtl.mean(2), rho_shared=1.0, rho_specific=1.0, norm="joint")
     tx = mtl.flat_mtl(mtl.mean(2), rho_shared=0.1)
-    with pytest.raises(ValueError, match="task_grad_fn="):
+    with pytest.raises(ValueError, match="losses_fn="):
         tx.update(jnp.ones((2, 2)), tx.init(POINT), POINT)
     with pytest.raises(ValueError, match="params"):
         tx.update(jnp.ones((2, 2)), tx.init(POINT))
+    three = {"losses_fn": lambda w: 3 * (w[0],)}
     with pytest.raises(ValueError, match="num_tasks=2"):
-        tx.update(jnp.ones((3, 2)), tx.init(POINT), POINT, task_grad_fn=lambda p: p)
+        tx.update(jnp.ones((3, 2)), tx.init(POINT), POINT, **three)
+    with pytest.raises(ValueError, match="losses_fn= gave 3 losses for 2 tasks"):
+        tx.update(jnp.ones((2, 2)), tx.init(POINT), POINT, **three)
 
 
 def test_half_precision_and_check_chain():
@@ -321,5 +333,4 @@ def test_half_precision_and_check_chain():
     tx = optax.chain(mtl.flat_mtl(mtl.mgda(2), rho_shared=0.1), optax.adam(1e-3))
     update, _ = one_update(tx, CONFLICT, params)
     assert update.dtype == jnp.bfloat16
-    ask = mtl.task_grads_at(CONFLICT)
-    mtl.check_chain(tx, params, 2, losses=jnp.ones(2), task_grad_fn=ask)
+    mtl.check_chain(tx, params, 2, losses=jnp.ones(2), losses_fn=CONFLICT)

@@ -125,13 +125,7 @@ def test_decrease_on_a_quadratic():
     params = {"x": jnp.array(0.5), "heads": {"a": jnp.array(0.0), "b": jnp.array(0.0)}}
     owner = {"x": None, "heads": {"a": 0, "b": 1}}
     tx = halves.joint_against_halves(2, optax.sgd(rate), lambda params: owner)
-    from mtl_optax import group_grads_at
-
-    new, state = tx.update(
-        *(None, tx.init(params), params),
-        group_grad_fn=group_grads_at(quadratics),
-        losses_fn=quadratics,
-    )
+    new, state = tx.update(None, tx.init(params), params, losses_fn=quadratics)
     x, head = 0.5, 0.0
 
     def loss(x, head, centre):

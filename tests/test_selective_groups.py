@@ -12,15 +12,15 @@ from toy_losses import losses_fn, parameters
 import mtl_optax as mtl
 
 
-def scripted(sequence):
-    """A gradient function whose losses follow a script, one entry a parameter value."""
+def scripted(sequence, slope=1.0):
+    """Losses that follow a script, one entry a parameter value, all of one slope."""
     table = jnp.asarray(sequence)
 
-    def group_grad_fn(params, weights):
-        del weights
-        return table[jnp.round(params).astype(int)], -jnp.ones(())
+    def losses_fn(params):
+        here = jax.lax.stop_gradient(params)
+        return table[jnp.round(here).astype(int)] + slope * (here - params)
 
-    return group_grad_fn
+    return losses_fn
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_example_of_the_specification(credit, wanted):
     ask = scripted([[1.0, 2.0], [0.9, 1.9], [0.9, 1.9]])
     update, state = tx.update(
         *(jnp.zeros(2), tx.init(params), params),
-        group_grad_fn=ask,
+        losses_fn=ask,
         order=jnp.array([0, 1]),
     )
     assert update == 2
@@ -51,9 +51,10 @@ def test_official_takes_the_step_of_an_only_group_twice():
             num_tasks, optax.sgd(1.0), owner=None, credit=credit, key=0, **options
         )
         params = jnp.zeros(())
-        ask = scripted(jnp.array([[1.0, 2.0], [0.9, 1.8], [0.9, 1.8]])[:, :num_tasks])
+        losses = jnp.array([[1.0, 2.0], [0.9, 1.8], [0.9, 1.8]])[:, :num_tasks]
         return tx.update(
-            *(jnp.zeros(num_tasks), tx.init(params), params), group_grad_fn=ask
+            *(jnp.zeros(num_tasks), tx.init(params), params),
+            losses_fn=scripted(losses, slope=1 / num_tasks),
         )
 
     together = {"warmup": 0, "preference": -1.0}
@@ -180,9 +181,8 @@ def test_active_tasks_get_what_they_get_alone():
         update, state = one_update(tx, mine, state, {"active": active, "order": order})
         mine = optax.apply_updates(mine, update)
         _, grads = mtl.lazy_task_grads(two_losses)(theirs)
-        ask = mtl.group_grads_at(two_losses)
         update, small = alone.update(
-            *(grads, small, theirs), group_grad_fn=ask, order=jnp.array([1, 0])
+            *(grads, small, theirs), losses_fn=two_losses, order=jnp.array([1, 0])
         )
         theirs = optax.apply_updates(theirs, update)
     both = [t["trunk"] for t in (mine, theirs)]
@@ -212,7 +212,6 @@ def test_nan_loss_of_an_absent_task_does_no_harm():
     extras = {"active": active, "order": jnp.arange(T)}
     wanted, state = one_update(tx, params, tx.init(params), extras)
     stacked = jax.tree.map(lambda p: jnp.zeros((T, *p.shape)), params)
-    ask = mtl.group_grads_at(broken)
-    got, new = tx.update(stacked, tx.init(params), params, group_grad_fn=ask, **extras)
+    got, new = tx.update(stacked, tx.init(params), params, losses_fn=broken, **extras)
     chex.assert_trees_all_close(got, wanted, rtol=1e-5)
     chex.assert_trees_all_close(new, state, rtol=1e-4, atol=1e-7)

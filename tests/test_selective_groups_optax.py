@@ -32,8 +32,7 @@ def test_compiles_once():
     @chex.assert_max_traces(1)
     def step(params, state):
         _, grads = mtl.lazy_task_grads(losses_fn)(params)
-        ask = mtl.group_grads_at(losses_fn)
-        updates, state = tx.update(grads, state, params, group_grad_fn=ask)
+        updates, state = tx.update(grads, state, params, losses_fn=losses_fn)
         return optax.apply_updates(params, updates), state
 
     state = tx.init(params)
@@ -136,8 +135,7 @@ def test_cost_is_a_pass_for_each_group_and_one_look():
 
     def selective(params):
         _, grads = mtl.lazy_task_grads(deep)(params)
-        ask = mtl.group_grads_at(deep)
-        return tx.update(grads, tx.init(params), params, group_grad_fn=ask)[0]
+        return tx.update(grads, tx.init(params), params, losses_fn=deep)[0]
 
     def flops(step):
         cost = jax.jit(step).lower(params).compile().cost_analysis()
@@ -160,22 +158,14 @@ def test_errors_name_the_cure():
     tx = method()
     stacked = jax.tree.map(lambda p: jnp.zeros((T, *p.shape)), params)
     state = tx.init(params)
-    with pytest.raises(ValueError, match="group_grad_fn="):
+    with pytest.raises(ValueError, match="losses_fn="):
         tx.update(stacked, state, params)
     with pytest.raises(ValueError, match="needs the extra argument params="):
-        tx.update(stacked, state, group_grad_fn=mtl.group_grads_at(losses_fn))
+        tx.update(stacked, state, losses_fn=losses_fn)
     with pytest.raises(ValueError, match="not stacked"):
-        tx.update(params, state, params, group_grad_fn=mtl.group_grads_at(losses_fn))
-    with pytest.raises(ValueError, match="one gradient like params"):
-        tx.update(
-            *(stacked, state, params),
-            group_grad_fn=lambda p, w: (jnp.ones(T), stacked),
-        )
-    with pytest.raises(ValueError, match="losses= has 2 entries"):
-        tx.update(
-            *(stacked, state, params),
-            group_grad_fn=lambda p, w: (jnp.ones(2), p),
-        )
+        tx.update(params, state, params, losses_fn=losses_fn)
+    with pytest.raises(ValueError, match="losses_fn= gave 2 losses for 3"):
+        tx.update(stacked, state, params, losses_fn=lambda p: jnp.ones(2))
 
 
 BEHIND = {
@@ -185,7 +175,7 @@ BEHIND = {
     "adafactor": optax.adafactor(1e-3),
     "nested": optax.chain(optax.clip(1.0), optax.adam(1e-3)),
 }
-CHECKED = {"group_grad_fn": mtl.group_grads_at(losses_fn)}
+CHECKED = {"losses_fn": losses_fn}
 
 
 @pytest.mark.parametrize("name", BEHIND)

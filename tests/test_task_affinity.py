@@ -357,7 +357,7 @@ def test_errors_name_the_cure():
         tx.update(grads, tx.init(x), losses_fn=bowls)
     with pytest.raises(ValueError, match="num_tasks=2"):
         tx.update(jnp.ones(3), tx.init(x), x, losses_fn=bowls)
-    with pytest.raises(ValueError, match="3 entries, but num_tasks=2"):
+    with pytest.raises(ValueError, match="losses_fn= gave 3 losses for 2 tasks"):
         tx.update(grads, tx.init(x), x, losses_fn=lambda x: (x, x, x))
     tx = mtl.task_affinity(2, owner=0, learning_rate=0.1)
     with pytest.raises(ValueError, match="Put None on the leaves"):

@@ -110,12 +110,11 @@ def test_cso_trains_a_network_and_its_channels_get_priorities():
 
     def step(carry, epoch):
         params, statistics, state = carry
-        ask = mtl.group_grads_at(losses_and_statistics, statistics, has_aux=True)
         lazily = mtl.lazy_task_grads(losses_and_statistics, has_aux=True)
         (losses, seen), grads = lazily(params, statistics)
         updates, state = tx.update(
             *(grads, state, params),
-            group_grad_fn=ask,
+            losses_fn=lambda p: losses_and_statistics(p, statistics)[0],
             statistics=statistics,
             epoch=epoch,
         )

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core.arguments.losses import losses_vector
 from mtl_optax.core.solvers.proximal_affinity import proximal_affinity
 
 _SHARED = "shared"  # the name of what no single task owns
@@ -51,17 +50,12 @@ def standing(params: Any) -> Any:
 
 
 def look_at(
-    method: str,
-    ask: Callable[..., Any],
-    params: Any,
-    moved: Any,
-    group: jax.Array,
-) -> tuple[Any, Any, Any]:
+    ask: Callable[..., Any], params: Any, moved: Any, group: jax.Array
+) -> tuple[Any, jax.Array, Any]:
     """Moved parameters, the losses `[T]` there, and the gradient of the group's sum."""
     there = jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, moved)
     losses, gradient = ask(there, group.astype(jnp.result_type(float)))
-    _check_gradient(method, gradient, params)
-    return there, losses_vector(losses, group.shape[0]), gradient
+    return there, losses.astype(jnp.result_type(float)), gradient
 
 
 def take_step(
@@ -119,14 +113,14 @@ def group_steps(
       decay: of the affinity.
       causal: whether a group is credited with the change that its own step made, rather
         than with that before its step.
-      ask: `group_grad_fn`.
+      ask: what `group_grads_at` makes.
       extra_args: for `inner`.
     """
     order, labels, active = groups
     num_tasks = labels.shape[0]
     parts = by_owner(inner, of_leaf, params)
 
-    look = partial(look_at, "selective_groups", ask, params)
+    look = partial(look_at, ask, params)
 
     def measure(sweep: Sweep, group: jax.Array, after: jax.Array) -> jax.Array:
         return proximal_affinity(sweep.affinity, group, sweep.before, after, decay)
@@ -169,13 +163,3 @@ def _unless_frozen(new: Any, old: Any, group: jax.Array) -> Any:
             choose = partial(jnp.where, group[int(name)])
             states[name] = jax.tree.map(choose, state, old.inner_states[name])
     return new._replace(inner_states=states)
-
-
-def _check_gradient(method: str, gradient: Any, params: Any) -> None:
-    found, wanted = (jax.tree.map(jnp.shape, tree) for tree in (gradient, params))
-    if found != wanted:
-        raise ValueError(
-            f"{method}: group_grad_fn= must return the losses [T] and one "
-            f"gradient like params, of shapes {wanted}; got {found}. "
-            "mtl_optax.group_grads_at(losses_fn, *args) makes such a function."
-        )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mtl_optax.core.readings import FAMILIES, at_most_one, task_names
 from mtl_optax.core.solvers import linalg
-from mtl_optax.core.task_grads.linearised import LazyTaskGrads
+from mtl_optax.core.task_grads.as_task_grads import is_lazy
 
 
 def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:
@@ -78,7 +78,7 @@ def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:
 def _names_of(names: Any, num_tasks: int) -> tuple[Any, ...]:
     if names is None:
         return tuple(range(num_tasks))
-    if isinstance(names, (Mapping, LazyTaskGrads, jax.Array)):
+    if isinstance(names, Mapping | jax.Array) or is_lazy(names):
         names = task_names(names)
     given = (names,) if isinstance(names, str) else tuple(names)
     if len(given) != num_tasks or len(set(given)) != num_tasks:

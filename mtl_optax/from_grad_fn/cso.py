@@ -19,6 +19,8 @@ from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.at_other_params import group_grads_at
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.from_gradients.cso_project import cso_project
 
@@ -72,7 +74,7 @@ def _turns(
 
     def turn(place: _Place, task: jax.Array) -> _Place:
         alone = tasks == task
-        there, _, gradient = look_at("cso", ask, params, place[0], alone)
+        there, _, gradient = look_at(ask, params, place[0], alone)
         return step((there, *place), gradient, alone)
 
     def slot(place: _Place, task: jax.Array) -> tuple[_Place, None]:
@@ -89,6 +91,7 @@ def cso(
     total_epochs: Any,
     key: Any,
     owner: Any = None,
+    axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lets tasks take turns until channels have a first task, which they then respect.
 
@@ -115,15 +118,21 @@ def cso(
         parameters, a prefix, or a function of them. What a task owns rests, with the
         state of the optimiser, in the other tasks' turns. None: all leaves are shared,
         and an optimiser with momentum moves heads in every turn.
+      axis_name: name of a mapped data axis (`jax.shard_map`), as in
+        :func:`mtl_optax.task_grads`: losses and gradients at moved parameters are
+        averaged over it.
 
     Returns:
       A transformation whose updates are the total displacement of all steps: only what
       acts on displacements may follow, such as `optax.scale`, and no second optimiser
       such as Adam (:func:`mtl_optax.check_chain` tells). Its `update` needs `params`,
-      `epoch=` (from 0; may be traced), and `group_grad_fn=`, the losses and gradient on
-      this batch at moved parameters: :func:`mtl_optax.group_grads_at` makes one. Phase
-      1 uses that, phase 2 the incoming stacked or lazy gradients, of which lazy ones
-      then cost nothing in phase 1. Extra arguments: `statistics=`, handed to
+      `epoch=` (from 0; may be traced), and `losses_fn=`, which gives the losses of this
+      batch (a dict or tuple of scalars, or an array `[T]`) at moved parameters:
+      `losses_fn=lambda p: losses_fn(p, x, y)`, made inside the jitted step, since a
+      function is no argument of `jax.jit`; without auxiliary output, `lambda p:
+      losses_fn(p, x)[0]`. Phase 1 uses that, phase 2 the incoming stacked or lazy
+      gradients, of which lazy ones then cost nothing in phase 1. Extra arguments:
+      `statistics=`, handed to
       `strength_fn`; `active` `[T]` bool (inactive tasks: no turn, no strength, own
       leaves frozen); `uniform=`, a number to use instead of the draw: phase 1 if it is
       at least e/E. Others go to `inner`. Output scale: sum of T steps of `inner`, or
@@ -131,8 +140,9 @@ def cso(
 
     Raises:
       ValueError: if `total_epochs` is not positive, or labels in `owner` are neither
-        None nor a task; in `update` if `params`, `epoch=` or `group_grad_fn=` is
-        missing, for strengths that are not `[T, C]`, or gradients that are not stacked.
+        None nor a task; in `update` if `params`, `epoch=` or `losses_fn=` is missing or
+        does not return T losses, for strengths that are not `[T, C]`, or gradients that
+        are not stacked.
 
     Cost: T backward passes in either phase; in phase 1 as many forward passes, one
     after the other; state of `inner`.
@@ -164,7 +174,7 @@ def cso(
       >>> _, grads = mtl.lazy_task_grads(losses_fn)(params)
       >>> update, state = tx.update(
       ...     *(grads, tx.init(params), params),
-      ...     group_grad_fn=mtl.group_grads_at(losses_fn),
+      ...     losses_fn=losses_fn,
       ...     statistics=jnp.ones((2, 2)),
       ...     epoch=4,
       ...     uniform=0.3,
@@ -196,16 +206,17 @@ def cso(
         *,
         losses: Any = None,
         active: Any = None,
-        group_grad_fn: Callable[..., Any] | None = None,
+        losses_fn: Callable[[optax.Params], Any] | None = None,
         epoch: Any = None,
         statistics: Any = None,
         uniform: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CSOState]:
         checks.required("cso", "params", params)
-        ask = checks.required("cso", "group_grad_fn", group_grad_fn)
         part_done = checks.required("cso", "epoch", epoch) / total_epochs
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        losses_at = asked("cso", losses_fn, given, extra_args)
+        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         if not jax.tree.leaves(like):
             return like, state

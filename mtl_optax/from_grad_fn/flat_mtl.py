@@ -18,6 +18,8 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.stacked import task_sums
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.at_other_params import task_grads_at
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import chosen
 from mtl_optax.core.trees.task_axis import lead
 from mtl_optax.wrappers.on_shared import on_shared
@@ -39,6 +41,7 @@ def flat_mtl(
     norm: str = "separate",
     mode: str = "split",
     shared: optax.Params | Callable[[optax.Params], Any] | None = None,
+    axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Flat minima for every task: each looks uphill of its own loss before the step.
 
@@ -63,21 +66,24 @@ def flat_mtl(
         are the same for linear aggregators.
       shared: mask tree or callable, as in :func:`mtl_optax.on_shared`, which then
         applies the aggregator; None: every leaf is shared.
+      axis_name: name of a mapped data axis (`jax.shard_map`), as in
+        :func:`mtl_optax.task_grads`: perturbed gradients are averaged over it.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]` (lazy ones are stacked).
-      Its `update` needs `params`, and `task_grad_fn=`, which gives the task gradients
-      `[T, *param]` of the same batch at parameters `[T, *param]`:
-      :func:`mtl_optax.task_grads_at` makes one. It must be free of side effects: batch
-      statistics belong to the unperturbed pass. Other extra arguments go to the
-      aggregator, `active` included. Output scale: that of the aggregator; T=1 with a
-      sum or mean gives SAM's gradient. Weights and conflicts of both parts are read by
-      `mtl.task_weights(state.loss_part)` and `state.flat_part`.
+      Its `update` needs `params`, and `losses_fn=`, which gives the losses of the same
+      batch (a dict or tuple of scalars, or an array `[T]`) at other parameters:
+      `losses_fn=lambda p: losses_fn(p, x, y)`, made inside the jitted step, since a
+      function is no argument of `jax.jit`; without auxiliary output, `lambda p:
+      losses_fn(p, x)[0]`: batch statistics belong to the unperturbed pass. All extra
+      arguments go to the aggregator, `active` included. Output scale: that of the
+      aggregator; T=1 with a sum or mean gives SAM's gradient. Weights and conflicts of
+      both parts are read by `mtl.task_weights(state.loss_part)` and `state.flat_part`.
 
     Raises:
       ValueError: for negative radii, an unknown option, or `rho_specific` with a joint
-        norm; in `update` if `params` or `task_grad_fn=` is missing, or for gradients
-        that are not stacked.
+        norm; in `update` if `params` or `losses_fn=` is missing or does not return T
+        losses, or for gradients that are not stacked.
 
     Cost: 2T backward passes and T more forward passes; T copies of parameters and of
     both gradients; twice the aggregator's state.
@@ -101,7 +107,7 @@ def flat_mtl(
       >>> update, state = tx.update(
       ...     *(grads, tx.init(params), params),
       ...     losses=losses,
-      ...     task_grad_fn=mtl.task_grads_at(losses_fn),
+      ...     losses_fn=losses_fn,
       ... )
       >>> np.asarray(update).round(4)
       array([2.2414, 1.1414], dtype=float32)
@@ -135,12 +141,12 @@ def flat_mtl(
         params: optax.Params | None = None,
         *,
         active: Any = None,
-        task_grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
+        losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FlatMTLState]:
         checks.required("flat_mtl", "params", params)
-        ask = checks.required("flat_mtl", "task_grad_fn", task_grad_fn)
         given = as_task_grads(updates, None, params, active=active)
+        losses_at = asked("flat_mtl", losses_fn, given, extra_args)
         plain, mask = given.stack(), given.active
         if not jax.tree.leaves(plain):
             return plain, state
@@ -148,11 +154,11 @@ def flat_mtl(
         groups = _groups(params, shared, norm)
         radii = {True: rho_shared, False: rho_specific}
         there, moved = _perturbed(plain, params, groups, radii, adaptive, mask)
-        perturbed = ask(there)
-        as_task_grads(perturbed, given.num_tasks, params)
+        perturbed = task_grads_at(losses_at, axis_name=axis_name)(there)
+        more = {"active": mask, "losses_fn": losses_fn, **extra_args}
 
         def aggregate(gradients: Any, state: Any) -> Any:
-            return inner.update(gradients, state, params, active=mask, **extra_args)
+            return inner.update(gradients, state, params, **more)
 
         if mode == "direct":
             new, loss_part = aggregate(perturbed, state.loss_part)
@@ -163,8 +169,8 @@ def flat_mtl(
             lambda s, g: jnp.where(lead(moved, s), s - g, 0), perturbed, plain
         )
         new, loss_part = aggregate(plain, state.loss_part)
-        more, flat_part = aggregate(flat, state.flat_part)
-        return optax.tree.add(new, more), FlatMTLState(loss_part, flat_part)
+        flatter, flat_part = aggregate(flat, state.flat_part)
+        return optax.tree.add(new, flatter), FlatMTLState(loss_part, flat_part)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

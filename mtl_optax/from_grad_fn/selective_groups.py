@@ -20,6 +20,8 @@ from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.group_steps import by_owner, group_steps
 from mtl_optax.core.solvers.proximal_affinity import affinity_groups
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.at_other_params import group_grads_at
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
 
 
@@ -49,6 +51,7 @@ def selective_groups(
     preference: Any = None,
     credit: str = "causal",
     key: Any,
+    axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""One optimiser step for each group of tasks, one after the other on one batch.
 
@@ -79,15 +82,20 @@ def selective_groups(
         the next group, and to none the last one's, as the authors' code does. Where
         there is but one group, that code (and this) takes its step twice.
       key: int or key for the order of the groups.
+      axis_name: name of a mapped data axis (`jax.shard_map`), as in
+        :func:`mtl_optax.task_grads`: losses and gradients at moved parameters are
+        averaged over it.
 
     Returns:
       A transformation whose updates are the total displacement of all steps: only what
       acts on displacements may follow, such as `optax.scale`, and no second optimiser
-      such as Adam (:func:`mtl_optax.check_chain` tells). Its `update`
-      needs `params`, and `group_grad_fn=`, which gives losses and the gradient of a
-      weighted sum of losses on this batch at moved parameters:
-      :func:`mtl_optax.group_grads_at` makes one. The incoming stacked or lazy gradients
-      are checked, not used; under `jit` lazy ones cost nothing. Extra arguments:
+      such as Adam (:func:`mtl_optax.check_chain` tells). Its `update` needs `params`,
+      and `losses_fn=`, which gives the losses of this batch (a dict or tuple of
+      scalars, or an array `[T]`) at moved parameters: `losses_fn=lambda p:
+      losses_fn(p, x, y)`, made inside the jitted step, since a function is no argument
+      of `jax.jit`; without auxiliary output, `lambda p: losses_fn(p, x)[0]`. The
+      incoming stacked or lazy gradients are checked, not used; under `jit` lazy ones
+      cost nothing. Extra arguments:
       `active` `[T]` bool (inactive tasks: no group, own leaves frozen, affinity kept),
       and `order=` `[T]` int, a permutation, instead of drawing it. Others go to
       `inner`. Output scale: sum of as many steps of `inner` as there are groups. T=1
@@ -96,8 +104,8 @@ def selective_groups(
     Raises:
       ValueError: for an unknown `credit`, negative `decay` or `warmup`, or labels in
         `owner` that are neither None nor a task; in `update` if `params` or
-        `group_grad_fn=` is missing or returns something else, or for gradients that
-        are not stacked.
+        `losses_fn=` is missing or does not return T losses, or for gradients that are
+        not stacked.
 
     Cost: one forward and one backward pass for each group, T in the warm-up; one more
     forward pass with "causal"; state of `inner` and T x T numbers; up to 200 rounds of
@@ -111,8 +119,8 @@ def selective_groups(
 
     When not to use it: where a batch must not cost several passes; with two or three
     tasks, unless `preference` is set; with losses that may be zero or negative, whose
-    affinity is not defined (not measured there). To clip by the norm over all leaves,
-    clip in `group_grad_fn`.
+    affinity is not defined (not measured there); to clip by the norm over all leaves,
+    of which `inner` sees the shared ones and each task's own apart.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl
@@ -124,7 +132,7 @@ def selective_groups(
       >>> losses, grads = mtl.lazy_task_grads(losses_fn)(params)
       >>> update, state = tx.update(
       ...     *(grads, tx.init(params), params),
-      ...     group_grad_fn=mtl.group_grads_at(losses_fn),
+      ...     losses_fn=losses_fn,
       ...     order=jnp.array([0, 1]),
       ... )
       >>> {name: round(float(x), 3) for name, x in update.items()}
@@ -160,13 +168,14 @@ def selective_groups(
         *,
         losses: Any = None,
         active: Any = None,
-        group_grad_fn: Callable[..., Any] | None = None,
+        losses_fn: Callable[[optax.Params], Any] | None = None,
         order: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
         checks.required("selective_groups", "params", params)
-        ask = checks.required("selective_groups", "group_grad_fn", group_grad_fn)
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        losses_at = asked("selective_groups", losses_fn, given, extra_args)
+        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         active = jnp.ones(num_tasks, bool) if mask is None else mask
         if not jax.tree.leaves(like):

@@ -19,6 +19,8 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.arguments.losses import losses_vector
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.replicated import replicated_zeros
 
@@ -40,6 +42,7 @@ def task_affinity(
     learning_rate: Any = None,
     optimizer: optax.GradientTransformation | None = None,
     every_k: int = 10,
+    axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Observes the affinity between tasks; gradients pass through unchanged.
 
@@ -55,9 +58,8 @@ def task_affinity(
     Args:
       num_tasks: T, a Python int.
       losses_fn: `losses_fn(params) -> losses`, a dict (tasks in order of sorted names)
-        or tuple of scalars, or an array `[T]`; averaged over the data axis in
-        `jax.shard_map`. Where each step has a batch of its own, pass the function of
-        that batch to `update` instead, as `losses_fn=`.
+        or tuple of scalars, or an array `[T]`. Where each step has a batch of its own,
+        pass the function of that batch to `update` instead, as `losses_fn=`.
       owner: tree of None (shared by all tasks) or task indices (owned by that task)
         like the parameters, a prefix of one, or a function from parameters to one.
         None alone: every leaf is shared.
@@ -68,14 +70,18 @@ def task_affinity(
         training. Its state is kept here, for shared leaves, and goes on at every step
         with the sum of the gradients of active tasks, as in TAG's training.
       every_k: steps from one measurement to the next, a Python int.
+      axis_name: name of a mapped data axis (`jax.shard_map`), as in
+        :func:`mtl_optax.task_grads`: losses at moved parameters are averaged over it.
+        None in `jax.shard_map` wants a `losses_fn` that averages by itself.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones, into the
       same ones. Its `update` needs `params`, and `losses_fn=` unless given above, which
       it overrides: `losses_fn=lambda p: losses_fn(p, x, y)`, made inside the jitted
-      step, since a function is no argument of `jax.jit`. Not counted are pairs with a
-      task that is not `active`, with a recipient whose loss is not positive, or with a
-      ratio that is not finite. Output scale: the gradients as they came.
+      step, since a function is no argument of `jax.jit`; without auxiliary output,
+      `lambda p: losses_fn(p, x)[0]`. Not counted are pairs with a task that is not
+      `active`, with a recipient whose loss is not positive, or with a ratio that is not
+      finite. Output scale: the gradients as they came.
 
     Raises:
       ValueError: for a `num_tasks` or `every_k` that is no positive Python int, a
@@ -158,8 +164,8 @@ def task_affinity(
             return updates, state
         checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
-        ask = checks.required("task_affinity", "losses_fn", given)
         rows = as_task_grads(updates, num_tasks, params, active=active)
+        ask = asked("task_affinity", given, rows, {})
         mask = rows.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         kept = shared_leaves(params)
@@ -167,7 +173,7 @@ def task_affinity(
         gradients = rows.select(kept).at_parameters()
 
         def losses_at(params: optax.Params) -> jax.Array:
-            return losses_vector(ask(params), num_tasks)
+            return mean_over(losses_vector(ask(params), num_tasks), axis_name)
 
         def look_ahead(task: int) -> jax.Array:
             row = gradients.row(task)

@@ -58,10 +58,8 @@ ASKING: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def functions(losses_fn: Callable[[Any], tuple[jax.Array, ...]]) -> dict[str, Any]:
-    """The extra arguments with which they ask, one each; unused ones cost nothing."""
+    """The extra arguments with which they ask, `sam` with the second."""
     return {
-        "task_grad_fn": mtl.task_grads_at(losses_fn),
-        "group_grad_fn": mtl.group_grads_at(losses_fn),
         "losses_fn": losses_fn,
         "grad_fn": jax.grad(lambda params, _: sum(losses_fn(params))),
     }

@@ -15,6 +15,7 @@ import optax
 
 from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.core.group_steps import Sweep, by_owner, group_steps
+from mtl_optax.core.task_grads.at_other_params import group_grads_at
 
 # Rows of `decrease`, each the fall of log losses on the batch.
 STEPS = ("the joint step", "the step of its own half", "the steps of both halves")
@@ -49,7 +50,6 @@ def joint_against_halves(
         state: HalvesState,
         params: optax.Params | None = None,
         *,
-        group_grad_fn: Callable[..., Any],
         losses_fn: Callable[[optax.Params], Any],
         **extra_args: Any,
     ) -> tuple[Any, HalvesState]:
@@ -66,7 +66,7 @@ def joint_against_halves(
                 sweep = group_steps(
                     *(inner, of_leaf, params, (state, nobody, jnp.zeros(num_tasks))),
                     *((order, labels, jnp.ones(num_tasks, bool)), 0.0, False),
-                    ask=group_grad_fn,
+                    ask=group_grads_at(losses_fn),
                     extra_args={},
                 )
                 after = jnp.stack(losses_fn(optax.apply_updates(params, sweep.moved)))

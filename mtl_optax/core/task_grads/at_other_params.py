@@ -17,7 +17,7 @@ def task_grads_at(
     has_aux: bool = False,
     axis_name: Any = None,
 ) -> Callable[[optax.Params], optax.Updates]:
-    r"""The gradient function that methods of `from_grad_fn` ask again.
+    r"""The gradient of each task at parameters of its own, as `flat_mtl` asks for it.
 
     .. math:: (\theta_1 \ldots \theta_T) \mapsto
       (\nabla L_1(\theta_1) \ldots \nabla L_T(\theta_T))
@@ -32,9 +32,8 @@ def task_grads_at(
       axis_name: as in :func:`mtl_optax.task_grads`.
 
     Returns:
-      `task_grad_fn(stacked_params) -> stacked_grads`, leaves `[T, *param]` both, to be
-      passed as `task_grad_fn=` to `update`; made inside the jitted step, since a
-      function is no argument of `jax.jit`.
+      `task_grad_fn(stacked_params) -> stacked_grads`, leaves `[T, *param]` both. Make
+      it inside the jitted step, since a function is no argument of `jax.jit`.
 
     Raises:
       ValueError: when called, if a task's loss is not a scalar.
@@ -73,7 +72,7 @@ def group_grads_at(
     has_aux: bool = False,
     axis_name: Any = None,
 ) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, optax.Updates]]:
-    r"""The function of moved parameters that `selective_groups` asks for each group.
+    r"""Losses and the gradient of some of them, as `selective_groups` and `cso` ask.
 
     .. math:: (\theta, w) \mapsto
       \Big( (L_1(\theta) \ldots L_T(\theta)), \; \nabla \sum_t w_t L_t(\theta) \Big)
@@ -86,9 +85,8 @@ def group_grads_at(
 
     Returns:
       `group_grad_fn(params, weights) -> (losses, gradient)`, where `weights` and
-      `losses` are `[T]`, and `gradient` is like `params`; to be passed as
-      `group_grad_fn=` to `update`; made inside the jitted step, since a function is no
-      argument of `jax.jit`.
+      `losses` are `[T]`, and `gradient` is like `params`. Make it inside the jitted
+      step, since a function is no argument of `jax.jit`.
 
     Raises:
       ValueError: when called, if a task's loss is not a scalar.

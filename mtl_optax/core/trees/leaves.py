@@ -52,7 +52,14 @@ def blocks_of(granularity: Any, tree: Any) -> tuple[int, ...] | None:
         return None
     if isinstance(granularity, str) and granularity == "leaf":
         return tuple(range(len(jax.tree.leaves(tree))))
-    labels = [label for _, label in spread(granularity, tree)]
+    try:
+        labels = [label for _, label in spread(granularity, tree)]
+    except ValueError as error:
+        raise ValueError(
+            'granularity= must be None, "leaf", or labels of the leaves: a tree like '
+            "the parameters, a prefix of one, or a function from parameters to one. "
+            f"These labels do not fit {jax.tree.structure(tree)}: {error}"
+        ) from error
     order = list(dict.fromkeys(labels))
     return tuple(order.index(label) for label in labels)
 
