@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_optax.core.arguments.leaf_groups import owner_indices, owners
+from mtl_optax.core.arguments.leaf_groups import owned, owners
 
 PARAMS = {"heads": [jnp.ones(2), {"b": jnp.ones(1), "w": jnp.ones(3)}], "trunk": 1.0}
 
@@ -44,9 +44,9 @@ def test_owners_by_name():
     labels = owners(owner, PARAMS, num_tasks=2)
     assert labels == ["b", "a", None, None]
     for names in (None, ("a", "b")):
-        assert owner_indices(labels, names, 2) == [1, 0, None, None]
-    assert owner_indices(labels, ("a", "b", "c"), 3) == [1, 0, None, None]
-    assert owner_indices([1, None, 0], ("a", "b"), 2) == [1, None, 0]
+        assert owned(labels, names, 2).tasks == (1, 0, None, None)
+    assert owned(labels, ("a", "b", "c"), 3).tasks == (1, 0, None, None)
+    assert owned([1, None, 0], ("a", "b"), 2).tasks == (1, None, 0)
 
 
 def test_errors_of_names():
@@ -61,9 +61,9 @@ def test_errors_of_names():
     with pytest.raises(
         ValueError, match=r"1 of 2 tasks, \['a'\].*pass losses= as a dict"
     ):
-        owner_indices(["a", None], None, 2)
+        owned(["a", None], None, 2)
     with pytest.raises(ValueError, match=r"\['a'\], but those of the .*\['b', 'c'\]"):
-        owner_indices(["a", None], ("b", "c"), 2)
+        owned(["a", None], ("b", "c"), 2)
 
 
 def test_a_tree_without_leaves():

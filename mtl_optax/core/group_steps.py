@@ -5,7 +5,7 @@ state each, so that what belongs to tasks outside the group freezes whole: momen
 counts, schedules.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,16 +14,17 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mtl_optax.core.arguments.leaf_groups import Owned
 from mtl_optax.core.solvers.proximal_affinity import proximal_affinity
 
-_SHARED = "shared"  # the name of what no single task owns
+_SHARED = "shared"  # the part that no single task owns
 
 
 class Sweep(NamedTuple):
     """What one group's step hands to the next."""
 
     moved: Any  # tree like params, the displacement so far, float32 or wider
-    inner: Any  # optax.PartitionState: "shared", and each task's own by its index
+    inner: Any  # optax.PartitionState: "shared", and each task's own by index or name
     affinity: jax.Array  # [T, T]
     before: jax.Array  # [T] losses before the last group's step, -1 where unknown
     group: jax.Array  # [T] bool, the last group; none before the first
@@ -31,12 +32,22 @@ class Sweep(NamedTuple):
 
 
 def by_owner(
-    inner: optax.GradientTransformation, of_leaf: list[int | None], params: Any
+    inner: optax.GradientTransformation, labels: Sequence[Any], params: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimiser on the shared leaves, and on the leaves of each task, apart."""
-    names = [_SHARED if task is None else str(task) for task in of_leaf]
-    labels = jax.tree.unflatten(jax.tree.structure(params), names)
-    return optax.partition(dict.fromkeys(sorted(set(names)), inner), labels)
+    """The optimiser on the shared leaves, and on the leaves of each task, apart.
+
+    `labels` are those of `owners`, one a leaf.
+    """
+    parts = [_part(label) for label in labels]
+    tree = jax.tree.unflatten(jax.tree.structure(params), parts)
+    return optax.partition(dict.fromkeys(sorted(set(parts)), inner), tree)
+
+
+def _part(label: Any) -> str:
+    """The name of a part of the optimiser's state."""
+    if label is None:
+        return _SHARED
+    return "shared, a task" if label == _SHARED else str(label)
 
 
 def standing(params: Any) -> Any:
@@ -60,7 +71,7 @@ def look_at(
 
 def take_step(
     parts: optax.GradientTransformationExtraArgs,
-    of_leaf: list[int | None],
+    of_leaf: Owned,
     start: tuple[Any, Any, Any],
     gradient: Any,
     group: jax.Array,
@@ -79,20 +90,20 @@ def take_step(
     there, moved, states = start
     updates, new_states = parts.update(gradient, states, there, **extra_args)
     old, treedef = jax.tree.flatten(moved)
-    trees = zip(of_leaf, old, jax.tree.leaves(updates), strict=True)
+    trees = zip(of_leaf.tasks, old, jax.tree.leaves(updates), strict=True)
     moved = [
         d + u if task is None else jnp.where(group[task], d + u, d)
         for task, d, u in trees
     ]
     return (
         jax.tree.unflatten(treedef, moved),
-        _unless_frozen(new_states, states, group),
+        _unless_frozen(new_states, states, of_leaf, group),
     )
 
 
 def group_steps(
     inner: optax.GradientTransformation,
-    of_leaf: list[int | None],
+    of_leaf: Owned,
     params: Any,
     start: tuple[Any, jax.Array, jax.Array],
     groups: tuple[jax.Array, jax.Array, jax.Array],
@@ -118,7 +129,7 @@ def group_steps(
     """
     order, labels, active = groups
     num_tasks = labels.shape[0]
-    parts = by_owner(inner, of_leaf, params)
+    parts = by_owner(inner, of_leaf.labels, params)
 
     look = partial(look_at, ask, params)
 
@@ -155,11 +166,11 @@ def group_steps(
     return last
 
 
-def _unless_frozen(new: Any, old: Any, group: jax.Array) -> Any:
+def _unless_frozen(new: Any, old: Any, of_leaf: Owned, group: jax.Array) -> Any:
     """The optimiser's states, but those of tasks outside the group as they were."""
     states = dict(new.inner_states)
-    for name, state in new.inner_states.items():
-        if name != _SHARED:
-            choose = partial(jnp.where, group[int(name)])
-            states[name] = jax.tree.map(choose, state, old.inner_states[name])
+    for label, task in set(zip(*of_leaf, strict=True)):
+        if task is not None:
+            part, choose = _part(label), partial(jnp.where, group[task])
+            states[part] = jax.tree.map(choose, states[part], old.inner_states[part])
     return new._replace(inner_states=states)

@@ -15,9 +15,11 @@ import optax
 from jax import lax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.leaf_groups import owners
+from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
@@ -83,12 +85,13 @@ def _turns(
     return lax.scan(slot, place, tasks)[0]
 
 
+@transformation_method
 def cso(
     num_tasks: int,
     inner: optax.GradientTransformation,
     *,
     strength_fn: Callable[[Any, Any], Any],
-    total_epochs: Any,
+    total_epochs: ScalarOrSchedule,
     key: Any,
     owner: Any = None,
     axis_name: Any = None,
@@ -114,10 +117,11 @@ def cso(
         the update.
       total_epochs: E; may be a tracer.
       key: int or key for the draws.
-      owner: the task that owns each leaf, or None where all share it: a tree like the
-        parameters, a prefix, or a function of them. What a task owns rests, with the
-        state of the optimiser, in the other tasks' turns. None: all leaves are shared,
-        and an optimiser with momentum moves heads in every turn.
+      owner: the task that owns each leaf, by name or by index in sorted order of names,
+        or None where all share it: a tree like the parameters, a prefix, or a function
+        of them. What a task owns rests, with the state of the optimiser, in the other
+        tasks' turns. None: all leaves are shared, and an optimiser with momentum moves
+        heads in every turn.
       axis_name: name of a mapped data axis (`jax.shard_map`), as in
         :func:`mtl_optax.task_grads`: losses and gradients at moved parameters are
         averaged over it.
@@ -214,7 +218,10 @@ def cso(
     ) -> tuple[optax.Updates, CSOState]:
         checks.required("cso", "params", params)
         part_done = checks.required("cso", "epoch", epoch) / total_epochs
-        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        owns = owners(owner, params, num_tasks)
+        about = {"losses": losses, "active": active}
+        known = names_of_all(owns, num_tasks)
+        given = as_task_grads(updates, num_tasks, params, names=known, **about)
         losses_at = asked("cso", losses_fn, given, extra_args)
         ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
@@ -222,8 +229,8 @@ def cso(
             return like, state
 
         present = jnp.ones(num_tasks, bool) if mask is None else mask
-        of_leaf = owners(owner, params, num_tasks)
-        parts = by_owner(inner, of_leaf, params)
+        of_leaf = owned(owns, given.names, num_tasks)
+        parts = by_owner(inner, owns, params)
         step = partial(take_step, parts, of_leaf, extra_args=extra_args)
 
         def together(place: _Place) -> _Place:

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.names import named
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.stacked import task_sums
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import task_grads_at
@@ -32,11 +35,12 @@ class FlatMTLState(NamedTuple):
     flat_part: Any  # on perturbed minus plain gradients; None with "direct"
 
 
+@transformation_method
 def flat_mtl(
     aggregator: optax.GradientTransformation,
     *,
-    rho_shared: Any,
-    rho_specific: Any = None,
+    rho_shared: ScalarOrSchedule,
+    rho_specific: ScalarOrSchedule = None,
     adaptive: bool = False,
     norm: str = "separate",
     mode: str = "split",
@@ -140,12 +144,13 @@ def flat_mtl(
         state: FlatMTLState,
         params: optax.Params | None = None,
         *,
+        losses: Any = None,
         active: Any = None,
         losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, FlatMTLState]:
         checks.required("flat_mtl", "params", params)
-        given = as_task_grads(updates, None, params, active=active)
+        given = as_task_grads(updates, None, params, losses=losses, active=active)
         losses_at = asked("flat_mtl", losses_fn, given, extra_args)
         plain, mask = given.stack(), given.active
         if not jax.tree.leaves(plain):
@@ -155,7 +160,12 @@ def flat_mtl(
         radii = {True: rho_shared, False: rho_specific}
         there, moved = _perturbed(plain, params, groups, radii, adaptive, mask)
         perturbed = task_grads_at(losses_at, axis_name=axis_name)(there)
-        more = {"active": mask, "losses_fn": losses_fn, **extra_args}
+        more = {
+            "losses": named(given.losses, given.names),
+            "active": named(mask, given.names),
+            "losses_fn": losses_fn,
+            **extra_args,
+        }
 
         def aggregate(gradients: Any, state: Any) -> Any:
             return inner.update(gradients, state, params, **more)

@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.leaf_groups import owners
+from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
+from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.group_steps import by_owner, group_steps
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.solvers.proximal_affinity import affinity_groups
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
@@ -41,14 +44,15 @@ class SelectiveGroupsState(NamedTuple):
         return True
 
 
+@transformation_method
 def selective_groups(
     num_tasks: int,
     inner: optax.GradientTransformation,
     *,
     owner: Any,
-    decay: Any = 1e-3,
-    warmup: Any = 100,
-    preference: Any = None,
+    decay: ScalarOrSchedule = 1e-3,
+    warmup: ScalarOrSchedule = 100,
+    preference: PerTask = None,
     credit: str = "causal",
     key: Any,
     axis_name: Any = None,
@@ -70,11 +74,13 @@ def selective_groups(
         with a state each: those of the other groups freeze, moments and step counts. On
         shared leaves counts and schedules advance at every group's step.
       owner: tree like the parameters, a prefix, or a function of them: None on leaves
-        that all tasks share, elsewhere the index of the task that owns the leaf.
+        that all tasks share, elsewhere the task that owns the leaf, by name, or by
+        index in sorted order of names.
       decay: weight of each new measurement in the affinity; may be a tracer.
       warmup: updates in which a task takes part before it is grouped; until then it is
         a group of its own.
-      preference: similarity of each task with itself, on the scale where every task's
+      preference: similarity of each task with itself, a number, or `[T]` in sorted
+        order of names or a dict by name, on the scale where every task's
         affinity for itself is 1; more groups for a larger one. None is the median of
         all similarities, which never merges two tasks where T=2, and is often a tie for
         T=3.
@@ -173,7 +179,10 @@ def selective_groups(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
         checks.required("selective_groups", "params", params)
-        given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        owns = owners(owner, params, num_tasks)
+        about = {"losses": losses, "active": active}
+        known = names_of_all(owns, num_tasks)
+        given = as_task_grads(updates, num_tasks, params, names=known, **about)
         losses_at = asked("selective_groups", losses_fn, given, extra_args)
         ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
@@ -191,7 +200,7 @@ def selective_groups(
         if not causal:
             order = jnp.append(order, _the_only(labels, active))
 
-        of_leaf = owners(owner, params, num_tasks)
+        of_leaf = owned(owns, given.names, num_tasks)
         start = state.inner, state.affinity, state.losses
         division = order, labels, active
         end = group_steps(

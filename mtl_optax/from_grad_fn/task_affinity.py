@@ -16,8 +16,10 @@ import optax
 from jax import lax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.leaf_groups import owners
+from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.losses import losses_vector
+from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.method import transformation_method
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.losses_fn import asked
@@ -34,12 +36,13 @@ class TaskAffinityState(NamedTuple):
     optimizer_state: Any  # of `optimizer`, on shared leaves; empty without
 
 
+@transformation_method
 def task_affinity(
     num_tasks: int,
     *,
     losses_fn: Callable[[optax.Params], Any] | None = None,
     owner: Any,
-    learning_rate: Any = None,
+    learning_rate: ScalarOrSchedule = None,
     optimizer: optax.GradientTransformation | None = None,
     every_k: int = 10,
     axis_name: Any = None,
@@ -60,7 +63,7 @@ def task_affinity(
       losses_fn: `losses_fn(params) -> losses`, a dict (tasks in order of sorted names)
         or tuple of scalars, or an array `[T]`. Where each step has a batch of its own,
         pass the function of that batch to `update` instead, as `losses_fn=`.
-      owner: tree of None (shared by all tasks) or task indices (owned by that task)
+      owner: tree of None (shared by all tasks) or tasks by name or index (its owner)
         like the parameters, a prefix of one, or a function from parameters to one.
         None alone: every leaf is shared.
       learning_rate: eta, the size of the step ahead; may be a tracer. Not read if
@@ -164,7 +167,11 @@ def task_affinity(
             return updates, state
         checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
-        rows = as_task_grads(updates, num_tasks, params, active=active)
+        owns = owners(owner, params, num_tasks)
+        named = names_of_all(owns, num_tasks)
+        rows = as_task_grads(updates, num_tasks, params, active=active, names=named)
+        if rows.names is not None:
+            owned(owns, rows.names, num_tasks)  # raises for an owner that is no task
         ask = asked("task_affinity", given, rows, {})
         mask = rows.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask

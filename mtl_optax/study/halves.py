@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.arguments.leaf_groups import owners
+from mtl_optax.core.arguments.leaf_groups import owned, owners
 from mtl_optax.core.group_steps import Sweep, by_owner, group_steps
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 
@@ -54,7 +54,7 @@ def joint_against_halves(
         **extra_args: Any,
     ) -> tuple[Any, HalvesState]:
         del updates, extra_args
-        of_leaf = owners(owner, params, num_tasks)
+        of_leaf = owned(owners(owner, params, num_tasks), None, num_tasks)
         everyone, nobody = jnp.zeros_like(half_of), jnp.zeros((num_tasks, num_tasks))
         # Of each sequence the groups and their order. In the first a single group has
         # all tasks; there is no second one, and so no step for it.
@@ -77,7 +77,7 @@ def joint_against_halves(
 
         found, joint = compare(optimizer, state.inner)
         plain = optax.sgd(SGD_RATE)
-        fresh = by_owner(plain, of_leaf, params).init(params)
+        fresh = by_owner(plain, of_leaf.labels, params).init(params)
         found = jnp.stack([found, compare(plain, fresh)[0]])
         return joint.moved, HalvesState(found, joint.inner)
 

@@ -5,7 +5,7 @@ Used by `on_shared` and the methods of `from_grad_fn`; internal to the library.
 
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -122,15 +122,31 @@ def owners(owner: Any, params: Any, num_tasks: int) -> list[Any]:
     return labels
 
 
-def owner_indices(
-    labels: Sequence[Any], names: Names | None, num_tasks: int
-) -> list[int | None]:
-    """What `owners` gave, with the index of each task in place of its name."""
-    mentioned = sorted_names({label for label in labels if isinstance(label, str)})
+class Owned(NamedTuple):
+    """The task that owns each leaf, None where all tasks share it."""
+
+    labels: tuple[Any, ...]  # what `owners` gave: an index, or a name
+    tasks: tuple[int | None, ...]  # its index
+
+
+def owned(labels: Sequence[Any], names: Names | None, num_tasks: int) -> Owned:
+    """What `owners` gave, and the indices of these tasks."""
+    mentioned = _names_in(labels)
     if not mentioned:
-        return list(labels)
+        return Owned(tuple(labels), tuple(labels))
     order = task_order("owner=", mentioned, names, num_tasks)
-    return [None if label is None else order.index(label) for label in labels]
+    tasks = [None if label is None else order.index(label) for label in labels]
+    return Owned(tuple(labels), tuple(tasks))
+
+
+def names_of_all(labels: Sequence[Any], num_tasks: int) -> Names | None:
+    """The names of all tasks, where each of them owns a leaf by name; else None."""
+    mentioned = _names_in(labels)
+    return mentioned if len(mentioned) == num_tasks else None
+
+
+def _names_in(labels: Sequence[Any]) -> Names:
+    return sorted_names({label for label in labels if isinstance(label, str)})
 
 
 def _owner(name: str, label: Any, num_tasks: int) -> Any:
