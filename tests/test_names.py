@@ -70,6 +70,15 @@ def test_wrong_names_are_an_error_that_lists_both(method, key):
         method.make(T, **{key: {"a": jnp.ones(3), "b": 0.5, "c": 0.5}})
 
 
+@EACH
+def test_other_names_than_those_of_the_step_are_an_error(method, key):
+    tx = method.make(T, **{key: by_name()})
+    extras = method.extras(T, PARAMS) | {"active": {"main": True, "a": True, "b": True}}
+    both = r"\['main', 'task10', 'task2'\].*\['a', 'b', 'main'\]"
+    with pytest.raises(ValueError, match=both):
+        jax.eval_shape(lambda: tx.update(STACKED, tx.init(PARAMS), PARAMS, **extras))
+
+
 def test_arguments_must_name_the_same_tasks():
     with pytest.raises(
         ValueError, match=r"preference=: \['a', 'b'\]; reference=: \['a', 'c'\]"

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from methods import METHODS
+from methods import BY_NAME, METHODS
 
 import mtl_optax as mtl
 from mtl_optax.core.arguments.names import PerTask
@@ -43,30 +43,92 @@ def without_schedule(state):
     return jax.tree.map(lambda x: x.inner if is_one(x) else x, state, is_leaf=is_one)
 
 
-@EACH
-def test_changing_is_building_anew(method):
-    first = {key: two[0] for key, two in method.hyper.items()}
-    second = {key: two[1] for key, two in method.hyper.items()}
-    schedules = {key: changing(*two) for key, two in method.hyper.items()}
-    extras = [method.extras(T, PARAMS, seed) for seed in range(2)]
+def losses_fn(params):
+    a, b = params["w"]
+    return (a - b) ** 2, jnp.sum(params["w"] ** 2) + params["b"], (a + 1) ** 2
+
+
+def smoothed(num_tasks, **hyper):
+    return mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting(), **hyper), num_tasks)
+
+
+# What has numbers and no row: how to build it, two values each, its extra arguments.
+OTHERS = {
+    "cr_mogm": (smoothed, {"alpha": (0.9, 0.2)}, {}),
+    "flat_mtl": (
+        lambda num_tasks, **hyper: mtl.flat_mtl(mtl.unitary(num_tasks), **hyper),
+        {"rho_shared": (0.1, 0.3), "rho_specific": (0.2, 0.0)},
+        {"losses_fn": losses_fn},
+    ),
+    "selective_groups": (
+        lambda num_tasks, **hyper: mtl.selective_groups(
+            num_tasks, optax.adam(0.1), owner=None, key=0, **hyper
+        ),
+        {"decay": (1e-3, 0.5), "warmup": (0, 1), "preference": (0.0, 0.5)},
+        {"losses_fn": losses_fn},
+    ),
+    "cso": (
+        lambda num_tasks, **hyper: mtl.cso(
+            *(num_tasks, optax.adam(0.1)),
+            strength_fn=lambda params, _: dict.fromkeys(params),
+            key=0,
+            **hyper,
+        ),
+        {"total_epochs": (3.0, 1.0)},
+        {"losses_fn": losses_fn, "epoch": 1, "uniform": 0.5},
+    ),
+    "task_affinity": (
+        lambda num_tasks, **hyper: optax.chain(
+            mtl.task_affinity(num_tasks, owner=None, every_k=1, **hyper),
+            mtl.unitary(num_tasks),
+        ),
+        {"learning_rate": (0.1, 0.3)},
+        {"losses_fn": losses_fn},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*(m.name for m in WITH_NUMBERS), *OTHERS])
+def test_changing_is_building_anew(name):
+    if name in OTHERS:
+        make, hyper, more = OTHERS[name]
+        extras = [more, more]
+    else:
+        method = BY_NAME[name]
+        make, hyper = method.make, method.hyper
+        extras = [method.extras(T, PARAMS, seed) for seed in range(2)]
+    settings = [{key: two[i] for key, two in hyper.items()} for i in range(2)]
+    schedules = {key: changing(*two) for key, two in hyper.items()}
 
     @jax.jit
     def both(stacked):
-        tx = method.make(T, **schedules)
-        state = tx.init(PARAMS)
-        for more in extras:
+        tx = make(T, **schedules)
+        state, again = tx.init(PARAMS), make(T, **settings[0]).init(PARAMS)
+        for setting, more in zip(settings, extras, strict=True):
             update, state = tx.update(stacked, state, PARAMS, **more)
-        tx = method.make(T, **first)
-        again = tx.init(PARAMS)
-        for hyper, more in zip((first, second), extras, strict=True):
-            tx = method.make(T, **hyper)
-            wanted, again = tx.update(stacked, again, PARAMS, **more)
-        return (update, state), (wanted, again)
+            anew = make(T, **setting)
+            wanted, again = anew.update(stacked, again, PARAMS, **more)
+        return (update, without_schedule(state)), (wanted, again)
 
-    (update, state), wanted = both(STACKED)
-    same = update, without_schedule(state)
+    same, wanted = both(STACKED)
     chex.assert_trees_all_equal_structs(same, wanted)
     chex.assert_trees_all_close(same, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_with_numbers_is_left_out():
+    """Every public function with a number that may change is in a table above."""
+    kinds = PerTask, ScalarOrSchedule
+    found = {
+        name
+        for name in mtl.__all__
+        if callable(factory := getattr(mtl, name))
+        and any(p.annotation in kinds for p in parameters_of(factory))
+    }
+    assert found == {method.name for method in WITH_NUMBERS} | set(OTHERS)
+
+
+def parameters_of(factory):
+    return inspect.signature(factory).parameters.values()
 
 
 @EACH

@@ -43,8 +43,9 @@ def accumulate_tasks(
     Returns:
       A transformation like `tx` whose updates are zero but at every k-th call. Losses
       are averaged too. A task that was `active` in some of the micro-batches only is
-      averaged over those; in none, it is inactive. Other extra arguments are those of
-      the last micro-batch. Lazy gradients are stacked first.
+      averaged over those; in none, it is inactive. Losses and `active` reach `tx` by
+      name, where the tasks have names. Other extra arguments are those of the last
+      micro-batch. Lazy gradients are stacked first.
 
     Raises:
       ValueError: for an `every_k` that is no positive Python int; for gradients that

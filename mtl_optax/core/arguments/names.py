@@ -51,7 +51,8 @@ def agreed_names(
 def active_mask(active: Any, num_tasks: int) -> jax.Array:
     """`active` as a boolean vector `[T]`, from one or from a dict of bools by name."""
     if isinstance(active, Mapping):
-        active, _ = values_of(active, "active")
+        active, names = values_of(active, "active")
+        agreed_names({"active=": names}, num_tasks)
     mask = jnp.asarray(active)
     if mask.shape != (num_tasks,) or mask.dtype != jnp.bool_:
         raise ValueError(
