@@ -6,6 +6,7 @@ there is one. They add 1e-8 to the mean squares; here a task is divided by its o
 however small that is.
 """
 
+import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -120,8 +121,8 @@ def pcd(
       primary: the task to follow, :math:`g_1` above, by name, or by index in sorted
         order of names (may be a tracer); where it is inactive, the first active one.
       tau: the progress asked for, a number, or one a task: `[T]` in sorted order of
-        names or a dict by name (the primary's is not read), or `[T - 1]`, or a dict,
-        without the primary task. 0 only takes conflicts out.
+        names or a dict by name (the primary's is not read); without the primary task
+        `[T - 1]`, or a dict if `primary` is a name. 0 only takes conflicts out.
       beta: decay of the running means, which are bias-corrected task by task.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
@@ -170,9 +171,11 @@ def pcd(
 
     def init(num_tasks: int) -> PCDState:
         _thresholds(tau, 0, num_tasks)
-        if isinstance(primary, int):
+        if isinstance(primary, numbers.Real):
             checks.static_int("primary", primary, 0)
             checks.at_most("primary", primary, num_tasks - 1)
+        elif not isinstance(primary, str) and jnp.shape(primary) != ():
+            raise ValueError(f"primary must be one task; got {primary!r}.")
         zeros = jnp.zeros(num_tasks, jnp.result_type(float))
         return PCDState(zeros, jnp.copy(zeros))
 
