@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.trees.task_axis import where_active
 
 
@@ -23,6 +24,8 @@ def scalars_from(
     """`num_tasks -> TaskScalars` at `value`, a number or `[T]`."""
 
     def init(num_tasks: int) -> TaskScalars:
+        if jnp.ndim(value):
+            checks.task_vector("init", value, num_tasks)
         # Added to zeros, so that a state that is donated is not the caller's array.
         start = jnp.zeros(num_tasks) + jnp.asarray(value, jnp.result_type(float))
         return init_scalars(optimizer, start)

@@ -109,12 +109,16 @@ def named(values: jax.Array | None, names: Names | None) -> Any:
 
 def indices(what: str, tasks: Sequence[Any]) -> tuple[tuple[Any, ...], Names | None]:
     """All tasks in some order, given by index or by name, as indices; and the names."""
+    if isinstance(tasks, str):
+        raise ValueError(
+            f"{what} must be a sequence of tasks; got one name, {tasks!r}."
+        )
+    tasks = tuple(tasks)
     if not any(isinstance(task, str) for task in tasks):
-        return tuple(tasks), None
+        return tasks, None
     if not all(isinstance(task, str) for task in tasks):
         raise ValueError(
-            f"{what} must be all names or all indices of tasks, not both; got "
-            f"{tuple(tasks)}."
+            f"{what} must be all names or all indices of tasks, not both; got {tasks}."
         )
     names = sorted_names(dict.fromkeys(tasks))
     return tuple(names.index(task) for task in tasks), names
