@@ -67,7 +67,7 @@ def test_wrong_names_are_an_error_that_lists_both(method, key):
     with pytest.raises(ValueError, match=r"empty dict"):
         method.make(T, **{key: {}})
     with pytest.raises(ValueError, match=r"\['a'\] must be one value"):
-        method.make(T, **{key: {"a": jnp.ones(3), "b": 0.5, "c": 0.5}})
+        method.make(T, **{key: {"a": [1.0, 2.0], "b": 0.5, "c": 0.5}})
 
 
 @EACH

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # What a method's argument is annotated with that has one value for each task.
 PerTask = Annotated[Any, "[T] in sorted order of names, or a dict by task name"]
@@ -73,7 +74,7 @@ def values_of(named: Mapping[Any, Any], what: str) -> tuple[jax.Array, Names]:
     values = []
     for name in names:
         value = named[name]
-        if value is None or jnp.shape(value) != ():
+        if value is None or np.shape(value) != ():
             raise ValueError(f"{what}[{name!r}] must be one value; got {value!r}.")
         values.append(jnp.asarray(value))
     return jnp.stack(values), names

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import sorted_names, values_of
@@ -16,7 +17,7 @@ def check_primary(primary: Any, num_tasks: int) -> None:
     if isinstance(primary, numbers.Real):
         checks.static_int("primary", primary, 0)
         checks.at_most("primary", primary, num_tasks - 1)
-    elif not isinstance(primary, str) and jnp.shape(primary) != ():
+    elif not isinstance(primary, str) and np.shape(primary) != ():
         raise ValueError(f"primary must be one task; got {primary!r}.")
 
 
