@@ -200,6 +200,42 @@ def test_wrappers_take_a_scheduled_weighting():
         assert counts(state) == [1 if wrapped.due else 2]
 
 
+AROUND = {
+    "on_shared": (lambda tx: mtl.on_shared(tx, {"w": True, "b": False}), [2]),
+    "on_shared labels": (
+        lambda tx: mtl.on_shared(tx, labels={"w": (0, 1), "b": (0, 1, 2)}),
+        [2, 2],
+    ),
+    "accumulate_tasks": (lambda tx: mtl.accumulate_tasks(tx, T, every_k=2), [1]),
+    "skip_nonfinite_tasks": (lambda tx: mtl.skip_nonfinite_tasks(tx, T), [2]),
+    "chain": (lambda tx: optax.chain(tx, optax.scale(-1.0)), [2]),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_wrappers_take_a_scheduled_method(name):
+    """The count is that of the updates of the method itself."""
+    wrap, wanted = AROUND[name]
+    tx = wrap(mtl.cagrad(T, c=optax.linear_schedule(0.0, 0.5, 2)))
+    state, update = tx.init(PARAMS), jax.jit(tx.update)
+    for _ in range(2):
+        _, state = update(STACKED, state, PARAMS)
+    assert counts(state) == wanted
+    assert update._cache_size() == 1
+
+
+def test_injected_beside_a_schedule():
+    """Numbers are injected; what is static, or a dict, may hold a schedule of ours."""
+    inject = optax.inject_hyperparams(mtl.cagrad, static_args=("num_tasks", "c"))
+    tx = inject(T, c=changing(0.0, 0.5), preference=[0.2, 0.3, 0.5])
+    plain = mtl.cagrad(T, c=changing(0.0, 0.5), preference=[0.2, 0.3, 0.5])
+    state, same = tx.init(PARAMS), plain.init(PARAMS)
+    for _ in range(2):
+        got, state = jax.jit(tx.update)(STACKED, state, PARAMS)
+        wanted, same = jax.jit(plain.update)(STACKED, same, PARAMS)
+        chex.assert_trees_all_close(got, wanted, rtol=1e-5)
+
+
 def test_blocks_have_a_count_each():
     tx = mtl.cagrad(T, c=optax.linear_schedule(0.0, 0.5, 2), granularity="leaf")
     state = tx.init(PARAMS)

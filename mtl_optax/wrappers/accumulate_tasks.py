@@ -78,7 +78,9 @@ def accumulate_tasks(
 
     def init(params: optax.Params) -> AccumulateTasksState:
         def zeros(x: Any) -> jax.Array:
-            zero = jnp.zeros_like(x)  # broadcasting it keeps the sharding of x
+            # Never weakly typed, or the second step would be traced anew; broadcasting
+            # it keeps the sharding of x.
+            zero = jnp.zeros_like(x, jnp.result_type(x))
             return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
 
         return AccumulateTasksState(
