@@ -35,7 +35,7 @@ QUICK = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_llvm_disable_expensive_passes": True,
 }
-# Fusions are written by XLA's older code, in a third of the time, and then optimised in
+# Fusions are written by XLA's older code, in half the time, and then optimised in
 # full: float32 rounds as it does for users.
 ROUNDED = {"xla_cpu_use_fusion_emitters": False}
 QUICK, ROUNDED = (dict(filter(is_known, x.items())) for x in (QUICK, ROUNDED))
@@ -65,41 +65,41 @@ def options_of(item):
     return MARKED[marked[0]] if marked else QUICK
 
 
-# Files that take long are given out in parts, by this parameter, and first: whoever
-# takes the last part of the run has little left to do.
+# Files that take long come first: whoever runs the last of all has little left to do.
+# Some are given out in parts, by this parameter; those of `SHARING` stay together, for
+# the programs that one of them has compiled.
+SHARING = "test_contracts.py", "test_contracts_active.py", "test_contracts_sharded.py"
 PARTS = {
     "test_notebooks.py": "path",
     "test_scripts.py": "path",
     "test_priority.py": None,
     "test_golden.py": "name",
     "test_nn_contract.py": "name",
-    "test_contracts_sharded.py": None,
+    **dict.fromkeys(SHARING),
     "test_vmtl_toy.py": None,
     "test_benchmarks.py": None,
 }
 
 
+def file_of(item):
+    return SHARING[0] if item.path.name in SHARING else item.path.name
+
+
 def group_of(item):
-    """The tests that one process runs one after the other: a file, or a part of it."""
-    file = item.path.name
+    """The tests that one process runs one after the other."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    if part := parameters.get(PARTS.get(file)):
-        return f"{file} {getattr(part, 'stem', part)}"
-    return file
+    part = parameters.get(PARTS.get(item.path.name), "")
+    return f"{file_of(item)} {getattr(part, 'stem', part)}".strip()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Long files first, and in each what is optimised last: it changes over once."""
-    order = [*PARTS, *dict.fromkeys(item.path.name for item in items)]
+    """Long files first; in a group what is optimised last, so that it changes once."""
+    files = [*PARTS, *dict.fromkeys(item.path.name for item in items)]
     choices = [QUICK, *MARKED.values()]
-
-    def place(item):
-        return order.index(item.path.name), choices.index(options_of(item))
-
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=place)
+    items.sort(key=lambda x: (files.index(file_of(x)), choices.index(options_of(x))))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -142,12 +142,12 @@ def cache_of_a_study_is_off_again():
         compilation_cache.reset_cache()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forget_compiled_programs():
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
     """Each compiled program holds memory maps, of which a process may have 65,530."""
-    yield
-    compile_with(QUICK)  # Doctests do not come by here.
-    jax.clear_caches()
+    if nextitem is None or file_of(nextitem) != file_of(item):
+        compile_with(QUICK)  # Doctests do not come by here.
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
