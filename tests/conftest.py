@@ -1,15 +1,20 @@
 """How every test runs: eight virtual devices, strict promotion, float32 by default."""
 
+import os
 import pathlib
+import shutil
 
 import jax
 import pytest
 from jax._src import compiler  # jax.jit's compiler_options, for all of a test at once
+from jax.experimental.compilation_cache import compilation_cache
 
 # Before anything touches a backend: the device count is fixed with it.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_x64", False)
+jax.config.update("jax_enable_compilation_cache", False)
+CACHE_FOLDER = "jax_compilation_cache_dir"
 
 
 def is_known(option):
@@ -23,15 +28,19 @@ def is_known(option):
 
 
 # Nearly all the time goes into XLA's optimising programs that run for a millisecond.
-# With these it takes a quarter; a test marked `optimized` has the defaults.
+# With these it takes a quarter.
 QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_parallel_codegen_split_count": 1,
     "xla_cpu_use_fusion_emitters": False,
     "xla_llvm_disable_expensive_passes": True,
 }
-QUICK = dict(filter(is_known, QUICK.items()))
-given = {}  # to the compiler now
+# Fusions are written by XLA's older code, in half the time, and then optimised in
+# full: float32 rounds as it does for users.
+ROUNDED = {"xla_cpu_use_fusion_emitters": False}
+QUICK, ROUNDED = (dict(filter(is_known, x.items())) for x in (QUICK, ROUNDED))
+MARKED = {"rounded": ROUNDED, "optimized": {}}
+given = dict(QUICK)  # to the compiler now
 get_compile_options = compiler.get_compile_options
 
 
@@ -51,19 +60,51 @@ def compile_with(options):
         jax.clear_caches()
 
 
-def is_optimized(item):
-    return item.get_closest_marker("optimized") is not None
+def options_of(item):
+    marked = [name for name in MARKED if item.get_closest_marker(name)]
+    return MARKED[marked[0]] if marked else QUICK
 
 
+# Files that take long come first: whoever runs the last of all has little left to do.
+# Some are given out in parts, by this parameter; those of `SHARING` stay together, for
+# the programs that one of them has compiled.
+SHARING = "test_contracts.py", "test_contracts_active.py", "test_contracts_sharded.py"
+PARTS = {
+    "test_notebooks.py": "path",
+    "test_scripts.py": "path",
+    "test_priority.py": None,
+    "test_golden.py": "name",
+    "test_nn_contract.py": "name",
+    **dict.fromkeys(SHARING),
+    "test_vmtl_toy.py": None,
+    "test_benchmarks.py": None,
+}
+
+
+def file_of(item):
+    return SHARING[0] if item.path.name in SHARING else item.path.name
+
+
+def group_of(item):
+    """The tests that one process runs one after the other."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    part = parameters.get(PARTS.get(item.path.name), "")
+    return f"{file_of(item)} {getattr(part, 'stem', part)}".strip()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Optimized tests at the end of their file, so that it changes over once."""
-    files = list(dict.fromkeys(item.path for item in items))
-    items.sort(key=lambda item: (files.index(item.path), is_optimized(item)))
+    """Long files first; in a group what is optimised last, so that it changes once."""
+    files = [*PARTS, *dict.fromkeys(item.path.name for item in items)]
+    choices = [QUICK, *MARKED.values()]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=lambda x: (files.index(file_of(x)), choices.index(options_of(x))))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    compile_with({} if is_optimized(item) else QUICK)
+    compile_with(options_of(item))
 
 
 GOLDEN = "reference values"
@@ -75,12 +116,38 @@ def precision(dtype):
     return jax.enable_x64(dtype == "float64")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forget_compiled_programs():
-    """Each compiled program holds memory maps, of which a process may have 65,530."""
+@pytest.fixture(autouse=True, scope="session")
+def processes_of_their_own(tmp_path_factory):
+    """Studies, scripts and kernels that tests start compile quickly too.
+
+    Neither they nor studies in this process keep or find anything in the user's cache.
+    """
+    flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+    folder = tmp_path_factory.mktemp("compiled")
+    jax.config.update(CACHE_FOLDER, str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        # This process has read its own before.
+        patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *flags]))
+        patch.setenv(CACHE_FOLDER.upper(), str(folder))
+        yield
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def cache_of_a_study_is_off_again():
+    """A command that turns JAX's persistent cache on does so for its own test only."""
     yield
-    compile_with({})  # Doctests do not come by here.
-    jax.clear_caches()
+    if jax.config.jax_enable_compilation_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Each compiled program holds memory maps, of which a process may have 65,530."""
+    if nextitem is None or file_of(nextitem) != file_of(item):
+        compile_with(QUICK)  # Doctests do not come by here.
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -232,6 +232,7 @@ def test_delta_m_takes_metrics_with_their_directions():
 # --- Command --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_writes_one_page_on_all(tmp_path, monkeypatch, capsys):
     parts = [
         own._replace(quick=own.quick._replace(steps=2))

@@ -42,7 +42,6 @@ def reduced_sizes(text):
     [AxisType.Explicit, pytest.param(AxisType.Auto, marks=pytest.mark.slow)],
     ids=str,
 )
-@pytest.mark.optimized
 def test_sharded_parameters_stay_where_they_are(method, axis_type):
     wanted, _ = expected(method)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))

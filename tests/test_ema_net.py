@@ -95,6 +95,7 @@ def assert_coupled_by_what_is_shared_alone(grads, task, parts):
         assert not any(jax.tree.leaves(owned))
 
 
+@pytest.mark.slow
 def test_tasks_are_coupled_on_several_scales():
     images = jnp.tile(IMAGES, (1, 2, 2, 1))
     losses_fn, params = losses_fn_of(filled(multi_scale), images)
@@ -103,6 +104,7 @@ def test_tasks_are_coupled_on_several_scales():
     assert_coupled_by_what_is_shared_alone(grads, "a", parts)
 
 
+@pytest.mark.slow
 def test_learns_under_methods_of_three_kinds():
     """From one start; and gradients stay where they belong."""
     losses_fn, start = losses_fn_of(filled(ema_net), IMAGES)

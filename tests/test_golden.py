@@ -23,7 +23,7 @@ def marks(dtype, entry):
     """
     single = dtype == "float32"
     slow = [pytest.mark.slow] if single or entry.slow else []
-    return [*slow, pytest.mark.optimized] if single else slow
+    return [*slow, pytest.mark.rounded] if single else slow
 
 
 VARIANTS = [

@@ -27,7 +27,14 @@ KEY = jax.random.key(7)
 KEYS = jax.random.split(KEY, STEPS)
 TREE_MODE = "graph" in inspect.signature(nnx.split).parameters
 tree_mode = pytest.mark.skipif(not TREE_MODE, reason="this flax has no NNX tree mode")
-EACH = pytest.mark.parametrize("name", ARCHITECTURES)
+LARGE = {"EMANet", "MultiScaleEMANet", "MTAN"}  # a third of the time, to compile
+EACH = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name in ARCHITECTURES
+    ],
+)
 close = chex.assert_trees_all_close
 
 

@@ -50,6 +50,7 @@ def test_subsampled_losses_keep_the_mean(n):
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_subsampling_runs_fewer_pull_backs():
     key, x = jax.random.key(0), jnp.ones((64, 256))
     params = {"w": jnp.ones((256, 2)), "b": jnp.zeros(2)}

@@ -107,6 +107,7 @@ def own_inputs():
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_tasks_with_inputs_of_their_own_cost_one_backward_each():
     """T x (forward + backward) on each task's own batch, not T x T."""
     losses_fn, batches = own_inputs()
@@ -187,6 +188,7 @@ def step(tx, transform):
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_lazy_cost_in_backward_passes():
     params, data = wide()
     plain = flops(jax.grad(lambda *a: sum(losses_tuple(*a))), params, *data)

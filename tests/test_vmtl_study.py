@@ -67,6 +67,7 @@ def test_surrogates_are_made_of_labelled_scans_of_the_digit():
     np.testing.assert_array_equal(found[2, :, 0], features[[0, 1, 3], 0])
 
 
+@pytest.mark.slow
 def test_the_study_runs_and_tells_what_was_learned(tmp_path):
     study = vmtl.SUITE.quick[0]
     methods, grid = ("single", "vmtl_mixture"), {"beta": (1e-3, 1e-2), "eta": (1e-4,)}

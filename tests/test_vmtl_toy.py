@@ -100,6 +100,7 @@ def trained(train, test, beta, eta, grows, prior="sum", steps=500, **how):
     return jax.vmap(run)(train, test, jnp.arange(len(train[0])))
 
 
+@pytest.mark.slow
 def test_rotations_of_a_problem_are_learned_as_well_as_alone():
     """Four rotations of one problem by 0, 15, 30, 45 degrees, 15 examples each.
 
@@ -129,6 +130,7 @@ def test_rotations_of_a_problem_are_learned_as_well_as_alone():
         ("sum", 2e-2, 1.0, {"rate": 1e-3, "steps": 1500}),
     ],
 )
+@pytest.mark.slow
 def test_the_prior_is_made_of_the_task_that_is_alike(prior, beta, grows, how):
     """A' is A turned by 10 degrees; the labels of B are shuffled."""
     train, test = drawn(5, (0, 10, 0), noise=0.7)
