@@ -366,3 +366,21 @@ def test_rlw_random_normal_keeps_the_moments_it_drew():
     np.testing.assert_array_equal(moments, first.weighting.moments)
     wanted = np.exp(moments[:, 0] + moments[:, 1] * normals)
     np.testing.assert_allclose(state.task_weights, wanted / wanted.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 5, 7])
+@pytest.mark.optimized  # the compiler must not subtract products before rounding them
+def test_the_largest_loss_keeps_its_weight_under_jit(num_tasks):
+    for tx in (mtl.tchebycheff(num_tasks), mtl.stch(num_tasks, mu=0.0)):
+        params = jnp.zeros(2)
+        state, stacked = tx.init(params), jnp.ones((num_tasks, 2))
+
+        @jax.jit
+        def weights(losses, tx=tx, state=state, stacked=stacked, params=params):
+            new = tx.update(stacked, state, params, losses=losses)[1]
+            return new.task_weights
+
+        draws = np.random.default_rng(0).uniform(1, 8, (100, num_tasks))
+        for losses in draws.astype(np.float32):
+            wanted = np.where(losses == losses.max(), 1 / num_tasks, 0)
+            np.testing.assert_allclose(weights(losses), wanted, rtol=1e-6)

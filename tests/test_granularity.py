@@ -152,3 +152,27 @@ def test_the_old_names_of_a_given_gramian_name_the_new_one(old):
 def test_labels_that_are_not_like_the_parameters():
     with pytest.raises(ValueError, match="granularity"):
         mtl.mgda(T, granularity={"q": "attention"}).init(PARAMS)
+
+
+@pytest.mark.parametrize("wrong", [True, 3, "leafs", np.array([0, 1])])
+def test_what_is_no_granularity(wrong):
+    with pytest.raises(ValueError, match="granularity must be one of None"):
+        mtl.mgda(T, granularity=wrong)
+
+
+def test_labels_that_are_arrays():
+    labels = {name: jnp.array(0) for name in SHAPES}
+    with pytest.raises(ValueError, match="each a string or a number"):
+        mtl.mgda(T, granularity=labels).init(PARAMS)
+
+
+@pytest.mark.parametrize("name", ["unitary", "uw"])
+def test_weightings_of_losses_take_blocks_too(name):
+    weighting = getattr(mtl, name).weighting()
+    losses = jnp.ones(T)
+    got, state = run(
+        mtl.from_weighting(weighting, T, granularity=LABELS), losses=losses
+    )
+    wanted, _ = run(getattr(mtl, name)(T), losses=losses)
+    assert state.task_weights.shape == (2, T)
+    chex.assert_trees_all_close(got, wanted, rtol=1e-6)

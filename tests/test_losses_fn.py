@@ -48,7 +48,7 @@ METHODS = {
     ),
 }
 EACH = pytest.mark.parametrize("name", METHODS)
-ASKED_BEFORE = ("flat_mtl", "selective_groups", "cso")
+ASKED_BEFORE = ("flat_mtl", "selective_groups", "cso", "task_affinity")
 
 
 def one_update(name, params, x, axis_name=None, form=lambda losses: losses):
@@ -123,5 +123,29 @@ def test_tasks_keep_their_names(name):
 @pytest.mark.parametrize("name", ASKED_BEFORE)
 @pytest.mark.parametrize("old", ["task_grad_fn", "group_grad_fn"])
 def test_what_it_replaced_raises(name, old):
-    call = rf"takes losses_fn=.* in place of {old}=.*losses_fn=lambda p: losses_fn\(p"
+    call = rf"{old}= is now losses_fn=.*losses_fn=lambda p: losses_fn\(p"
     refuse(name, call, **{old: mtl.group_grads_at(losses_fn, X)})
+
+
+def test_names_of_the_losses_are_those_of_the_methods_arguments():
+    """Stacked gradients have no names: those of `losses_fn` are compared."""
+
+    def losses_at(params):
+        return {"a": jnp.sum(params["w"] ** 2), "b": jnp.sum(params["w"])}
+
+    params = {"w": jnp.ones(2)}
+    stacked = {"w": jnp.ones((2, 2))}
+    wrong = {"a": 1.0, "zz": 1.0}
+    right = {"a": 1.0, "b": 1.0}
+
+    def update(tx):
+        return tx.update(stacked, tx.init(params), params, losses_fn=losses_at)
+
+    def groups(preference):
+        return mtl.selective_groups(
+            2, optax.sgd(0.1), owner=None, preference=preference, key=0
+        )
+
+    update(groups(right))
+    with pytest.raises(ValueError, match="named differently"):
+        update(groups(wrong))

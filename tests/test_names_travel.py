@@ -143,7 +143,7 @@ def test_active_by_name(step):
 @pytest.mark.parametrize(
     ("active", "says"),
     [
-        ({"main": True, "task2": True}, "name 2 tasks"),
+        ({"main": True, "task2": True}, "named differently"),
         ({"main": True, "task2": True, "x": True}, "named differently"),
         ({"main": 1, "task2": 0, "task10": 1}, "boolean vector"),
         ({"main": True, "task2": True, "task10": None}, "must be one value"),

@@ -142,3 +142,56 @@ def test_lazy_gradients_know_their_names():
     assert as_task_grads(lazy, T, PARAMS).names == ("task0", "task1", "task2")
     with pytest.raises(ValueError, match="named differently"):
         as_task_grads(lazy, T, PARAMS, losses={"a": 1.0, "b": 1.0, "c": 1.0})
+
+
+def test_combine_compares_names():
+    lazy = mtl.lazy_task_grads(losses_fn)(PARAMS)[1]
+    other = dict.fromkeys("abc", True)
+    with pytest.raises(ValueError, match="named differently"):
+        mtl.combine(lazy, jnp.ones(T), active=other)
+    with pytest.raises(ValueError, match="named differently"):
+        mtl.combine(lazy.stack(), dict.fromkeys("abd", 1.0), active=other)
+
+
+@pytest.mark.parametrize("old", ["precomputed_gramian", "cross_gramian"])
+@pytest.mark.parametrize("name", ["trimmed_mean", "moco", "unitary"])
+def test_arguments_of_former_versions_raise_in_every_family(name, old):
+    tx = getattr(mtl, name)(T)
+    stacked = mtl.task_grads(losses_fn)(PARAMS)[1]
+    with pytest.raises(ValueError, match=f"{old}= is now gramian="):
+        tx.update(stacked, tx.init(PARAMS), PARAMS, **{old: jnp.eye(T)})
+
+
+def test_a_method_is_no_weighting():
+    cure = r"mtl_optax.mgda.weighting\(\)"
+    for wrong in (mtl.mgda, mtl.mgda(T), mtl.mgda.weighting):
+        for wrap in (
+            lambda w: mtl.from_weighting(w, T),
+            lambda w: mtl.every_k(w, 2),
+            mtl.cr_mogm,
+        ):
+            with pytest.raises(ValueError, match=cure):
+                wrap(wrong)
+
+
+@pytest.mark.parametrize("weights", [jnp.ones((T, 1)), jnp.ones(1), [1.0, 2.0]])
+def test_a_weighting_that_returns_something_else(weights):
+    rule = mtl.Weighting(lambda t: (), lambda gramian, state, **_: (weights, state))
+    tx = mtl.from_weighting(rule, T)
+    stacked = mtl.task_grads(losses_fn)(PARAMS)[1]
+    with pytest.raises(ValueError, match="must return one weight a task"):
+        tx.update(stacked, tx.init(PARAMS), PARAMS)
+
+
+def test_weights_of_other_types_become_those_of_the_state():
+    def rule(dtype):
+        ones = jnp.ones(T, dtype)
+        return mtl.Weighting(lambda t: (), lambda gramian, state, **_: (ones, state))
+
+    stacked = mtl.task_grads(losses_fn)(PARAMS)[1]
+    for dtype in ("int32", "bfloat16"):
+        tx = mtl.from_weighting(rule(dtype), T)
+        state = tx.init(PARAMS)
+        update, new = tx.update(stacked, state, PARAMS)
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+        chex.assert_trees_all_close(update, mtl.combine(stacked, jnp.ones(T)))

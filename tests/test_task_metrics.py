@@ -110,3 +110,47 @@ def test_the_former_name_of_the_cosines():
     state = mtl.mgda(T).init(PARAMS)
     assert "former name" in mtl.conflicts.__doc__
     np.testing.assert_array_equal(mtl.conflicts(state), mtl.task_cosines(state))
+
+
+def two_tasks(gramian=((1.0, -0.5), (-0.5, 4.0))):
+    params = {"w": jnp.zeros(2)}
+    rows = np.linalg.cholesky(np.array(gramian))
+    tx = mtl.mgda(2)
+    return tx.update({"w": jnp.asarray(rows)}, tx.init(params), params)[1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"lm": 1.0, "aux": 2.0},
+        {"lm": 1.0, "aux": 2.0}.keys(),
+        {"lm", "aux"},
+        ("aux", "lm"),
+    ],
+    ids=["dict", "keys", "set", "tuple"],
+)
+def test_names_come_in_any_form_that_has_an_order(names):
+    report = mtl.metrics(two_tasks(), names)
+    np.testing.assert_allclose(report["norm/aux"], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(report["norm/lm"], 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "losses", [np.array([0.3, 0.5]), jnp.ones(2), (jnp.ones(()), jnp.ones(())), [1, 0]]
+)
+def test_losses_without_names_give_indices(losses):
+    assert {"weight/0", "weight/1"} <= set(mtl.metrics(two_tasks(), losses))
+
+
+def test_names_whose_keys_would_be_one():
+    tx, params = mtl.mgda(4), {"w": jnp.zeros(4)}
+    _, state = tx.update({"w": jnp.eye(4)}, tx.init(params), params)
+    with pytest.raises(ValueError, match="give the same key"):
+        mtl.metrics(state, ["a", "a/b", "b/c", "c"])
+
+
+def test_axes_of_steps_are_not_taken_for_blocks():
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), two_tasks())
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), states)
+    with pytest.raises(ValueError, match=r"use jax.vmap\(mtl_optax.metrics\)"):
+        mtl.metrics(states)

@@ -16,9 +16,9 @@ from mtl_optax.core.cancellation import zero_if_cancelling, zero_if_noise
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
-from mtl_optax.core.trees.leaves import blocks_of, chosen
+from mtl_optax.core.trees.leaves import blocks_of, chosen, one_block
 from mtl_optax.core.trees.replicated import replicated_zeros
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, check_weighting
 
 
 class WeightingState(NamedTuple):
@@ -99,10 +99,9 @@ def from_weighting(
       {'w': Array([1., 1.], dtype=float32)}
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    check_weighting("from_weighting", weighting)
     leaves = weighting.leaves if leaves is None else leaves
-    if granularity is None or isinstance(granularity, str):
-        checks.one_of("granularity", granularity, (None, "leaf", "tree"))
-    if granularity not in (None, "tree"):
+    if not one_block(granularity):
         _check_blocks(weighting, leaves)
     jax.eval_shape(lambda: weighting.init(num_tasks))  # it checks the rule's arguments
 
@@ -130,7 +129,7 @@ def from_weighting(
         gramian: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WeightingState]:
-        _check_renamed(extra_args)
+        checks.renamed(extra_args)
         gradients = as_task_grads(
             *(updates, num_tasks, params),
             losses=losses,
@@ -151,7 +150,7 @@ def from_weighting(
             weights, inner = weighting.update(
                 gramian, inner, losses=gradients.losses, active=present, **about
             )
-            return jnp.where(present, weights, 0), inner
+            return jnp.where(present, _one_a_task(weights, num_tasks), 0), inner
 
         def fresh(inner: Any) -> tuple[optax.Updates, WeightingState]:
             seen, whole, gramian = gradients, gradients, given
@@ -159,7 +158,8 @@ def from_weighting(
                 seen, whole = _to_look_at(gradients, kept, blocks)
                 gramian = seen.gramian(blocks)
             if blocks is not None:
-                weights, inner = jax.vmap(weigh)(gramian, inner)
+                count = len(set(blocks))
+                weights, inner = jax.vmap(weigh, axis_size=count)(gramian, inner)
             else:
                 readable = seen.measured and given is None
                 look = seen.mix if readable else None
@@ -212,6 +212,17 @@ def _kept_leaves(leaves: Any, tree: Any) -> tuple[bool, ...] | None:
     return kept
 
 
+def _one_a_task(weights: Any, num_tasks: int) -> jax.Array:
+    """What a weighting returned, as `[T]` in the precision of T-sized numbers."""
+    array = jnp.asarray(weights)
+    if array.shape != (num_tasks,):
+        raise ValueError(
+            "The update of a weighting must return one weight a task, shape "
+            f"({num_tasks},), and its state; the weights have shape {array.shape}."
+        )
+    return array.astype(jnp.result_type(float))
+
+
 def _check_blocks(weighting: Weighting, leaves: Any) -> None:
     if weighting.due is not None:
         raise ValueError(
@@ -223,16 +234,6 @@ def _check_blocks(weighting: Weighting, leaves: Any) -> None:
             "granularity= takes the weights of every block from its own Gramian, "
             "so there is none for the leaves that leaves= leaves out: use one of both."
         )
-
-
-def _check_renamed(extra_args: dict[str, Any]) -> None:
-    for old in ("precomputed_gramian", "cross_gramian"):
-        if old in extra_args:
-            raise ValueError(
-                f"{old}= is now gramian=: tx.update(task_gradients, state, params, "
-                "gramian=K). A method that takes a cross Gramian (modo, sdmgrad) takes "
-                "it there too."
-            )
 
 
 def _given_gramian(

@@ -236,7 +236,8 @@ def _comparing(
         updates: Any, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         about = {key: extra_args.get(key) for key in ("losses", "active")}
-        as_task_grads(updates, len(own), params, names=own, **about)
-        return tx.update(updates, state, params, **extra_args)
+        # Names travel inside.
+        named = as_task_grads(updates, len(own), params, names=own, **about)
+        return tx.update(named, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -1,15 +1,15 @@
 """What a method did, as a flat dict for any logger."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Set
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mtl_optax.core.arguments.names import sorted_names
 from mtl_optax.core.readings import FAMILIES, at_most_one, task_names
 from mtl_optax.core.solvers import linalg
-from mtl_optax.core.task_grads.as_task_grads import is_lazy
 
 
 def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:
@@ -30,7 +30,8 @@ def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:
 
     Raises:
       ValueError: if the state holds nothing to report, or several of a kind, with
-        their paths; for another number of names than tasks, or one name twice.
+        their paths; for another number of names than tasks, one name twice, or names
+        with a slash that give one key twice; for a state with axes of steps or seeds.
 
     Cost: some T x T numbers; it may run inside the jitted step. (Of steps that a scan
     recorded, or of many seeds: under `jax.vmap`.)
@@ -59,29 +60,42 @@ def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:
             f"{FAMILIES['task_weights']}; a Gramian by {FAMILIES['task_gramian']}; "
             "counts of skipped tasks by skip_nonfinite_tasks."
         )
+    if max(value.ndim for value in (weights, skipped) if value is not None) > 2:
+        raise ValueError(
+            "metrics: the state has axes of steps or seeds before those of tasks: use "
+            "jax.vmap(mtl_optax.metrics) over these."
+        )
     names = _names_of(names, held[0].shape[-1])
-    report: dict[str, jax.Array] = {}
+    pairs: list[tuple[str, jax.Array]] = []
     if weights is not None:
-        for t, name in enumerate(names):
-            if weights.ndim == 1:
-                report[f"weight/{name}"] = weights[t]
-            else:
-                for block, row in enumerate(weights.reshape(-1, len(names))):
-                    report[f"weight/{name}/{block}"] = row[t]
+        pairs += _of_weights(weights, names)
     if gramian is not None:
-        report |= _of_gramian(gramian.reshape(-1, len(names), len(names)).sum(0), names)
+        pairs += _of_gramian(gramian.reshape(-1, len(names), len(names)).sum(0), names)
     if skipped is not None:
-        report |= {f"nonfinite/{name}": skipped[t] for t, name in enumerate(names)}
+        pairs += [(f"nonfinite/{name}", skipped[t]) for t, name in enumerate(names)]
+    report = dict(pairs)
+    if len(report) < len(pairs):
+        raise ValueError(
+            f"metrics: two of the names {list(names)} give the same key, since they "
+            "hold a slash. Use names without, or pass others as names=."
+        )
     return report
 
 
 def _names_of(names: Any, num_tasks: int) -> tuple[Any, ...]:
     if names is None:
         return tuple(range(num_tasks))
-    if isinstance(names, Mapping | jax.Array) or is_lazy(names):
-        names = task_names(names)
-    given = (names,) if isinstance(names, str) else tuple(names)
-    if len(given) != num_tasks or len(set(given)) != num_tasks:
+    if isinstance(names, str):
+        given: tuple[Any, ...] = (names,)
+    elif isinstance(names, Set):  # of a dict's keys, in whatever order
+        given = sorted_names(names)
+    elif isinstance(names, (tuple, list)) and all(
+        isinstance(name, (str, int)) for name in names
+    ):
+        given = tuple(names)
+    else:
+        given = task_names(names)
+    if len(given) != num_tasks or len(set(map(str, given))) != num_tasks:
         raise ValueError(
             f"metrics: names= must name each of the {num_tasks} tasks once, in sorted "
             f"order; got {list(given)}. mtl_optax.task_names(losses) gives them."
@@ -89,14 +103,29 @@ def _names_of(names: Any, num_tasks: int) -> tuple[Any, ...]:
     return given
 
 
-def _of_gramian(gramian: jax.Array, names: tuple[Any, ...]) -> dict[str, jax.Array]:
+def _of_weights(
+    weights: jax.Array, names: tuple[Any, ...]
+) -> list[tuple[str, jax.Array]]:
+    if weights.ndim == 1:
+        return [(f"weight/{name}", weights[t]) for t, name in enumerate(names)]
+    return [
+        (f"weight/{name}/{block}", weights[block, t])
+        for t, name in enumerate(names)
+        for block in range(weights.shape[0])
+    ]
+
+
+def _of_gramian(
+    gramian: jax.Array, names: tuple[Any, ...]
+) -> list[tuple[str, jax.Array]]:
     cosines, norms = linalg.cosine_matrix(gramian)
-    report = {f"norm/{name}": norms[t] for t, name in enumerate(names)}
     pairs = list(itertools.combinations(range(len(names)), 2))
-    for t, s in pairs:
-        report[f"cosine/{names[t]}/{names[s]}"] = cosines[t, s]
     alive = norms > 0
     both = sum((alive[t] & alive[s] for t, s in pairs), jnp.zeros((), jnp.int32))
     against = sum((cosines[t, s] < 0 for t, s in pairs), jnp.zeros((), jnp.int32))
-    report["conflict_fraction"] = against / jnp.maximum(both, 1).astype(norms.dtype)
-    return report
+    share = against / jnp.maximum(both, 1).astype(norms.dtype)
+    return [
+        *((f"norm/{name}", norms[t]) for t, name in enumerate(names)),
+        *((f"cosine/{names[t]}/{names[s]}", cosines[t, s]) for t, s in pairs),
+        ("conflict_fraction", share),
+    ]

@@ -62,9 +62,13 @@ def softmax_among(
     At temperature 0 the largest share equally. Without an active task all are 0.
     """
     largest = jnp.max(values, initial=-jnp.inf, where=active)
+    # Compared, not subtracted: where `values` are products, the compiler may subtract
+    # before it rounds them, and would find none as large as the largest.
+    less = active & (values < largest)
     # Subtracted before the division, which may then overflow to -inf at will.
-    below = jnp.where(active, values - largest, 0)
-    share = jnp.where(below < 0, jnp.exp(below / temperature), 1)
+    tiny = jnp.finfo(values.dtype).tiny
+    below = jnp.where(less, jnp.minimum(values - largest, -tiny), -tiny)
+    share = jnp.where(less, jnp.exp(below / temperature), 1)
     share = jnp.where(active, share, 0)
     return share / jnp.maximum(jnp.sum(share), 1)
 

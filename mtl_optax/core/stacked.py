@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead, where_active
 
@@ -46,6 +47,7 @@ def from_stack(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
+        checks.renamed(extra_args)
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
         gradients, mask = given.stack(), given.active
         if not jax.tree.leaves(gradients):

@@ -52,3 +52,14 @@ def no_state(**per_task: Any) -> Callable[[int], tuple[()]]:
         return ()
 
     return init
+
+
+def check_weighting(caller: str, weighting: Any) -> None:
+    """Raises unless it is a weighting, and says how to come by one."""
+    if not isinstance(weighting, Weighting):
+        raise ValueError(
+            f"{caller} takes a weighting, such as mtl_optax.mgda.weighting(), the rule "
+            "of a method without its number of tasks, not the method itself; got "
+            f"{type(weighting).__name__} {getattr(weighting, '__name__', '')}".rstrip()
+            + "."
+        )

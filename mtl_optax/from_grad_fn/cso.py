@@ -222,7 +222,7 @@ def cso(
         about = {"losses": losses, "active": active}
         known = names_of_all(owns, num_tasks)
         given = as_task_grads(updates, num_tasks, params, names=known, **about)
-        losses_at = asked("cso", losses_fn, given, extra_args)
+        losses_at, given = asked("cso", losses_fn, given, params, extra_args)
         ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         if not jax.tree.leaves(like):

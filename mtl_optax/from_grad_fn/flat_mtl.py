@@ -151,7 +151,7 @@ def flat_mtl(
     ) -> tuple[optax.Updates, FlatMTLState]:
         checks.required("flat_mtl", "params", params)
         given = as_task_grads(updates, None, params, losses=losses, active=active)
-        losses_at = asked("flat_mtl", losses_fn, given, extra_args)
+        losses_at, given = asked("flat_mtl", losses_fn, given, params, extra_args)
         plain, mask = given.stack(), given.active
         if not jax.tree.leaves(plain):
             return plain, state

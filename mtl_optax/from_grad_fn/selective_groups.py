@@ -183,7 +183,9 @@ def selective_groups(
         about = {"losses": losses, "active": active}
         known = names_of_all(owns, num_tasks)
         given = as_task_grads(updates, num_tasks, params, names=known, **about)
-        losses_at = asked("selective_groups", losses_fn, given, extra_args)
+        losses_at, given = asked(
+            "selective_groups", losses_fn, given, params, extra_args
+        )
         ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         active = jnp.ones(num_tasks, bool) if mask is None else mask

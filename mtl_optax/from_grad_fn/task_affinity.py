@@ -172,7 +172,7 @@ def task_affinity(
         rows = as_task_grads(updates, num_tasks, params, active=active, names=named)
         if rows.names is not None:
             owned(owns, rows.names, num_tasks)  # raises for an owner that is no task
-        ask = asked("task_affinity", given, rows, {})
+        ask, rows = asked("task_affinity", given, rows, params, extra_args)
         mask = rows.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         kept = shared_leaves(params)

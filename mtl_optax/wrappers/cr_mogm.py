@@ -10,7 +10,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import weighting_wrapper
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, check_weighting
 
 
 class CRMOGMState(NamedTuple):
@@ -78,6 +78,7 @@ def cr_mogm(
       2022.
     """
     checks.at_least("alpha", alpha, 0)
+    check_weighting("cr_mogm", weighting)
     if num_tasks is not None:
         _initial(initial_weights, checks.static_int("num_tasks", num_tasks))
 

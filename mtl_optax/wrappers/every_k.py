@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, check_weighting
 
 
 class EveryKState(NamedTuple):
@@ -58,6 +58,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
       <https://arxiv.org/abs/2202.01017>`_, 2022, section 3.3, who hold Nash-MTL's.
     """
     checks.static_int("k", k)
+    check_weighting("every_k", weighting)
 
     def init(num_tasks: int) -> EveryKState:
         return EveryKState(jnp.zeros((), jnp.int32), weighting.init(num_tasks))

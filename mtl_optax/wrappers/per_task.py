@@ -30,7 +30,8 @@ def per_task(
     Returns:
       A transformation of stacked task gradients `[T, *param]` into stacked ones, to
       stand before a method in a chain. Lazy gradients are stacked first, and their
-      losses do not travel on: pass `losses=` to methods that need them. The state of
+      losses and names do not travel on: pass `losses=`, a dict, to methods that need
+      one of them or take values by name. The state of
       tasks that are not `active` stays, and their rows become zero.
 
     Raises:

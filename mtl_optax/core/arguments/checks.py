@@ -6,7 +6,7 @@ hyper-parameters may be tracers.
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,3 +84,21 @@ def required(method: str, keyword: str, value: Any) -> Any:
             "gradients (mtl_optax.lazy_task_grads), which carry the losses."
         )
     return value
+
+
+_RENAMED = {
+    "precomputed_gramian": "gramian=K",
+    "cross_gramian": "gramian=K",
+    "task_grad_fn": "losses_fn=lambda p: losses_fn(p, x, y)",
+    "group_grad_fn": "losses_fn=lambda p: losses_fn(p, x, y)",
+}
+
+
+def renamed(extra_args: Mapping[str, Any]) -> None:
+    """Raises for extra arguments of former versions, with what takes their place."""
+    for old in _RENAMED.keys() & extra_args.keys():
+        new = _RENAMED[old]
+        raise ValueError(
+            f"{old}= is now {new.split('=')[0]}=: "
+            f"tx.update(task_gradients, state, params, {new})."
+        )

@@ -33,19 +33,19 @@ def agreed_names(
     Raises:
       ValueError: if they differ, or are not as many as there are tasks.
     """
-    known = {what: names for what, names in sources.items() if names is not None}
-    for what, names in known.items():
-        if num_tasks is not None and len(names) != num_tasks:
-            raise ValueError(
-                f"{what} name {len(names)} tasks, {list(names)}, but "
-                f"num_tasks={num_tasks}."
-            )
+    known = {what: names for what, names in sources.items() if names}
     if len(set(known.values())) > 1:
         listed = "; ".join(f"{what}: {list(names)}" for what, names in known.items())
         raise ValueError(
             f"Tasks are named differently in one step. {listed}. Use the same names, "
             "for example the keys of the dict of losses."
         )
+    for what, names in known.items():
+        if num_tasks is not None and len(names) != num_tasks:
+            raise ValueError(
+                f"{what} name {len(names)} tasks, {list(names)}, but "
+                f"num_tasks={num_tasks}: give each task its value, by its own name."
+            )
     return next(iter(known.values()), None)
 
 

@@ -17,8 +17,10 @@ def check_primary(primary: Any, num_tasks: int) -> None:
     if isinstance(primary, numbers.Real):
         checks.static_int("primary", primary, 0)
         checks.at_most("primary", primary, num_tasks - 1)
-    elif not isinstance(primary, str) and np.shape(primary) != ():
-        raise ValueError(f"primary must be one task; got {primary!r}.")
+    elif not isinstance(primary, (str, jax.Array)) or np.shape(primary) != ():
+        raise ValueError(
+            f"pcd: primary must be one task, a name or an index; got {primary!r}."
+        )
 
 
 def thresholds(tau: Any, primary: Any, num_tasks: int) -> jax.Array:

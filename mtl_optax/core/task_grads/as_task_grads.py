@@ -49,17 +49,16 @@ def as_task_grads(
         check_lazy(form.like(), form.num_tasks, count, params)
     else:
         check_stacked(updates, count, params)
+    sources = {
+        "the method's arguments": names,
+        "the gradients": form.names,
+        "losses=": names_of(losses),
+        "active=": names_of(active),
+    }
+    agreed_names(sources)
     vector = form.losses if losses is None else losses_vector(losses, count)
     mask = form.active if active is None else active_mask(active, count)
-    known = agreed_names(
-        {
-            "the method's arguments": names,
-            "the gradients": form.names,
-            "losses=": names_of(losses),
-            "active=": names_of(active),
-        },
-        count,
-    )
+    known = agreed_names(sources, count)
     if vector is not None:
         vector = vector.astype(jnp.result_type(float))
         vector = vector if mask is None else jnp.where(mask, vector, 1)
@@ -71,7 +70,9 @@ def unchecked(task_gradients: Any, active: Any = None) -> TaskGrads:
     form = _form(task_gradients, None)
     if active is None:
         return form
-    return dataclasses.replace(form, active=active_mask(active, form.num_tasks))
+    known = agreed_names({"the gradients": form.names, "active=": names_of(active)})
+    mask = active_mask(active, form.num_tasks)
+    return dataclasses.replace(form, active=mask, names=known)
 
 
 def is_lazy(task_gradients: Any) -> bool:

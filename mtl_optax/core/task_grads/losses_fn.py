@@ -1,45 +1,47 @@
 """The extra argument `losses_fn`, with which a method asks at other parameters."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import jax
 import optax
 
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.losses import names_of, stack_losses
 from mtl_optax.core.arguments.names import agreed_names
 from mtl_optax.core.task_grads.form import TaskGrads
 
-_CALL = (
-    "tx.update(task_gradients, state, params, losses_fn=lambda p: losses_fn(p, x, y))"
-)
-_REPLACED = ("task_grad_fn", "group_grad_fn")
-
 
 def asked(
-    method: str, losses_fn: Any, given: TaskGrads, extra_args: Mapping[str, Any]
-) -> Callable[[optax.Params], Any]:
+    method: str,
+    losses_fn: Any,
+    given: TaskGrads,
+    params: optax.Params,
+    extra_args: Mapping[str, Any],
+) -> tuple[Callable[[optax.Params], Any], TaskGrads]:
     """Returns `losses_fn`, checked when called, or explains how to hand it over.
 
     Args:
       method: its name.
       losses_fn: the extra argument.
       given: the gradients, for the number of tasks and their names.
+      params: the parameters, to learn the names from the losses if there are no others.
       extra_args: all others, among which a function of gradients, as versions before
         took it, is an error.
+
+    Returns:
+      The function, and the gradients with their names.
     """
-    for name in _REPLACED:
-        if name in extra_args:
-            raise ValueError(
-                f"{method} takes losses_fn=, the losses themselves, in place of "
-                f"{name}=: it makes the function of gradients by itself. Call, inside "
-                f"the jitted step, {_CALL}."
-            )
-    if losses_fn is None:
+    checks.renamed(extra_args)
+    if not callable(losses_fn):
         raise ValueError(
             f"{method} needs the extra argument losses_fn=, the losses of this batch "
-            "as a function of the parameters, which did not arrive. Call, inside the "
-            f"jitted step, {_CALL}. Flax's TrainState cannot pass it: use mtl_optax."
-            "flax_support.MultiTaskTrainState. Nor can optax.contrib.sam."
+            f"as a function of the parameters, which did not arrive (got {losses_fn!r})"
+            ". Call, inside the jitted step, tx.update(task_gradients, state, params, "
+            "losses_fn=lambda p: losses_fn(p, x, y)). Flax's TrainState cannot pass "
+            "it: use mtl_optax.flax_support.MultiTaskTrainState. Nor can "
+            "optax.contrib.sam."
         )
 
     def checked(params: optax.Params) -> Any:
@@ -63,7 +65,12 @@ def asked(
         agreed_names(names, wanted)
         return losses
 
-    return checked
+    if given.names is None:
+        named = dataclasses.replace(
+            cast(Any, given), names=names_of(jax.eval_shape(checked, params))
+        )
+        return checked, named
+    return checked, given
 
 
 def _types(parts: tuple[Any, ...]) -> str:

@@ -43,24 +43,41 @@ def only(tree: Any, kept: tuple[bool, ...]) -> Any:
     )
 
 
+_GRANULARITY = (
+    'granularity must be one of None ("tree" is the same), "leaf", or labels of the '
+    "leaves: a tree like the parameters, a prefix of one, or a function from "
+    "parameters to one"
+)
+
+
+def one_block(granularity: Any) -> bool:
+    """Whether all leaves belong together; raises for what is no granularity."""
+    if granularity is None or isinstance(granularity, str):
+        if granularity not in (None, "leaf", "tree"):
+            raise ValueError(f"{_GRANULARITY}; got {granularity!r}.")
+        return granularity != "leaf"
+    if callable(granularity) or not jax.tree_util.all_leaves([granularity]):
+        return False
+    raise ValueError(f"{_GRANULARITY}; got {granularity!r}.")
+
+
 def blocks_of(granularity: Any, tree: Any) -> tuple[int, ...] | None:
     """For each leaf the index of its block, in order of first leaves; None: one block.
 
     `granularity` is None, "leaf", or labels as `spread` reads them.
     """
-    if granularity is None or granularity == "tree":
+    if one_block(granularity):
         return None
-    if isinstance(granularity, str) and granularity == "leaf":
+    if isinstance(granularity, str):
         return tuple(range(len(jax.tree.leaves(tree))))
     try:
         labels = [label for _, label in spread(granularity, tree)]
-    except ValueError as error:
+        order = list(dict.fromkeys(labels))
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            'granularity= must be None, "leaf", or labels of the leaves: a tree like '
-            "the parameters, a prefix of one, or a function from parameters to one. "
-            f"These labels do not fit {jax.tree.structure(tree)}: {error}"
+            f"{_GRANULARITY}, each a string or a number. These labels do not fit "
+            f"{jax.tree.structure(tree)}: {error}"
         ) from error
-    order = list(dict.fromkeys(labels))
     return tuple(order.index(label) for label in labels)
 
 
