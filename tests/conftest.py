@@ -74,7 +74,7 @@ PARTS = {
     "test_scripts.py": "path",
     "test_priority.py": None,
     "test_golden.py": "name",
-    "test_nn_contract.py": "name",
+    "test_nn_contract.py": None,
     **dict.fromkeys(SHARING),
     "test_vmtl_toy.py": None,
     "test_benchmarks.py": None,
