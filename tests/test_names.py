@@ -67,7 +67,16 @@ def test_wrong_names_are_an_error_that_lists_both(method, key):
     with pytest.raises(ValueError, match=r"empty dict"):
         method.make(T, **{key: {}})
     with pytest.raises(ValueError, match=r"\['a'\] must be one value"):
-        method.make(T, **{key: {"a": jnp.ones(3), "b": 0.5, "c": 0.5}})
+        method.make(T, **{key: {"a": [1.0, 2.0], "b": 0.5, "c": 0.5}})
+
+
+@EACH
+def test_other_names_than_those_of_the_step_are_an_error(method, key):
+    tx = method.make(T, **{key: by_name()})
+    extras = method.extras(T, PARAMS) | {"active": {"main": True, "a": True, "b": True}}
+    both = r"\['main', 'task10', 'task2'\].*\['a', 'b', 'main'\]"
+    with pytest.raises(ValueError, match=both):
+        jax.eval_shape(lambda: tx.update(STACKED, tx.init(PARAMS), PARAMS, **extras))
 
 
 def test_arguments_must_name_the_same_tasks():
@@ -178,6 +187,8 @@ def test_pcd_without_its_primary_task_follows_the_first_active_one():
     [
         ({"primary": 3}, "at most 2"),
         ({"primary": -1}, "at least 0"),
+        ({"primary": 0.5}, "must be a Python int"),
+        ({"primary": ["main"]}, "must be one task"),
         ({"primary": "lm"}, r"'lm' is none of the tasks \['main', 'task10', 'task2'\]"),
         ({"tau": {"main": 0.1, "task2": 0.1}}, "name 2 tasks"),
         ({"tau": {"main": -0.1, "task2": 0.1, "task10": 0.1}}, "tau must be at least"),
@@ -199,6 +210,8 @@ def test_priority_by_name():
     by_name = mtl.nmt(T, ["task2", "main", "task10"], **hyper)
     wanted, got = step(by_index), step(by_name)
     jax.tree.map(np.testing.assert_array_equal, got, wanted)
+    with pytest.raises(ValueError, match="got one name, 'main'"):
+        mtl.nmt(T, "main", **hyper)
     with pytest.raises(ValueError, match="all names or all indices"):
         mtl.nmt(T, ("main", 1, 2), **hyper)
     with pytest.raises(ValueError, match="named differently"):

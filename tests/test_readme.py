@@ -15,6 +15,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
+@pytest.mark.optimized  # as it is compiled for whoever copies it
 def test_code_runs(number, capsys):
     exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from methods import METHODS
+from methods import BY_NAME, METHODS
 
 import mtl_optax as mtl
 from mtl_optax.core.arguments.names import PerTask
@@ -43,30 +43,92 @@ def without_schedule(state):
     return jax.tree.map(lambda x: x.inner if is_one(x) else x, state, is_leaf=is_one)
 
 
-@EACH
-def test_changing_is_building_anew(method):
-    first = {key: two[0] for key, two in method.hyper.items()}
-    second = {key: two[1] for key, two in method.hyper.items()}
-    schedules = {key: changing(*two) for key, two in method.hyper.items()}
-    extras = [method.extras(T, PARAMS, seed) for seed in range(2)]
+def losses_fn(params):
+    a, b = params["w"]
+    return (a - b) ** 2, jnp.sum(params["w"] ** 2) + params["b"], (a + 1) ** 2
+
+
+def smoothed(num_tasks, **hyper):
+    return mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting(), **hyper), num_tasks)
+
+
+# What has numbers and no row: how to build it, two values each, its extra arguments.
+OTHERS = {
+    "cr_mogm": (smoothed, {"alpha": (0.9, 0.2)}, {}),
+    "flat_mtl": (
+        lambda num_tasks, **hyper: mtl.flat_mtl(mtl.unitary(num_tasks), **hyper),
+        {"rho_shared": (0.1, 0.3), "rho_specific": (0.2, 0.0)},
+        {"losses_fn": losses_fn},
+    ),
+    "selective_groups": (
+        lambda num_tasks, **hyper: mtl.selective_groups(
+            num_tasks, optax.adam(0.1), owner=None, key=0, **hyper
+        ),
+        {"decay": (1e-3, 0.5), "warmup": (0, 1), "preference": (0.0, 0.5)},
+        {"losses_fn": losses_fn},
+    ),
+    "cso": (
+        lambda num_tasks, **hyper: mtl.cso(
+            *(num_tasks, optax.adam(0.1)),
+            strength_fn=lambda params, _: dict.fromkeys(params),
+            key=0,
+            **hyper,
+        ),
+        {"total_epochs": (3.0, 1.0)},
+        {"losses_fn": losses_fn, "epoch": 1, "uniform": 0.5},
+    ),
+    "task_affinity": (
+        lambda num_tasks, **hyper: optax.chain(
+            mtl.task_affinity(num_tasks, owner=None, every_k=1, **hyper),
+            mtl.unitary(num_tasks),
+        ),
+        {"learning_rate": (0.1, 0.3)},
+        {"losses_fn": losses_fn},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*(m.name for m in WITH_NUMBERS), *OTHERS])
+def test_changing_is_building_anew(name):
+    if name in OTHERS:
+        make, hyper, more = OTHERS[name]
+        extras = [more, more]
+    else:
+        method = BY_NAME[name]
+        make, hyper = method.make, method.hyper
+        extras = [method.extras(T, PARAMS, seed) for seed in range(2)]
+    settings = [{key: two[i] for key, two in hyper.items()} for i in range(2)]
+    schedules = {key: changing(*two) for key, two in hyper.items()}
 
     @jax.jit
     def both(stacked):
-        tx = method.make(T, **schedules)
-        state = tx.init(PARAMS)
-        for more in extras:
+        tx = make(T, **schedules)
+        state, again = tx.init(PARAMS), make(T, **settings[0]).init(PARAMS)
+        for setting, more in zip(settings, extras, strict=True):
             update, state = tx.update(stacked, state, PARAMS, **more)
-        tx = method.make(T, **first)
-        again = tx.init(PARAMS)
-        for hyper, more in zip((first, second), extras, strict=True):
-            tx = method.make(T, **hyper)
-            wanted, again = tx.update(stacked, again, PARAMS, **more)
-        return (update, state), (wanted, again)
+            anew = make(T, **setting)
+            wanted, again = anew.update(stacked, again, PARAMS, **more)
+        return (update, without_schedule(state)), (wanted, again)
 
-    (update, state), wanted = both(STACKED)
-    same = update, without_schedule(state)
+    same, wanted = both(STACKED)
     chex.assert_trees_all_equal_structs(same, wanted)
     chex.assert_trees_all_close(same, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_with_numbers_is_left_out():
+    """Every public function with a number that may change is in a table above."""
+    kinds = PerTask, ScalarOrSchedule
+    found = {
+        name
+        for name in mtl.__all__
+        if callable(factory := getattr(mtl, name))
+        and any(p.annotation in kinds for p in parameters_of(factory))
+    }
+    assert found == {method.name for method in WITH_NUMBERS} | set(OTHERS)
+
+
+def parameters_of(factory):
+    return inspect.signature(factory).parameters.values()
 
 
 @EACH
@@ -136,6 +198,42 @@ def test_wrappers_take_a_scheduled_weighting():
             _, state = jax.jit(tx.update)(STACKED, state, PARAMS)
         # Weights that are held are not computed, so they do not count.
         assert counts(state) == [1 if wrapped.due else 2]
+
+
+AROUND = {
+    "on_shared": (lambda tx: mtl.on_shared(tx, {"w": True, "b": False}), [2]),
+    "on_shared labels": (
+        lambda tx: mtl.on_shared(tx, labels={"w": (0, 1), "b": (0, 1, 2)}),
+        [2, 2],
+    ),
+    "accumulate_tasks": (lambda tx: mtl.accumulate_tasks(tx, T, every_k=2), [1]),
+    "skip_nonfinite_tasks": (lambda tx: mtl.skip_nonfinite_tasks(tx, T), [2]),
+    "chain": (lambda tx: optax.chain(tx, optax.scale(-1.0)), [2]),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_wrappers_take_a_scheduled_method(name):
+    """The count is that of the updates of the method itself."""
+    wrap, wanted = AROUND[name]
+    tx = wrap(mtl.cagrad(T, c=optax.linear_schedule(0.0, 0.5, 2)))
+    state, update = tx.init(PARAMS), jax.jit(tx.update)
+    for _ in range(2):
+        _, state = update(STACKED, state, PARAMS)
+    assert counts(state) == wanted
+    assert update._cache_size() == 1
+
+
+def test_injected_beside_a_schedule():
+    """Numbers are injected; what is static, or a dict, may hold a schedule of ours."""
+    inject = optax.inject_hyperparams(mtl.cagrad, static_args=("num_tasks", "c"))
+    tx = inject(T, c=changing(0.0, 0.5), preference=[0.2, 0.3, 0.5])
+    plain = mtl.cagrad(T, c=changing(0.0, 0.5), preference=[0.2, 0.3, 0.5])
+    state, same = tx.init(PARAMS), plain.init(PARAMS)
+    for _ in range(2):
+        got, state = jax.jit(tx.update)(STACKED, state, PARAMS)
+        wanted, same = jax.jit(plain.update)(STACKED, same, PARAMS)
+        chex.assert_trees_all_close(got, wanted, rtol=1e-5)
 
 
 def test_blocks_have_a_count_each():

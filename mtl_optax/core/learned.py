@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.trees.task_axis import where_active
 
 
@@ -23,6 +25,8 @@ def scalars_from(
     """`num_tasks -> TaskScalars` at `value`, a number or `[T]`."""
 
     def init(num_tasks: int) -> TaskScalars:
+        if np.ndim(value):
+            checks.task_vector("init", value, num_tasks)
         # Added to zeros, so that a state that is donated is not the caller's array.
         start = jnp.zeros(num_tasks) + jnp.asarray(value, jnp.result_type(float))
         return init_scalars(optimizer, start)

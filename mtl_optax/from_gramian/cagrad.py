@@ -34,9 +34,10 @@ def cagrad(
 
     Args:
       num_tasks: T, a Python int.
-      c: radius of the ball relative to the mean gradient, at least 0; may be a tracer.
-        0 is the mean gradient exactly; below 1 the limit points are those of the mean
-        loss; a large c approaches the direction of MGDA.
+      c: radius of the ball relative to the mean gradient, at least 0; may be a tracer,
+        or a function of the step count, as in optax. 0 is the mean gradient exactly;
+        below 1 the limit points are those of the mean loss; a large c approaches the
+        direction of MGDA.
       rescale: 0 returns d, 1 divides it by 1+c^2 (the authors' code), 2 by 1+c.
       preference: p, `[T]` in sorted order of names or a dict by name; None is uniform,
         1/T over the active tasks.

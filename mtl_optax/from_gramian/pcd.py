@@ -6,18 +6,23 @@ there is one. They add 1e-8 to the mean squares; here a task is divided by its o
 however small that is.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.names import index_of, sorted_names, values_of
+from mtl_optax.core.arguments.names import index_of
+from mtl_optax.core.arguments.primary_task import (
+    check_primary,
+    leads,
+    thresholds,
+    thresholds_by_name,
+)
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
-from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp
+from mtl_optax.core.solvers.least_change import least_change
 from mtl_optax.core.weighting import Weighting
 
 
@@ -26,40 +31,6 @@ class PCDState(NamedTuple):
 
     mean_square: jax.Array  # [T] running mean of squared norms, bias-corrected
     correction: jax.Array  # [T] 1 - beta^k after k steps with the task
-
-
-def _thresholds(tau: Any, primary: Any, num_tasks: int) -> jax.Array:
-    """`tau` as `[T]`, from one number, `[T]`, or `[T - 1]` without the primary task."""
-    tau = jnp.asarray(tau, jnp.result_type(float))
-    if tau.shape == (num_tasks - 1,):
-        task, none = jnp.arange(num_tasks), jnp.zeros(1, tau.dtype)
-        before, after = jnp.append(tau, none), jnp.append(none, tau)
-        tau = jnp.where(task < primary, before, jnp.where(task > primary, after, 0))
-    if tau.shape not in ((), (num_tasks,)):
-        raise ValueError(
-            f"pcd: tau must be a number, or one a task: shape ({num_tasks},), or "
-            f"({num_tasks - 1},) without the primary task; got shape {tau.shape}."
-        )
-    return tau
-
-
-def _by_name(tau: Any, primary: Any) -> tuple[Any, Any]:
-    """`tau` in order, and the names of all tasks if it came by name."""
-    if not isinstance(tau, Mapping):
-        checks.at_least("tau", tau, 0)
-        return tau, None
-    for value in tau.values():
-        checks.at_least("tau", value, 0)
-    values, own = values_of(tau, "tau")
-    named = own if not isinstance(primary, str) else {*own, primary}
-    return values, sorted_names(named)
-
-
-def _leads(primary: Any, active: jax.Array) -> jax.Array:
-    """The primary task, or the first active one where that is inactive, `[T]` bool."""
-    primary_task = active & (jnp.arange(active.shape[0]) == primary)
-    first = active & (jnp.cumsum(active) == 1)
-    return jnp.where(jnp.any(primary_task), primary_task, first)
 
 
 def _follow(
@@ -73,29 +44,6 @@ def _follow(
         jnp.where(active, mean_square, state.mean_square),
         jnp.where(active, correction, state.correction),
     )
-
-
-@jax.jit
-def _least_change(
-    cosines: jax.Array, rows: jax.Array, missing: jax.Array, scale: jax.Array
-) -> jax.Array:
-    """Multipliers of the shortest x with `<u_j, x> >= missing_j`; 0 if there is no x.
-
-    The unit vectors u are those of `rows`. With `h ~ missing`, y the minimiser of
-    `y'Cy + (h'y - 1)^2` over `y >= 0`, and the minimum `1 - h'y`, x is proportional to
-    `sum_j y_j u_j / (1 - h'y)`. If and only if there is no x, the minimum is 0 and the
-    vectors cancel (Lawson and Hanson's least distance programming).
-    """
-    floor = linalg.noise_floor(missing.shape[0], missing.dtype)
-    missing = jnp.where(rows, missing, 0)
-    size = jnp.sqrt(jnp.sum(jnp.maximum(missing, 0) ** 2))
-    size = jnp.maximum(size, floor * scale)
-    h = missing / jnp.where(size > 0, size, 1)
-    matrix = linalg.among(cosines, rows) + h[:, None] * h[None, :]
-    y = nonnegative_qp(matrix, -h)
-    minimum = 1 - jnp.sum(h * y)
-    solvable = (minimum > floor) & ~linalg.cancels(y, cosines)
-    return jnp.where(solvable, size * y / jnp.where(solvable, minimum, 1), 0)
 
 
 @gramian_method
@@ -120,8 +68,8 @@ def pcd(
       primary: the task to follow, :math:`g_1` above, by name, or by index in sorted
         order of names (may be a tracer); where it is inactive, the first active one.
       tau: the progress asked for, a number, or one a task: `[T]` in sorted order of
-        names or a dict by name (the primary's is not read), or `[T - 1]`, or a dict,
-        without the primary task. 0 only takes conflicts out.
+        names or a dict by name (the primary's is not read); without the primary task
+        `[T - 1]`, or a dict if `primary` is a name. 0 only takes conflicts out.
       beta: decay of the running means, which are bias-corrected task by task.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
@@ -166,13 +114,11 @@ def pcd(
       <https://arxiv.org/abs/2606.29521>`_, 2026.
     """
     checks.at_least("beta", beta, 0)
-    tau, own = _by_name(tau, primary)
+    tau, own = thresholds_by_name(tau, primary)
 
     def init(num_tasks: int) -> PCDState:
-        _thresholds(tau, 0, num_tasks)
-        if isinstance(primary, int):
-            checks.static_int("primary", primary, 0)
-            checks.at_most("primary", primary, num_tasks - 1)
+        thresholds(tau, 0, num_tasks)
+        check_primary(primary, num_tasks)
         zeros = jnp.zeros(num_tasks, jnp.result_type(float))
         return PCDState(zeros, jnp.copy(zeros))
 
@@ -193,12 +139,12 @@ def pcd(
         longest = jnp.max(lengths)
         lengths /= jnp.where(longest > 0, longest, 1)
 
-        first = _leads(task, active)
+        first = leads(task, active)
         along = jnp.where(first, lengths, 0)  # the primary task, in unit vectors
-        asked = _thresholds(tau, task, norms.shape[0]) * lengths
+        asked = thresholds(tau, task, norms.shape[0]) * lengths
         missing = asked - linalg.dot(cosines, along)
         others = active & ~first & (norms > 0)
-        lift = _least_change(cosines, others, missing, jnp.sum(along))
+        lift = least_change(cosines, others, missing, jnp.sum(along))
         weights = (along + lift) / jnp.where(norms > 0, norms, 1)
 
         keep = ~linalg.cancels(weights, gramian) & jnp.any(along > 0)

@@ -43,8 +43,9 @@ def accumulate_tasks(
     Returns:
       A transformation like `tx` whose updates are zero but at every k-th call. Losses
       are averaged too. A task that was `active` in some of the micro-batches only is
-      averaged over those; in none, it is inactive. Other extra arguments are those of
-      the last micro-batch. Lazy gradients are stacked first.
+      averaged over those; in none, it is inactive. Losses and `active` reach `tx` by
+      name, where the tasks have names. Other extra arguments are those of the last
+      micro-batch. Lazy gradients are stacked first.
 
     Raises:
       ValueError: for an `every_k` that is no positive Python int; for gradients that
@@ -77,7 +78,9 @@ def accumulate_tasks(
 
     def init(params: optax.Params) -> AccumulateTasksState:
         def zeros(x: Any) -> jax.Array:
-            zero = jnp.zeros_like(x)  # broadcasting it keeps the sharding of x
+            # Never weakly typed, or the second step would be traced anew; broadcasting
+            # it keeps the sharding of x.
+            zero = jnp.zeros_like(x, jnp.result_type(x))
             return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
 
         return AccumulateTasksState(

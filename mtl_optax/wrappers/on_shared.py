@@ -56,8 +56,10 @@ def on_shared(
     Raises:
       ValueError: unless exactly one of `shared` and `labels` is given; for an unknown
         `rest`, or "weights" with `labels`; in `init` or `update` for a label that is no
-        tuple of different task indices; in `update` if gradients are not stacked, or
-        if `rest="weights"` and `tx` records no single vector of weights.
+        tuple of different tasks, or tasks by name on some leaves and by index on
+        others; in `update` for a name that is no task's, or labels that do not name all
+        tasks where neither gradients nor losses have names; if gradients are not
+        stacked, or if `rest="weights"` and `tx` records no single vector of weights.
 
     Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
     read of the others; with lazy gradients one more backward pass down to the lowest of

@@ -32,8 +32,8 @@ def skip_nonfinite_tasks(
     Returns:
       A transformation like `tx` whose state counts, in `nonfinite_counts` `[T]`, how
       often each task was skipped (steps in which it was not active do not count). If
-      all tasks are skipped the method's update is zero. Lazy gradients are stacked
-      first.
+      all tasks are skipped the method's update is zero. Losses and `active` reach
+      `tx` by name, where the tasks have names. Lazy gradients are stacked first.
 
     Raises:
       ValueError: for gradients that are not stacked, or another task count.

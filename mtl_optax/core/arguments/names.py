@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # What a method's argument is annotated with that has one value for each task.
 PerTask = Annotated[Any, "[T] in sorted order of names, or a dict by task name"]
@@ -51,7 +52,8 @@ def agreed_names(
 def active_mask(active: Any, num_tasks: int) -> jax.Array:
     """`active` as a boolean vector `[T]`, from one or from a dict of bools by name."""
     if isinstance(active, Mapping):
-        active, _ = values_of(active, "active")
+        active, names = values_of(active, "active")
+        agreed_names({"active=": names}, num_tasks)
     mask = jnp.asarray(active)
     if mask.shape != (num_tasks,) or mask.dtype != jnp.bool_:
         raise ValueError(
@@ -72,7 +74,7 @@ def values_of(named: Mapping[Any, Any], what: str) -> tuple[jax.Array, Names]:
     values = []
     for name in names:
         value = named[name]
-        if value is None or jnp.shape(value) != ():
+        if value is None or np.shape(value) != ():
             raise ValueError(f"{what}[{name!r}] must be one value; got {value!r}.")
         values.append(jnp.asarray(value))
     return jnp.stack(values), names
@@ -108,12 +110,16 @@ def named(values: jax.Array | None, names: Names | None) -> Any:
 
 def indices(what: str, tasks: Sequence[Any]) -> tuple[tuple[Any, ...], Names | None]:
     """All tasks in some order, given by index or by name, as indices; and the names."""
+    if isinstance(tasks, str):
+        raise ValueError(
+            f"{what} must be a sequence of tasks; got one name, {tasks!r}."
+        )
+    tasks = tuple(tasks)
     if not any(isinstance(task, str) for task in tasks):
-        return tuple(tasks), None
+        return tasks, None
     if not all(isinstance(task, str) for task in tasks):
         raise ValueError(
-            f"{what} must be all names or all indices of tasks, not both; got "
-            f"{tuple(tasks)}."
+            f"{what} must be all names or all indices of tasks, not both; got {tasks}."
         )
     names = sorted_names(dict.fromkeys(tasks))
     return tuple(names.index(task) for task in tasks), names

@@ -45,7 +45,7 @@ def as_task_grads(
     """
     form = _form(updates, num_tasks)
     count = form.num_tasks if num_tasks is None else num_tasks
-    if is_lazy(updates):
+    if form is updates:  # lazy, or through this door before
         check_lazy(form.like(), form.num_tasks, count, params)
     else:
         check_stacked(updates, count, params)
