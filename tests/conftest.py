@@ -35,8 +35,8 @@ QUICK = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_llvm_disable_expensive_passes": True,
 }
-# Fusions are written by XLA's older code, in half the time, and then optimised in
-# full: float32 rounds as it does for users.
+# Fusions are written by XLA's older code, in half the time, and then optimised in full:
+# of 607 updates in float32 595 are those of users bit for bit, the others to one bit.
 ROUNDED = {"xla_cpu_use_fusion_emitters": False}
 QUICK, ROUNDED = (dict(filter(is_known, x.items())) for x in (QUICK, ROUNDED))
 MARKED = {"rounded": ROUNDED, "optimized": {}}
@@ -74,7 +74,7 @@ PARTS = {
     "test_scripts.py": "path",
     "test_priority.py": None,
     "test_golden.py": "name",
-    "test_nn_contract.py": "name",
+    "test_nn_contract.py": None,
     **dict.fromkeys(SHARING),
     "test_vmtl_toy.py": None,
     "test_benchmarks.py": None,
