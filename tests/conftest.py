@@ -1,5 +1,6 @@
 """How every test runs: eight virtual devices, strict promotion, float32 by default."""
 
+import functools
 import os
 import pathlib
 import shutil
@@ -92,6 +93,31 @@ def group_of(item):
     return f"{file_of(item)} {getattr(part, 'stem', part)}".strip()
 
 
+# Every row of a table meets every check of the contract. Of the other checks the fast
+# run leaves these, some of each family, and the full run all.
+SAMPLE = {"unitary", "uw", "mgda", "cagrad", "pcgrad", "aligned_mtl", "db_mtl"}
+SAMPLE |= {"graddrop", "HardSharing", "CrossStitch", "MMoE"}
+
+
+@functools.cache
+def rows():
+    """Names of all rows of the tables, which need JAX as it is set up above."""
+    from architectures import ARCHITECTURES
+    from golden_adapter import ADAPTERS
+    from methods import METHODS
+
+    return {method.name for method in METHODS} | set(ARCHITECTURES) | set(ADAPTERS)
+
+
+def is_a_row_too_many(item):
+    """For the fast run: a row of a table that is not in the sample."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    row = parameters.get("method", parameters.get("name"))
+    row = getattr(row, "name", row)
+    known = isinstance(row, str) and row in rows() - SAMPLE
+    return known and not item.get_closest_marker("contract")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Long files first; in a group what is optimised last, so that it changes once."""
@@ -99,6 +125,8 @@ def pytest_collection_modifyitems(items):
     choices = [QUICK, *MARKED.values()]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
+        if is_a_row_too_many(item):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda x: (files.index(file_of(x)), choices.index(options_of(x))))
 
 

@@ -110,10 +110,12 @@ def check(count, dtype, **options):
 
 
 # One matrix among these has two clusterings that are equally good.
+@pytest.mark.slow
 def test_same_clusters_as_scikit_learn_in_float32():
     assert check(25, jnp.float32) >= 99
 
 
+@pytest.mark.slow
 def test_same_clusters_as_scikit_learn_in_float64(x64):
     assert check(25, jnp.float64) >= 99
 

@@ -35,6 +35,7 @@ def few(problem, count=16):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.slow
 def test_every_architecture_answers_all_tasks(name, problems):
     build = ARCHITECTURES[name].build
     images = jnp.ones((3, 144))
@@ -57,6 +58,7 @@ def test_hard_sharing_is_the_network_of_transfer(problems):
 
 
 @pytest.mark.parametrize("name", ["dselect_k", "self_auxiliary"])
+@pytest.mark.slow
 def test_auxiliary_terms_are_in_the_loss_of_their_task(name, problems):
     problem, batch = problems[name], few(problems[name])
     net = ARCHITECTURES[name].build(TASKS, rngs=nnx.Rngs(0))

@@ -204,6 +204,7 @@ def test_cross_stitch_mixes_by_its_coefficients(coefficients, between):
         near(y, wanted[task])
 
 
+@pytest.mark.slow
 def test_every_coefficient_has_a_gradient():
     net = stitched_nets(None)
     grads = nnx.grad(lambda net: sum(jnp.sum(y**2) for y in net(ROWS).values()))(net)
@@ -327,6 +328,7 @@ def test_gamma_widens_the_step_itself():
 # --- MTAN -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_masks_lie_between_0_and_1_and_at_1_show_the_shared_network():
     net = mtan(nnx.Rngs(0), jnp.float32)
     net.eval()
@@ -343,6 +345,7 @@ def test_masks_lie_between_0_and_1_and_at_1_show_the_shared_network():
     assert np.any(np.abs(net(IMAGES)["b"] - net.own["b"]["decoder"](value)) > 1e-3)
 
 
+@pytest.mark.slow
 def test_a_task_of_mtan_does_not_depend_on_the_others():
     """Forward for one task alone, in training mode, is that for both."""
     net, alone = (mtan(nnx.Rngs(0), jnp.float32) for _ in range(2))

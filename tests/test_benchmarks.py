@@ -119,6 +119,7 @@ def test_unknown_arguments_name_the_place_to_add_them(monkeypatch):
 
 
 @pytest.mark.parametrize("num_tasks", [2, 10])
+@pytest.mark.slow
 def test_tasks_are_in_conflict(num_tasks):
     params = cases.parameters(20_000)
     assert len(jax.tree.leaves(params)) == 30
@@ -169,6 +170,7 @@ def test_aggregate_quick_runs_every_method(monkeypatch):
     assert aggregate.main(["--quick", "--rounds=1"]) == 0
 
 
+@pytest.mark.slow
 def test_dense_cost_counts_and_measures(tmp_path, monkeypatch, capsys):
     backbone, _ = dense_cost.BACKBONES["conv, small"]
     monkeypatch.setattr(dense_cost, "BACKBONES", {"tiny": (backbone, (2, 2))})

@@ -35,6 +35,7 @@ def test_safe_normalize(dtype):
     chex.assert_trees_all_equal(tx.update(zero, ())[0], zero)
 
 
+@pytest.mark.slow
 def test_sam_at_a_pareto_stationary_point_stays_finite():
     opposite = jax.tree.map(lambda p: jnp.stack([p, -p]), PARAMS)
 

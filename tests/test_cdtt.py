@@ -73,6 +73,7 @@ def test_hand_example_of_the_turn():
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 5])
 @pytest.mark.parametrize("size", [0.02, 0.2])
+@pytest.mark.slow
 def test_every_step_is_its_definition(x64, num_tasks, size):
     """Also with short gradients, which the pulls outweigh and the turns must mend."""
     window, turns = 3, 0
@@ -136,6 +137,7 @@ def test_a_task_without_gradient_is_left_out():
     np.testing.assert_allclose(steps, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tension_of_a_task_begins_with_its_own_full_window():
     """One that was away has no tension yet, and neither pulls nor is forgotten."""
     tx = mtl.cdtt(2, window=2)

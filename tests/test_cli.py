@@ -172,6 +172,7 @@ def toy_folder(tmp_path_factory):
     return path, results, ticks
 
 
+@pytest.mark.slow
 def test_toy_runs_in_float64_and_leaves_the_flag_alone(toy_folder):
     _, results, ticks = toy_folder
     assert not jax.config.jax_enable_x64

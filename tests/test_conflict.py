@@ -45,6 +45,7 @@ MEASURES = ["cosine_similarity", "magnitude_similarity", "conflict_fraction"]
 @pytest.mark.parametrize("form", ["stacked", "rows"])
 @pytest.mark.parametrize("num_tasks", [1, 3])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.slow
 def test_conflict_measures(measure, form, num_tasks, dtype):
     stacked = gradients(num_tasks, dtype)
     rows = [jax.tree.map(lambda x, t=t: x[t], stacked) for t in range(num_tasks)]

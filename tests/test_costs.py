@@ -289,6 +289,7 @@ def record(name, measured):
 
 
 @pytest.mark.parametrize("name", ONE_DEVICE)
+@pytest.mark.slow
 def test_step_costs_no_more_than_was_recorded(name):
     program = compiled(*ONE_DEVICE[name]())
     cost, memory = program.cost_analysis(), program.memory_analysis()
@@ -331,6 +332,7 @@ def collectives(text):
 
 
 @pytest.mark.parametrize("name", SHARDED)
+@pytest.mark.slow
 def test_sharded_step_sends_what_was_recorded(name):
     kind, case = SHARDED[name]
     with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(kind,))):

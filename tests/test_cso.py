@@ -121,6 +121,7 @@ def test_turns_are_steps_of_each_task_one_after_the_other():
     assert state.phase == 1
 
 
+@pytest.mark.slow
 def test_together_is_one_step_on_what_respects_the_first_tasks():
     inner = optax.adam(0.1)
     tx, params = method(inner), parameters()
@@ -309,6 +310,7 @@ def test_round_trip_through_orbax(tmp_path):
 
 @pytest.mark.parametrize("extras", [TURNS, TOGETHER], ids=["turns", "together"])
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.slow
 def test_sharded_parameters_stay_where_they_are(axis_type, extras):
     tx, params = method(optax.adam(0.1)), parameters()
     wanted, _ = one_update(tx, params, tx.init(params), extras)

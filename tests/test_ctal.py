@@ -57,6 +57,7 @@ def by_loops():
 
 
 @pytest.mark.parametrize("checkpoint", [0, 1, 4])
+@pytest.mark.slow
 def test_equals_the_definition(checkpoint):
     fused, out = by_loops()
     near(fused_affinity(FEATURES, KERNEL, BIAS), fused)
@@ -144,6 +145,7 @@ def test_number_of_parameters():
 
 
 @pytest.mark.parametrize("checkpoint", [1, 4])
+@pytest.mark.slow
 def test_checkpoints_change_nothing_but_memory(checkpoint):
     def loss(checkpoint, *arrays):
         return sum(

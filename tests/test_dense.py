@@ -66,6 +66,7 @@ def test_normals_of_any_length_and_of_none():
         (normal_loss, jnp.ones((2, 3)), jnp.zeros((2, 3))),
     ],
 )
+@pytest.mark.slow
 def test_without_a_valid_pixel_loss_and_gradient_are_zero(loss, guess, nothing):
     value, grads = jax.value_and_grad(loss)(guess, nothing)
     assert value == 0
@@ -84,6 +85,7 @@ def test_losses_refuse_what_would_broadcast():
 
 
 @pytest.mark.parametrize("build", BACKBONES)
+@pytest.mark.slow
 def test_backbones_give_a_pyramid_in_the_dtype_asked_for(build):
     net = build(num_in=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     fuse = FuseScales((4, 8, 8), dtype=jnp.bfloat16, rngs=nnx.Rngs(1))
@@ -94,6 +96,7 @@ def test_backbones_give_a_pyramid_in_the_dtype_asked_for(build):
     assert {x.dtype for x in [one, *maps]} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_vit_sees_the_whole_image_and_where():
     """Each output depends on each patch; without codes a shift would be a shift."""
     net = BACKBONES[1](rngs=nnx.Rngs(0))

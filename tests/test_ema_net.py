@@ -130,6 +130,7 @@ def test_learns_under_methods_of_three_kinds():
         assert_coupled_by_what_is_shared_alone(of_task, task, parts)
 
 
+@pytest.mark.slow
 def test_predictions_have_the_size_of_the_image():
     """Whatever divides it; in the dtype asked for."""
 

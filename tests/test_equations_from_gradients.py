@@ -38,6 +38,7 @@ def steps(tx, matrices, each):
 
 @pytest.mark.parametrize("num_tasks", [3, 6, 20])
 @pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.slow
 def test_trimmed_mean_is_that_of_numpy(num_tasks, missing):
     """20 tasks are sorted by XLA, fewer by ourselves."""
     for trim_number in range((num_tasks - 1) // 2 + 1):

@@ -118,6 +118,7 @@ def test_aligned_mtl_aligns(num_tasks):
 
 @pytest.mark.parametrize("num_tasks", SIZES)
 @pytest.mark.parametrize("c", [0.2, 0.5, 0.9])
+@pytest.mark.slow
 def test_cagrad_reaches_the_dual_value_within_its_ball(num_tasks, c):
     for seed in range(5):
         matrix = random_matrix(num_tasks, width=columns(num_tasks), seed=seed)
@@ -135,6 +136,7 @@ def test_cagrad_reaches_the_dual_value_within_its_ball(num_tasks, c):
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_cagrad_without_radius_is_the_mean():
     for num_tasks in (2, 3):
         for name, matrix in hostile(num_tasks).items():
@@ -400,6 +402,7 @@ def krum_chooses(matrix, active=None, **options):
 
 
 @pytest.mark.parametrize("num_tasks", [3, 6, 10, 50])
+@pytest.mark.slow
 def test_krum_is_the_mean_of_the_lowest_scores(num_tasks):
     for num_byzantine in {0, 1, num_tasks // 2 - 1} & set(range(num_tasks - 2)):
         # Of three tasks the nearest two tie exactly, but not in rounding.
@@ -420,6 +423,7 @@ def test_krum_outvotes_one_that_stands_apart_and_ties_go_to_the_first():
 
 
 @pytest.mark.parametrize("missing", [1, 3, 4, 5, 6])
+@pytest.mark.slow
 def test_krum_of_the_active_tasks_has_at_least_one_neighbour(missing):
     matrix = random_matrix(6, seed=2)
     active = np.arange(6) >= missing

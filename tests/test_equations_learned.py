@@ -243,6 +243,7 @@ SCALED = {
 
 @pytest.mark.parametrize("variant", SCALED)
 @pytest.mark.parametrize("num_tasks", SIZES)
+@pytest.mark.slow
 def test_gradnorm_descends_its_loss(variant, num_tasks):
     """Three steps, by jax.grad of the loss; the paper scales w outside of it."""
     rate, alpha, rng = 0.01, 0.7, np.random.default_rng(num_tasks)

@@ -53,6 +53,7 @@ def fixed_pcgrad(num_tasks):
         (fixed_pcgrad, "direct", CONFLICT, (0.894384, -2.607720)),
     ],
 )
+@pytest.mark.slow
 def test_examples_of_the_specification(aggregator, mode, losses_fn, wanted):
     tx = mtl.flat_mtl(aggregator(2), rho_shared=0.1, mode=mode)
     update, _ = one_update(tx, losses_fn, POINT)
@@ -167,6 +168,7 @@ AGGREGATORS = {
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.slow
 def test_radius_zero_is_the_plain_method(name):
     plain = AGGREGATORS[name](2)
     tx = mtl.flat_mtl(plain, rho_shared=0.0)
@@ -194,6 +196,7 @@ def test_both_modes_are_the_same_for_linear_aggregators(name, adaptive):
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.slow
 def test_any_aggregator_under_jit_scan_and_vmap_over_the_radius(name):
     def train(rho):
         tx = optax.chain(
@@ -214,6 +217,7 @@ def test_any_aggregator_under_jit_scan_and_vmap_over_the_radius(name):
 
 @pytest.mark.parametrize("mode", ["split", "direct"])
 @pytest.mark.parametrize("name", ["mgda", "cagrad", "uw"])
+@pytest.mark.slow
 def test_a_missing_task_does_no_harm(name, mode):
     """A NaN in its gradients, plain and perturbed, stays there."""
     options = {"rho_shared": 0.1, "mode": mode}
@@ -249,6 +253,7 @@ def test_both_parts_keep_a_state_of_their_own():
         mtl.task_weights(state)
 
 
+@pytest.mark.slow
 def test_statistics_of_batch_norm_come_from_the_unperturbed_pass():
     class Net(nnx.Module):
         def __init__(self, rngs):

@@ -114,6 +114,7 @@ def test_all_conditions_are_one_program():
     assert text(0, 1) == text(0, 0.05)
 
 
+@pytest.mark.slow
 def test_sharpness_is_that_of_the_training_loss_of_each_task():
     problem = problem_of(0, 1)
     params, split = problem.init(0), problem.splits["fit"]

@@ -146,6 +146,7 @@ def test_nnx_equals_a_loop_by_hand(method, form, how):
 
 
 @EACH_FORM
+@pytest.mark.slow
 def test_statistics_move_once_a_step_whatever_the_number_of_tasks(form):
     model = Model(nnx.Rngs(0))
     h = model.trunk(X)

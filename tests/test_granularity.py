@@ -51,6 +51,7 @@ def part(tree, label):
 
 
 @pytest.mark.parametrize("method", FROM_GRAMIAN, ids=lambda method: method.name)
+@pytest.mark.slow
 def test_each_block_is_solved_by_itself(method):
     extras = method.extras(T, PARAMS)
     blocks = method.make(T, granularity=LABELS)

@@ -14,6 +14,7 @@ import mtl_optax as mtl
 
 
 @EACH_FORM
+@pytest.mark.slow
 def test_every_k_holds_the_weights(form):
     """In a scan, against an unrolled loop that holds them by hand."""
     weighting = mtl.every_k(mtl.mgda.weighting(), 3)
@@ -59,6 +60,7 @@ def test_every_k_has_one_clock_for_all_leaves():
 
 @EACH_FORM
 @pytest.mark.parametrize("given", [None, (0.1, 0.6)])
+@pytest.mark.slow
 def test_cr_mogm_smooths_the_weights(form, given):
     """In a scan, against an unrolled loop that smooths them by hand."""
     weighting = mtl.cr_mogm(mtl.mgda.weighting(), T, alpha=0.8, initial_weights=given)

@@ -46,6 +46,7 @@ def over(leaves, weighting=None):
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("form", MASKS)
+@pytest.mark.slow
 def test_the_gramian_is_that_of_the_chosen_leaves(form, lazy):
     stacked = gradients()
     update, state = step(over(MASKS[form]), lazy, stacked)
@@ -109,6 +110,7 @@ def test_gradnorm_takes_norms_on_the_chosen_leaves():
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_lazy_gradients_pass_back_to_the_chosen_leaves_only():
     """A deep trunk: T passes through the last layer, and one through all."""
     params = [jnp.eye(64) * 1.1 for _ in range(8)]

@@ -72,6 +72,7 @@ def refuse(name, message, **extras):
 
 
 @EACH
+@pytest.mark.slow
 def test_a_batch_over_devices_is_one_batch(name):
     """Losses and gradients at moved parameters are means over `axis_name`."""
     over_devices = jax.shard_map(
@@ -86,6 +87,7 @@ def test_a_batch_over_devices_is_one_batch(name):
 
 
 @EACH
+@pytest.mark.slow
 def test_a_dict_a_tuple_and_an_array_of_losses_are_the_same(name):
     wanted, _ = one_update(name, PARAMS, X)
     for form in (

@@ -243,6 +243,7 @@ def test_no_data_is_nan_and_only_in_the_metric(name):
 
 
 @pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.slow
 def test_counts_and_metrics_over_tasks(name):
     (one, other), count, read = compiled(name)
     tasks = [(jnp.asarray(x)[:30], jnp.asarray(x)[30:]) for x in (one, other)]

@@ -43,6 +43,7 @@ def test_every_family_has_values_for_each_task():
 
 
 @EACH
+@pytest.mark.slow
 def test_a_dict_is_its_values_in_sorted_order(method, key):
     extras = method.extras(T, PARAMS)
 
@@ -149,6 +150,7 @@ def positional(tx, **extras):
 
 
 @pytest.mark.parametrize("primary", range(T))
+@pytest.mark.slow
 def test_pcd_follows_the_primary_task(primary):
     """As it follows the first one, if the tasks change places."""
     order = jnp.array([primary, *(t for t in range(T) if t != primary)])

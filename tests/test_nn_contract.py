@@ -27,14 +27,7 @@ KEY = jax.random.key(7)
 KEYS = jax.random.split(KEY, STEPS)
 TREE_MODE = "graph" in inspect.signature(nnx.split).parameters
 tree_mode = pytest.mark.skipif(not TREE_MODE, reason="this flax has no NNX tree mode")
-LARGE = {"EMANet", "MultiScaleEMANet", "MTAN"}  # a third of the time, to compile
-EACH = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
-        for name in ARCHITECTURES
-    ],
-)
+EACH = pytest.mark.parametrize("name", ARCHITECTURES)
 close = chex.assert_trees_all_close
 
 
@@ -246,6 +239,7 @@ def test_inputs_that_differ_by_task(name):
     close(apart["b"], alike["b"][3:8], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_orbax_restores_every_network(tmp_path):
     def states(seed):
         return {
@@ -287,6 +281,7 @@ def test_linen_runs_the_same_numbers(name):
     close(*both(ours, params, rest), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_architecture_has_a_row():
     modules = {
         name

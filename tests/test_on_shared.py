@@ -200,6 +200,7 @@ def rows_by_hand(make, tasks, keys, losses, grads):
 
 @BOTH
 @pytest.mark.parametrize("form", LABEL_FORMS)
+@pytest.mark.slow
 def test_labels_are_the_method_on_the_rows_of_each_subset(form, lazy):
     losses, grads = net_gradients()
     tx = mtl.on_shared(mtl.cagrad(T4), labels=LABEL_FORMS[form])

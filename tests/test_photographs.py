@@ -33,6 +33,7 @@ def test_bands_are_a_crop_apart_and_test_is_in_the_right_third():
     assert last == 640
 
 
+@pytest.mark.slow
 def test_no_pixel_of_another_band_reaches_a_split(splits, monkeypatch):
     """Black where a split is not: the split stays as it is."""
     import sklearn.datasets
@@ -180,6 +181,7 @@ def few_scenes(splits, monkeypatch):
     return few
 
 
+@pytest.mark.slow
 def test_a_network_is_evaluated_with_the_statistics_of_training(few_scenes):
     guess = dense_measures.constant_guess(few_scenes["train"])
     problem = dense.problem("tiny", lambda rngs: Tiny(guess, rngs=rngs), "")
@@ -233,6 +235,7 @@ def test_all_predictions_are_trained_and_the_last_is_the_answer(few_scenes):
         ((7, 8), (3, 2, 4, 6), (2, 1), "VALID", 1),
     ],
 )
+@pytest.mark.slow
 def test_product_is_the_convolution(size, kernel, strides, padding, groups):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, *size, 4)).astype(np.float32)
@@ -268,6 +271,7 @@ def test_the_three_parts_have_one_backbone_and_the_first_has_single_tasks():
 @pytest.mark.parametrize(
     ("name", "total"), [("hard_sharing", 53_835), ("mtan", 58_515), ("ctal", 60_790)]
 )
+@pytest.mark.slow
 def test_networks_answer_at_the_size_of_the_image(name, total):
     build = getattr(dense_networks, name)
     images = jnp.zeros((2, CROP, CROP, 3))

@@ -39,6 +39,7 @@ def rows_of(stacked, num_tasks):
 @pytest.mark.parametrize("num_tasks", [1, 2, 4, 9])
 @pytest.mark.parametrize("form", ["stacked", "rows"])
 @pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.slow
 def test_gramian_forms(num_tasks, form, sliced, monkeypatch):
     stacked = make(num_tasks)
     if sliced:  # the form that a single CPU device takes; these tests run on eight
@@ -69,6 +70,7 @@ def test_gramian_of_float32_is_float64_under_x64(x64):
 @pytest.mark.parametrize("num_tasks", [1, 2, 4, 5, 12])
 @pytest.mark.parametrize("form", ["stacked", "rows"])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.slow
 def test_combine_forms(num_tasks, form, masked):
     stacked = make(num_tasks)
     weights = jnp.linspace(-1, 2, num_tasks)

@@ -34,6 +34,7 @@ def run(folder, *, resume, stop_at=None, study=studies.STRESS, settings=SETTINGS
     return compare.run(study, settings, tick, store), seen
 
 
+@pytest.mark.slow
 def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "CHUNK", 2)
     whole, _ = run(tmp_path / "whole", resume=False)
@@ -57,6 +58,7 @@ def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
     assert sorted(seen) == [("graddrop", 6), ("pcgrad", 6)]
 
 
+@pytest.mark.slow
 def test_resumed_toy_keeps_its_path(tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "CHUNK", 100)
     of_toy = {"study": toy.STUDY, "settings": TOY}

@@ -44,6 +44,7 @@ METHODS = {"unitary": mtl.unitary, "mgda": mtl.mgda, "cagrad": mtl.cagrad}
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_opaque_mode_with_stacked_gradients(method):
     aggregator = METHODS[method](T)
     tx = sam(aggregator, opaque=True)
@@ -62,6 +63,7 @@ def test_opaque_mode_with_stacked_gradients(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_transparent_mode_takes_two_updates_a_step(method):
     aggregator = METHODS[method](T)
     tx = sam(aggregator, opaque=False)

@@ -30,6 +30,7 @@ def scripted(sequence, slope=1.0):
         ("official", [[0.0, 0.0], [1e-4, 5e-5]]),
     ],
 )
+@pytest.mark.slow
 def test_example_of_the_specification(credit, wanted):
     # Each step moves the parameter by 1; the second group's step changes nothing.
     tx = mtl.selective_groups(2, optax.sgd(1.0), owner=None, credit=credit, key=0)
@@ -45,6 +46,7 @@ def test_example_of_the_specification(credit, wanted):
     np.testing.assert_array_equal(state.losses, [1.0, 2.0])
 
 
+@pytest.mark.slow
 def test_official_takes_the_step_of_an_only_group_twice():
     def one(credit, num_tasks, **options):
         tx = mtl.selective_groups(
@@ -194,6 +196,7 @@ def test_active_tasks_get_what_they_get_alone():
 
 
 @pytest.mark.parametrize("credit", ["causal", "official"])
+@pytest.mark.slow
 def test_no_active_task_changes_nothing_but_the_key(credit):
     tx = method(optax.adam(0.1), credit=credit)
     params, state = run(tx, 2)
@@ -203,6 +206,7 @@ def test_no_active_task_changes_nothing_but_the_key(credit):
     chex.assert_trees_all_equal(new._replace(key=state.key), state)
 
 
+@pytest.mark.slow
 def test_nan_loss_of_an_absent_task_does_no_harm():
     def broken(params):
         return losses_fn(params) | {"b": jnp.nan * jnp.ones(())}

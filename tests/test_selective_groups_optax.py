@@ -40,6 +40,7 @@ def test_compiles_once():
         params, state = step(params, state)
 
 
+@pytest.mark.slow
 def test_vmap_over_seeds_and_decay():
     params = parameters()
 
@@ -92,6 +93,7 @@ def test_displacement_level_transformations_may_follow():
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.slow
 def test_sharded_parameters_stay_where_they_are(axis_type):
     tx, params = method(optax.adam(0.1), warmup=0), parameters()
     wanted, _ = one_update(tx, params, tx.init(params), {})

@@ -39,6 +39,7 @@ def test_numbers_of_parameters_are_those_of_the_authors_code(
 
 
 @VARIANTS
+@pytest.mark.slow
 def test_rows_of_routing_sum_to_one_and_are_nearly_uniform_at_first(variant):
     routing = small(variant=variant).routing(X)
     assert list(routing) == ["0", "1"]
@@ -50,6 +51,7 @@ def test_rows_of_routing_sum_to_one_and_are_nearly_uniform_at_first(variant):
 
 
 @VARIANTS
+@pytest.mark.slow
 def test_one_module_knows_no_tasks(variant):
     net = small(variant=variant, num_modules=1, num_layers=2)
     ys = net(X)
@@ -60,6 +62,7 @@ def test_one_module_knows_no_tasks(variant):
     assert np.abs(ys["0"] - ys["1"]).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_inputs_of_each_task_and_of_some_tasks():
     net = small(num_tasks=11)
     alike = net(X)

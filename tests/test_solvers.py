@@ -79,6 +79,7 @@ def cagrad_oracle(rows, preference, c):
 
 @over_sizes
 @over_dtypes
+@pytest.mark.slow
 def test_projection_matches_quadprog(num_tasks, dtype):
     """Of each unit vector (UPGrad) and of the mean, for unit rows (DualProj)."""
     tolerance = {np.float32: 1.5e-10, np.float64: 1e-14}[dtype]
@@ -108,6 +109,7 @@ def test_projection_matches_quadprog(num_tasks, dtype):
 @over_sizes
 @over_dtypes
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_min_norm_matches_quadprog(num_tasks, dtype):
     relative = {np.float32: 1e-6, np.float64: 1e-12}[dtype]
     for family in FAMILIES:
@@ -177,6 +179,7 @@ def test_alpha_fairness_with_rows_of_different_size():
 
 @over_sizes
 @over_dtypes
+@pytest.mark.slow
 def test_cagrad_matches_clarabel(num_tasks, dtype):
     """The level reached, relative to the rows' and the ball's size.
 
@@ -293,6 +296,7 @@ def test_psd_eigh_drops_the_null_space():
 
 @pytest.mark.parametrize("num_tasks", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
 def test_jacobi_finds_each_eigenvalue_to_its_own_precision(num_tasks, dtype):
     """Norms over six decades, where eigh is off by the rounding of the largest."""
     rng = np.random.default_rng(num_tasks)

@@ -74,6 +74,7 @@ def hostile(num_tasks):
 
 
 @pytest.mark.parametrize("num_tasks", [1, 3, 50])
+@pytest.mark.slow
 def test_never_nan_and_compiles_once(num_tasks):
     solve = jax.jit(lambda *args: every_solver(*args))  # a cache of its own
     for name, rows in hostile(num_tasks).items():

@@ -40,6 +40,7 @@ def test_batches_depend_on_the_seed_alone():
     assert (first != starts.batch_indices(4, 4000, 7, 64)).any()
 
 
+@pytest.mark.slow
 def test_runs_of_a_seed_are_paired(results):
     first = [outcome.losses[0] for outcome in results.outcomes.values()]
     for losses in first:  # [scales, seeds, T]: same start, same first batch
@@ -85,6 +86,7 @@ def test_diverged_runs_are_named(results):
     assert text == " 1 of its 4 runs diverged."
 
 
+@pytest.mark.slow
 def test_the_rate_can_be_chosen_on_seeds_that_are_not_reported():
     """The runs reported are those without further seeds; these decide on the rate."""
     rates = (1e-4, 1e-2)
@@ -148,6 +150,7 @@ def png_size(path):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.slow
 def test_report(results, tmp_path, seeds):
     if seeds == 1:
         outcomes = {
@@ -166,6 +169,7 @@ def test_report(results, tmp_path, seeds):
 
 
 @pytest.mark.parametrize("name", ["null", "transfer"])
+@pytest.mark.slow
 def test_other_studies_report_every_rate(name, tmp_path):
     study = studies.STUDIES[name]
     rates = (1e-9, 1e-2)

@@ -29,6 +29,7 @@ def seen(monkeypatch):
     return runs
 
 
+@pytest.mark.slow
 def test_parts_resume_until_the_page_is_written(seen, tmp_path, capsys):
     command = ["study", "null", "--out", str(tmp_path)]
     assert cli.main([*command, "--resume"]) == 2

@@ -117,6 +117,7 @@ def test_the_optimizer_makes_the_step_with_its_momentum(lazy):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.slow
 def test_in_a_chain_under_scan_with_adam(lazy):
     """It trains as without it, and averages the measured steps."""
     watch = mtl.task_affinity(
@@ -183,6 +184,7 @@ def nan_losses(params):
 
 @pytest.mark.parametrize("options", [{"learning_rate": 0.1}, {"optimizer": "momentum"}])
 @pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.slow
 def test_a_missing_task_is_not_counted(options, lazy):
     """A NaN in its loss and gradients stays there; the others are as they are alone."""
     if "optimizer" in options:
@@ -243,6 +245,7 @@ def test_learning_rate_may_be_mapped_over():
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("optimizer", [None, optax.sgd(0.1, momentum=0.9)])
+@pytest.mark.slow
 def test_on_a_mesh(kind, optimizer):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
 

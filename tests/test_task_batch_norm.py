@@ -70,6 +70,7 @@ class Net(nnx.Module):
         return self.heads[task](h)[:, 0]
 
 
+@pytest.mark.slow
 def test_cso_trains_a_network_and_its_channels_get_priorities():
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(32, 6, 6, 1)), jnp.float32)

@@ -138,6 +138,7 @@ def test_a_task_with_inputs_of_its_own_may_be_absent():
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("form", ["dict", "tuple"])
+@pytest.mark.slow
 def test_nan_of_one_task_stays_in_its_row(form, lazy):
     params, (x, ys) = make_params(), make_data()
     ys = ys.at[1].set(jnp.nan)
@@ -203,6 +204,7 @@ def test_lazy_cost_in_backward_passes():
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_lazy_from_gramian_methods_build_no_stack():
     params, data = wide()
     lazy = temp_bytes(step(mtl.mgda(T), mtl.lazy_task_grads), params, *data)
@@ -339,6 +341,7 @@ def test_feature_task_grads_are_mgda_ub():
     ids=["mgda", "graddrop"],
 )
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_feature_task_grads_cost_one_pass_through_the_trunk(method):
     params, data = wide()
 
@@ -399,6 +402,7 @@ def dropped_by_hand(params, x, ys, uniform, tasks=range(T), leak=(0.0,) * T):
 
 @pytest.mark.parametrize("leak", [None, (0.0, 0.5, 1.0)])
 @pytest.mark.parametrize("shared", [None, SHARED], ids=["alone", "on_shared"])
+@pytest.mark.slow
 def test_graddrop_at_features(leak, shared):
     params, data = make_params(), make_data()
     tx = mtl.graddrop(T, key=0, leak=leak, at="features")

@@ -73,6 +73,7 @@ SIZES = [(t, b) for t in (3, 4, 5) for b in (1, 2, 3)] + [(6, 1), (6, 2)]
 
 
 @pytest.mark.parametrize("kind", MATRICES)
+@pytest.mark.slow
 def test_agrees_with_brute_force(kind):
     """On 50 matrices of each kind, ties included."""
     rng = np.random.default_rng(7)
@@ -125,6 +126,7 @@ def test_agrees_with_integer_programming(num_tasks, budget):
 
 @pytest.mark.parametrize("budget", [3, 6, 12])
 @pytest.mark.parametrize("kind", MATRICES)
+@pytest.mark.slow
 def test_any_budget_for_twelve_tasks(kind, budget):
     affinity = MATRICES[kind](np.random.default_rng(5), (12, 12))
     groups, score = mtl.select_task_groups(affinity, budget)

@@ -32,6 +32,7 @@ def test_few_scans_are_among_all_and_the_other_splits_stay():
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_runs_evaluated_together_are_those_evaluated_alone():
     """One float32 sum of many lanes is wrong in some of XLA's programs."""
     problem = problem_of("few", 0)
@@ -66,6 +67,7 @@ def test_evaluation_does_not_read_the_auxiliary_towers():
         assert is_used != name.startswith("['own']"), name
 
 
+@pytest.mark.slow
 def test_gamma_and_task_weights_are_lanes():
     """gamma goes to the losses, the weight to the method, both by their names."""
     problem = problem_of("few", 16)

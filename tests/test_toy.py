@@ -184,6 +184,7 @@ UPGRAD, PCGRAD = mtl.upgrad(2), mtl.pcgrad(2, key=0)
 
 
 @pytest.mark.parametrize("name", QUADRATICS)
+@pytest.mark.slow
 def test_quadratics(name):
     given = QUADRATICS[name]
     problem = given._replace(

@@ -73,6 +73,7 @@ def second_step(amortised=False, beta=0.1, eta=0.1):
 
 
 @AMORTISED
+@pytest.mark.slow
 def test_losses_reach_no_other_task_and_its_own_priors(amortised):
     (grads, (losses, terms)), _ = second_step(amortised)
     assert int(terms.state.step) == 2
@@ -168,6 +169,7 @@ def test_without_divergences_the_priors_get_no_gradient():
             np.testing.assert_array_equal(grads["own"][task][name][...], 0)
 
 
+@pytest.mark.slow
 def test_mixture_is_another_bound():
     params, state = network()[1], second_step()[1].state
     _, (_, mixture) = losses_and_gradients(prior="mixture")(params, state, 0.1, 0.1)
