@@ -126,6 +126,7 @@ def test_other_options(preference):
     assert check(5, jnp.float32, **options) == 20
 
 
+@pytest.mark.slow
 def test_waiting_longer_never_ends_in_worse_clusters():
     """After 50 quiet iterations, as the authors ask, scikit-learn sits on saddles."""
     assert check(25, jnp.float32, convergence_iter=50) >= 95

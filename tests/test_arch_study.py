@@ -50,6 +50,7 @@ def test_every_architecture_answers_all_tasks(name, problems):
     assert set(owners) == {None, 0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_hard_sharing_is_the_network_of_transfer(problems):
     ours, theirs = problems["hard_sharing"], studies.TRANSFER.problem()
     batch = few(ours)
@@ -82,6 +83,7 @@ def test_auxiliary_terms_are_in_the_loss_of_their_task(name, problems):
     )
 
 
+@pytest.mark.slow
 def test_branches_are_drawn_in_training_only(problems):
     problem, batch = problems["ltb"], few(problems["ltb"])
     params = problem.init(0)

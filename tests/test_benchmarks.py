@@ -132,6 +132,7 @@ def test_tasks_are_in_conflict(num_tasks):
     assert jnp.std(weights) > 0.01 * jnp.mean(weights), "as if there were no conflict"
 
 
+@pytest.mark.slow
 def test_aggregate_writes_all_keys(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(aggregate, "QUICK_SIZES", ((2, 100),))
     path = tmp_path / "out.json"

@@ -214,6 +214,7 @@ def test_toy_places():
     )
 
 
+@pytest.mark.slow
 def test_toy_report(toy_folder, capsys):
     path, results, _ = toy_folder
     with open(path / "ends.csv", newline="") as file:
@@ -284,6 +285,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_report_joins_folders(folder, tmp_path, capsys):
     again = tmp_path / "again"
     again.mkdir()
@@ -310,6 +312,7 @@ def test_only_chosen_rates_are_joined(folder):
     assert read.scores["unitary"].ravel().tolist() == chosen
 
 
+@pytest.mark.slow
 def test_report_of_nothing(folder, tmp_path, capsys):
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "config.json is missing" in capsys.readouterr().err

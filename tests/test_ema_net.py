@@ -156,6 +156,7 @@ def test_a_wrong_grid_is_an_error():
         jax.eval_shape(prediction, IMAGES)
 
 
+@pytest.mark.slow
 def test_tasks_share_each_channel_or_groups_of_the_reference():
     scores = jnp.log(jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))[None, None, None]
 

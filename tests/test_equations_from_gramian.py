@@ -363,6 +363,7 @@ def test_gradvac_leaves_the_targets_of_a_zero_gradient():
     np.testing.assert_array_equal(targets[:, 1], 0.25)
 
 
+@pytest.mark.slow
 def test_gradvac_per_leaf_is_gradvac_on_each_leaf():
     stacked = tree_of(random_matrix(3, seed=8))
     params, order = params_of(stacked), BY_NAME["gradvac"].extras(3, None)["order"]

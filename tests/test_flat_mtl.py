@@ -129,6 +129,7 @@ def heads_losses(params):
     return {t: jnp.sum((features * params["head"][t] - 0.5) ** 2) for t in ("a", "b")}
 
 
+@pytest.mark.slow
 def test_own_leaves_take_their_perturbed_gradient():
     tx = mtl.flat_mtl(mtl.mgda(2), rho_shared=0.1, rho_specific=0.2, shared=MASK)
     _, grads = mtl.task_grads(heads_losses)(PARAMS)

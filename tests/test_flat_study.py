@@ -76,6 +76,7 @@ def test_a_loss_is_the_mean_over_known_labels():
     np.testing.assert_allclose(losses[1], problem.losses(params, batch)[1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_labels_a_task_has_no_effect():
     """MGDA would stop at a zero gradient; of an inactive task it takes no notice."""
     problem = problem_of(0, 0.0)
@@ -97,6 +98,7 @@ def test_without_labels_a_task_has_no_effect():
         assert (np.asarray(after[0]) == np.asarray(before)).all() == (task == 0)
 
 
+@pytest.mark.slow
 def test_all_conditions_are_one_program():
     """Else each of them would be compiled."""
 

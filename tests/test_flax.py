@@ -164,6 +164,7 @@ def test_statistics_move_once_a_step_whatever_the_number_of_tasks(form):
 
 
 @EACH_FORM
+@pytest.mark.slow
 def test_nnx_gradients_are_those_of_each_loss_on_the_same_dropout_mask(form):
     model = Model(nnx.Rngs(3))
     (losses, _), grads = losses_and_gradients(model, form)
@@ -235,6 +236,7 @@ def test_on_shared_with_a_function_of_nnx_state(mask, form):
 
 
 @pytest.mark.parametrize("how", ["optimizer", "nnx_update"])
+@pytest.mark.slow
 def test_missing_losses_are_our_error(how):
     model = Model(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, mtl.uw(T), wrt=nnx.Param)

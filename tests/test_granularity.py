@@ -106,6 +106,7 @@ def test_labels_as_a_prefix():
     assert tx.init(nested).task_weights.shape == (2, T)
 
 
+@pytest.mark.slow
 def test_one_label_is_no_granularity_and_each_leaf_its_own_is_leaf():
     update, state = run(mtl.mgda(T, granularity=ONE_LABEL))
     plain, same = run(mtl.mgda(T))

@@ -130,6 +130,7 @@ def test_cr_mogm_with_every_k_smooths_what_is_computed(outside):
         np.testing.assert_allclose(state.task_weights, (1 - wanted, wanted), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cr_mogm_forms_no_gramian_for_losses_and_works_leaf_by_leaf():
     grads = jax.tree.map(lambda p: jnp.ones((T, *p.shape)), PARAMS)
     tx = mtl.from_weighting(mtl.cr_mogm(mtl.uw.weighting()), T)

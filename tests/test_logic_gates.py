@@ -8,6 +8,7 @@ import pytest
 from mtl_optax.study import compare, logic_gates, starts
 
 
+@pytest.mark.slow
 def test_losses_by_hand():
     """Without weights and biases every output is 0."""
     params = jax.tree.map(jnp.zeros_like, logic_gates.init(0))

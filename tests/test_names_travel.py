@@ -77,6 +77,7 @@ def asking(name):
 
 
 @EACH
+@pytest.mark.slow
 def test_names_reach_the_method(name):
     wrap, more = WRAPPERS[name], asking(name)
     wanted, _ = lazily(wrap(mtl.pcd(T, primary=2)), **more)
@@ -251,6 +252,7 @@ ASKING = {
 
 @pytest.mark.parametrize("step", [lazily, stacked])
 @pytest.mark.parametrize("method", ASKING)
+@pytest.mark.slow
 def test_owners_by_name(method, step):
     active = jnp.array([True, False, True])
     more = {"losses_fn": losses_fn, "active": active}
@@ -273,6 +275,7 @@ def test_owners_by_name(method, step):
         lazily(ASKING[method]({**OWNER, "task2": "x"}), **more)
 
 
+@pytest.mark.slow
 def test_a_task_may_be_called_shared():
     params = {"trunk": jnp.array(1.0), "head": jnp.array(0.5)}
 

@@ -263,6 +263,7 @@ def test_labels_without_any_group_are_the_plain_sum():
     assert state == {}
 
 
+@pytest.mark.slow
 def test_labels_keep_nan_of_inactive_tasks_away():
     losses, grads = net_gradients()
     broken = jax.tree.map(lambda g: g.at[2].set(jnp.nan), grads)

@@ -115,6 +115,7 @@ def test_blur_is_a_gaussian():
     np.testing.assert_allclose(photographs.blur(np.full((1, 60, 70), 0.3)), 0.3)
 
 
+@pytest.mark.slow
 def test_measures_by_hand():
     normals = jnp.array([[[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]])
     scenes = Scenes(
@@ -136,6 +137,7 @@ def test_measures_by_hand():
     assert dense_measures.measures(outputs, both)[0] == 50
 
 
+@pytest.mark.slow
 def test_the_constant_guess_is_the_best_one(splits):
     scenes = jax.tree.map(lambda x: x[::16], splits["train"])
     guess = dense_measures.constant_guess(scenes)
@@ -203,6 +205,7 @@ def test_a_network_is_evaluated_with_the_statistics_of_training(few_scenes):
     assert loss == pytest.approx(own[batch.depth[..., 0] > 0].mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_all_predictions_are_trained_and_the_last_is_the_answer(few_scenes):
     class Two(Tiny):
         def both(self, images):

@@ -91,6 +91,7 @@ FORMS = ("stacked", "rows", "lazy")
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_every_form_answers_alike(form):
     gradients = given(form)
     stack = mtl.task_grads(losses_fn)(PARAMS)[1]

@@ -168,6 +168,7 @@ def test_a_head_counts_its_own_steps_and_the_trunk_those_of_all_groups():
     assert counts == {"shared": 12, "0": 4, "1": 4, "2": 4}
 
 
+@pytest.mark.slow
 def test_active_tasks_get_what_they_get_alone():
     def two_losses(params):
         found = losses_fn(params)

@@ -16,6 +16,7 @@ from toy_losses import losses_fn, parameters, wide_losses
 import mtl_optax as mtl
 
 
+@pytest.mark.slow
 def test_scan_is_the_loop_and_trains():
     tx = method(optax.adam(0.05), warmup=3)
     params, state = run(tx, 6)

@@ -51,6 +51,7 @@ def test_runs_of_a_seed_are_paired(results):
     assert (after[0] != after[1]).all()  # the scale has an effect
 
 
+@pytest.mark.slow
 def test_runner_is_deterministic(results):
     alone = TINY._replace(methods=("unitary",))
     again = compare.run(studies.STRESS, alone).outcomes["unitary"]

@@ -48,6 +48,7 @@ def test_parts_resume_until_the_page_is_written(seen, tmp_path, capsys):
     assert (tmp_path / "report.html").read_text() == "Two"
 
 
+@pytest.mark.slow
 def test_the_smoke_run_has_parts_of_its_own(seen, tmp_path):
     seen.append("not the first")
     assert cli.main(["study", "null", "--quick", "--out", str(tmp_path)]) == 0

@@ -87,6 +87,7 @@ def test_only_shared_leaves_look_ahead():
 
 
 @pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.slow
 def test_the_optimizer_makes_the_step_with_its_momentum(lazy):
     """The update that training with this optimiser would make of one task's gradient,
     after the momentum of the sum: TAG's CelebA code."""
@@ -276,6 +277,7 @@ def test_on_a_mesh(kind, optimizer):
     chex.assert_trees_all_close(state, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_flax_nnx_module_and_groups_from_the_affinity():
     class Net(nnx.Module):
         def __init__(self, rngs):

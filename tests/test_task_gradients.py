@@ -121,6 +121,7 @@ def test_tasks_with_inputs_of_their_own_cost_one_backward_each():
     assert stacked < 1.1 * plain
 
 
+@pytest.mark.slow
 def test_a_task_with_inputs_of_its_own_may_be_absent():
     losses_fn, batches = own_inputs()
     params, tx = make_params(), mtl.on_shared(mtl.cagrad(T), SHARED)
@@ -213,6 +214,7 @@ def test_lazy_from_gramian_methods_build_no_stack():
     assert lazy < stacked - 0.5 * copy
 
 
+@pytest.mark.slow
 def test_lazy_gradients_cross_jit():
     params, data = make_params(), make_data()
     tx = mtl.upgrad(T)
@@ -445,6 +447,7 @@ def test_graddrop_at_features_without_a_task(shared):
     chex.assert_trees_all_equal(step([False] * T), zero)
 
 
+@pytest.mark.slow
 def test_graddrop_at_features_over_a_data_axis():
     """Signs are summed over all devices, so that they drop the same entries."""
     params, (x, ys) = make_params(), make_data(batch=32)

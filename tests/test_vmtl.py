@@ -89,6 +89,7 @@ def test_losses_reach_no_other_task_and_its_own_priors(amortised):
         assert np.any(g != 0) == (task in (None, 0)), task
 
 
+@pytest.mark.slow
 def test_the_first_step_has_standard_priors():
     (_, _), first = second_step()
     graphdef, params = network()
@@ -103,6 +104,7 @@ def test_the_first_step_has_standard_priors():
 
 
 @pytest.mark.parametrize("prior", ["sum", "mixture"])
+@pytest.mark.slow
 def test_divergences_are_those_of_numpy(prior):
     """At a temperature that makes weights equal, of one task from the two others."""
     net = nnx.merge(*network(prior=prior))
@@ -162,6 +164,7 @@ def test_weights_of_the_others_have_their_order():
     np.testing.assert_allclose(kl, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_divergences_the_priors_get_no_gradient():
     (grads, _), _ = second_step(beta=0.0, eta=0.0)
     for task in TASKS:
@@ -178,6 +181,7 @@ def test_mixture_is_another_bound():
     assert mixture.kl_classifier["a"] != of_sum.kl_classifier["a"]
 
 
+@pytest.mark.slow
 def test_amortised_classifiers_are_made_of_running_class_means():
     (_, (_, terms)), _ = second_step(amortised=True)
     x, labels = BATCH["b"]

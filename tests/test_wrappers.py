@@ -14,6 +14,7 @@ import mtl_optax as mtl
 
 
 @EACH_FORM
+@pytest.mark.slow
 def test_per_task_is_the_transformation_of_each_task(form):
     each = optax.chain(optax.clip_by_global_norm(0.1), optax.trace(0.9))
     tx = optax.chain(mtl.per_task(each, T), mtl.unitary(T), optax.scale(-0.1))
