@@ -126,8 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.count} matrices of each size, {machine['processor']}, "
         f"{machine['cpu_count']} cores, jax {machine['versions']['jax']}, "
         f"{machine['date']}. Roundings: the largest violation of an optimality "
-        "condition over eps times its largest term. Time: of one matrix, all T projections of "
-        "UPGrad, over that of one Cholesky factor.\n\n" + "\n".join(lines) + "\n"
+        "condition over eps times its largest term. Time: of one matrix, all T "
+        "projections of UPGrad, over that of one Cholesky factor.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     if options.out:
         options.out.write_text(text, encoding="utf-8")
