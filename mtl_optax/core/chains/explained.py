@@ -34,8 +34,9 @@ def explained(error: Exception, tracing: Tracing) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     ours = [i for i, frame in enumerate(frames) if is_ours(frame.f_code)]
     parts = [i for i, frame in enumerate(frames) if part_of(frame.f_code)]
-    if "unexpected keyword argument" in text:
-        return f"a part of the chain raised {_quoted(error, text)}. {_KEYWORD}"
+    if isinstance(error, TypeError) and "keyword" in text and not parts:
+        cure = _MISSING if "missing" in text else _KEYWORD
+        return f"a part of the chain raised {_quoted(error, text)}. {cure}"
     if ours and (not parts or ours[-1] > parts[-1]):
         outside = [i for i in parts if i < ours[0]]
         if not isinstance(error, ValueError):
@@ -44,7 +45,7 @@ def explained(error: Exception, tracing: Tracing) -> str | None:
             return _hands_over(frames[outside[-1]], text)
         return f"{text} {_RESHAPED}" if tracing.reshaped else None
     if not parts:
-        return None
+        return _UNNAMED.format(_quoted(error, text))
     part = frames[parts[-1]]
     around = [frames[i] for i in parts if _holds(frames[i], tracing)]
     if around and around[-1] is part:
@@ -62,6 +63,14 @@ _KEYWORD = (
     "It takes no extra arguments but its own: put it into "
     "mtl_optax.drop_extra_args(...), or give lazy gradients, which bring their losses "
     "along and need none."
+)
+_UNNAMED = (
+    "a part of the chain raised {}. If it stands before the method it gets gradients "
+    "stacked over tasks, [T, *param]: put it behind, optax.chain(method, ...), or into "
+    "mtl_optax.per_task before the method."
+)
+_MISSING = (
+    "Hand the extra arguments that it needs to check_chain, by name, as to tx.update."
 )
 _RESHAPED = (
     "What stands before the method handed it leaves of other shapes than the gradients "
@@ -116,9 +125,9 @@ def _before(frame: FrameType, error: Exception, text: str) -> str:
 def _inside(frame: FrameType, error: Exception, text: str) -> str:
     name = _name(frame)
     return (
-        f"{name} inside mtl_optax.per_task raised {_quoted(error, text)}: it does not "
-        "run under jax.vmap on one task's gradient. Put it behind the method, "
-        f"optax.chain(method, {name}(...))."
+        f"{name} inside mtl_optax.per_task raised {_quoted(error, text)}. It gets one "
+        "task's gradient there, under jax.vmap, and the same extra arguments for each. "
+        f"Put it behind the method, optax.chain(method, {name}(...))."
     )
 
 

@@ -49,8 +49,8 @@ def leaves(found: int, wanted: int) -> str:
     """The tree of updates is another one."""
     return (
         f"check_chain: the updates have {found} leaves, the parameters {wanted}, so "
-        "that optax.apply_updates fails. A part of the chain changes the tree: put it "
-        "behind the method, or leave it out."
+        "that optax.apply_updates fails. A part of the chain gives another tree than "
+        "it gets: leave it out, or wrap it so that it gives what it gets."
     )
 
 

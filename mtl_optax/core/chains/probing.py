@@ -43,7 +43,7 @@ class Probing:
     names: set[str]
     stacked: _Leaves  # gradients, into the chain and out of what gives rows
     single: _Leaves  # updates, out of methods
-    arrived: list[_Leaves] = dataclasses.field(default_factory=list)
+    arrived: list[tuple[str, jax.Array]] = dataclasses.field(default_factory=list)
     inner: dict[int, _Inner] = dataclasses.field(default_factory=dict)
     depth: int = 0  # of wrappers of ours
 
@@ -53,9 +53,11 @@ class Probing:
         """Keeps what came, gives what is made up; a wrapper shows what it holds."""
         updates = plain(updates)
         if not self.depth:  # what a wrapper of ours does to gradients is meant
-            self.arrived.append(by_path(updates))
+            changed = by_path(updates).items()
+            self.arrived += [x for x in changed if x[1] is not self.stacked.get(x[0])]
         if kind == WRAPPER:
-            known = supplies.for_methods(extra, self.num_tasks, self.names)
+            about = self.num_tasks, self.names
+            known = supplies.for_part(kind, update, extra, *about)
             self.depth += 1
             _, state = update(updates, state, params, **known)
             self.depth -= 1
@@ -149,7 +151,8 @@ def probe(
             state = tx.init(params)
             out, _ = tx.update(stacked, state, params, **extra_args_at(params, stacked))
         inner.update(watcher.inner)
-        return watcher.arrived, by_path(out) if look_behind else {}
+        arrived = [leaf for _, leaf in watcher.arrived]
+        return arrived, by_path(out) if look_behind else {}
 
     try:
         like = _small(params, num_tasks)
@@ -158,17 +161,14 @@ def probe(
         with jax.disable_jit(), jax.numpy_rank_promotion("allow"):
             closed, shapes = jax.make_jaxpr(run, return_shape=True)(*given[0])
         # What nothing asked for, such as an optimiser behind the method, is not run.
-        compiled = jax.jit(jaxpr_as_fun(closed))
+        compiled = jax.jit(jaxpr_as_fun(closed)) if closed.out_avals else _nothing
         flat = [compiled(*jax.tree.leaves(numbers)) for numbers in given]
     except Exception as error:
         raise CannotTell(str(error)) from error
     found = [jax.tree.unflatten(jax.tree.structure(shapes), x) for x in flat]
-    reached = [by_path(arrived) for arrived, _ in found]
     out, single = [out for _, out in found], by_path(given[0][1])
     return Seen(
-        before=all(
-            _scales(*x) for x in zip(*(r.values() for r in reached), strict=True)
-        ),
+        before=all(map(_scales, *(arrived for arrived, _ in found))),
         behind=all(
             _scales(*(leaves[path] for leaves in out)) and _upright(leaf, single[path])
             for path, leaf in out[0].items()
@@ -184,6 +184,11 @@ def by_path(tree: Any) -> _Leaves:
     """The leaves by where they are."""
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in pairs}
+
+
+def _nothing(*_: Any) -> list[Any]:
+    """What comes out of a program without outputs."""
+    return []
 
 
 def _small(params: Any, num_tasks: int) -> Any:

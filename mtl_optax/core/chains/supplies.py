@@ -1,20 +1,25 @@
 """The extra arguments that a chain asks for, made up for a check of shapes."""
 
 import re
+from inspect import signature
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments.names import UnknownNames, sorted_names
+from mtl_optax.core.chains.places import METHOD
 
-OF_OPTAX = {"value", "grad", "value_fn", "grad_fn"}
+OF_OPTAX = {"value", "grad", "value_fn", "grad_fn", "obj_fn"}
 
 
-def for_methods(
-    extra_args: dict[str, Any], num_tasks: int, names: set[str]
+def for_part(
+    kind: str, update: Any, extra_args: dict[str, Any], num_tasks: int, names: set[str]
 ) -> dict[str, Any]:
-    """The extra arguments, with what our methods need where it is missing."""
+    """The extra arguments of one of our parts, with what it needs and did not get.
+
+    No more than that: a wrapper hands on what it gets.
+    """
     known = names_of_all(names, num_tasks)
     ones = [jnp.ones(())] * num_tasks
 
@@ -23,8 +28,11 @@ def for_methods(
         value = 1 + sum(x.astype(jnp.result_type(float)) for x in squares)
         return dict.fromkeys(known, value) if known else (value,) * num_tasks
 
-    losses = dict(zip(known, ones, strict=True)) if known else jnp.ones(num_tasks)
-    made_up = {"losses": losses, "losses_fn": losses_fn, "epoch": 0}
+    made_up: dict[str, Any] = {"losses_fn": losses_fn, "epoch": 0}
+    made_up = {k: v for k, v in made_up.items() if k in signature(update).parameters}
+    if kind == METHOD or known:
+        losses = dict(zip(known, ones, strict=True)) if known else jnp.ones(num_tasks)
+        made_up["losses"] = losses
     given = {key: value for key, value in extra_args.items() if value is not None}
     return {**extra_args, **made_up, **given}
 
@@ -56,6 +64,7 @@ def for_optax(wanted: dict[str, bool], params: Any, gradients: Any) -> dict[str,
         "value": jnp.ones(()),
         "grad": params,
         "value_fn": value_fn,
+        "obj_fn": value_fn,
         "grad_fn": grad_fn,
     }
     return {key: made_up[key] for key in wanted}
@@ -66,4 +75,4 @@ def wanted(error: Exception) -> set[str]:
     text = str(error)
     if isinstance(error, TypeError) and "missing" in text and "required" in text:
         return set(re.findall(r"'(\w+)'", text.split("required", 1)[1]))
-    return {"grad_fn"} if "grad_fn must be provided" in text else set()
+    return set(re.findall(r"(\w+) must be provided", text))

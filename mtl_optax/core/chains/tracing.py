@@ -48,16 +48,20 @@ class Tracing:
         self.params_dropped |= params is None
         if not self.methods:
             self.reshaped |= not _shapes(updates) <= _shapes(self.gradients)
+
+        def run() -> tuple[Any, Any]:
+            about = self.num_tasks, self.names
+            known = supplies.for_part(kind, update, extra, *about)
+            return update(updates, state, params, **known)
+
         try:
-            known = supplies.for_methods(extra, self.num_tasks, self.names)
-            found = update(updates, state, params, **known)
+            found = run()
         except UnknownNames as error:
             new = supplies.unknown_names(error, self.num_tasks) - self.names
             if not new or extra.get("losses") is not None:
                 raise
             self.names |= new
-            known = supplies.for_methods(extra, self.num_tasks, self.names)
-            found = update(updates, state, params, **known)
+            found = run()
         self.methods += kind == METHOD
         return found
 
