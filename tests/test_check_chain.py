@@ -444,6 +444,11 @@ def test_gradients_that_only_look_stacked():
     lazy = mtl.lazy_task_grads(losses_fn)(layers)[1]
     for right in (stacked, jax.eval_shape(lambda: stacked), lazy):
         mtl.check_chain(chain(), layers, T, gradients=right)
+    features = mtl.feature_task_grads(
+        lambda p, x: x @ p["w"][0], lambda p, z, x: (z.sum(), z.prod())
+    )
+    given = features(layers, jnp.ones((5, 3)))[1]
+    mtl.check_chain(mtl.graddrop(T, key=0, at="features"), layers, T, gradients=given)
     with pytest.raises(ValueError, match=r"gradients= do not fit.*not stacked"):
         mtl.check_chain(chain(), layers, T, gradients=layers)
     with pytest.raises(ValueError, match=r"gradients= do not fit.*other parameters"):

@@ -39,7 +39,9 @@ def on_shared(
     the subset inactive.
 
     Args:
-      tx: an aggregator, or a chain that begins with one, for all T tasks.
+      tx: an aggregator for all T tasks; or a chain in which something stands before it,
+        or multiplies its update by numbers of at least zero. An optimiser goes behind
+        `on_shared`: inside it would act on shared leaves only, and the others climb.
       shared: tree of bools like the parameters (or a prefix of it), True where shared;
         or a function from parameters to such a tree, as in `optax.masked`.
       labels: instead of `shared`, such a tree or function with tuples of tasks, by name
@@ -57,7 +59,10 @@ def on_shared(
 
     Raises:
       ValueError: unless exactly one of `shared` and `labels` is given; for an unknown
-        `rest`, or "weights" with `labels`; in `init` or `update` for a label that is no
+        `rest`, or "weights" with `labels`; in `init` if `tx` keeps state for each
+        parameter as optimisers do, or is a method that contains its optimiser (what has
+        no state, such as a negative scale or clipping,
+        :func:`mtl_optax.check_chain` finds); in `init` or `update` for a label that is no
         tuple of different tasks, or tasks by name on some leaves and by index on
         others; in `update` for a name that is no task's, or labels that do not name all
         tasks where neither gradients nor losses have names; if gradients are not
