@@ -383,9 +383,7 @@ def test_state_of_methods_is_none_of_an_optimiser():
         optax.chain(mtl.mean(T), optax.scale_by_schedule(lambda count: 1.0)),
     ]
     for tx in (*kept, *chains):
-        jax.eval_shape(
-            mtl.on_shared(tx, lambda p: jax.tree.map(lambda _: True, p)).init, params
-        )
+        jax.eval_shape(mtl.on_shared(tx, dict.fromkeys(params, True)).init, params)
 
 
 def test_exactly_one_of_mask_and_labels():

@@ -62,11 +62,12 @@ def on_shared(
         `rest`, or "weights" with `labels`; in `init` if `tx` keeps state for each
         parameter as optimisers do, or is a method that contains its optimiser (what has
         no state, such as a negative scale or clipping,
-        :func:`mtl_optax.check_chain` finds); in `init` or `update` for a label that is no
-        tuple of different tasks, or tasks by name on some leaves and by index on
+        :func:`mtl_optax.check_chain` finds); in `init` or `update` for a label that is
+        no tuple of different tasks, or tasks by name on some leaves and by index on
         others; in `update` for a name that is no task's, or labels that do not name all
         tasks where neither gradients nor losses have names; if gradients are not
-        stacked, or if `rest="weights"` and `tx` records no single vector of weights.
+        stacked, if `tx` holds no method, or if `rest="weights"` and it records no
+        single vector of weights.
 
     Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
     read of the others; with lazy gradients one more backward pass down to the lowest of
