@@ -171,6 +171,18 @@ WRONG = {
         "unexpected keyword argument.*drop_extra_args",
         {"losses": jnp.ones(T)},
     ),
+    "a method behind another": (
+        optax.chain(mtl.mean(T), mtl.mgda(T)),
+        "a method stands behind another one, and gets its update.*Keep one",
+    ),
+    "another tree": (
+        chain(optax.measure_with_ema(optax.tree.norm, 0.9)),
+        "the updates have 1 leaves, the parameters 2.*another tree",
+    ),
+    "an aggregation before": (
+        before(own_sum()),
+        "What stands before the method handed it leaves of other shapes",
+    ),
     "an argument that nobody knows": (
         chain(
             optax.GradientTransformationExtraArgs(
@@ -449,6 +461,11 @@ def test_gradients_that_only_look_stacked():
     )
     given = features(layers, jnp.ones((5, 3)))[1]
     mtl.check_chain(mtl.graddrop(T, key=0, at="features"), layers, T, gradients=given)
+    for wrong in (before(CLIP), beside(chain())):
+        with pytest.raises(
+            ValueError, match=r"check_chain: .*gradients are lazy.*behind"
+        ):
+            mtl.check_chain(wrong, layers, T, gradients=lazy)
     with pytest.raises(ValueError, match=r"gradients= do not fit.*not stacked"):
         mtl.check_chain(chain(), layers, T, gradients=layers)
     with pytest.raises(ValueError, match=r"gradients= do not fit.*other parameters"):

@@ -1,5 +1,6 @@
 """A chain, and all that is asked about it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax
 from mtl_optax.core.chains import supplies
 from mtl_optax.core.chains.explained import explained, parts_that_ran
 from mtl_optax.core.chains.places import watched_by
-from mtl_optax.core.chains.probing import Naming, Seen, probe
+from mtl_optax.core.chains.probing import Seen, probe, run_through
 from mtl_optax.core.chains.tracing import Tracing
 
 
@@ -69,12 +70,12 @@ class Asked:
 
     def names_of_parts(self) -> list[str]:
         """What stands before the first method that something stands before."""
-
-        def run(at_method: Any) -> None:
-            watcher = Naming(self.num_tasks, self.names, at_method=at_method)
-            watcher.run(self.tx, self.params, self._extra_args)
-
-        return parts_that_ran(run)
+        about = self.tx, self.params, self.num_tasks, self.names, self._extra_args
+        run = functools.partial(run_through, *about)
+        try:
+            return parts_that_ran(run)
+        except Exception:  # a name is nice to have
+            return []
 
     def _makes_up(self, wanted: set[str], behind: bool) -> bool:
         """Whether some of the missing arguments can be made up."""

@@ -43,7 +43,12 @@ def explained(error: Exception, tracing: Tracing) -> str | None:
             return None
         if outside:
             return _hands_over(frames[outside[-1]], text)
+        if tracing.second:
+            return f"{_SECOND} {text}"
         return f"{text} {_RESHAPED}" if tracing.reshaped else None
+    if tracing.lazy and not tracing.methods:
+        name = f"{_name(frames[parts[-1]])} " if parts else "a part of the chain "
+        return f"{name}raised {_quoted(error, text)}. {_LAZY}"
     if not parts:
         return _UNNAMED.format(_quoted(error, text))
     part = frames[parts[-1]]
@@ -71,6 +76,16 @@ _UNNAMED = (
 )
 _MISSING = (
     "Hand the extra arguments that it needs to check_chain, by name, as to tx.update."
+)
+_SECOND = (
+    "a method stands behind another one, and gets its update instead of gradients of "
+    "tasks. Keep one of them; or give each its leaves, mtl_optax.on_shared(method, "
+    "mask) or optax.partition."
+)
+_LAZY = (
+    "The gradients are lazy, and nothing but mtl_optax.task_affinity can stand between "
+    "them and a method: stack them, with mtl_optax.task_grads, or put it behind the "
+    "method, optax.chain(method, ...)."
 )
 _RESHAPED = (
     "What stands before the method handed it leaves of other shapes than the gradients "

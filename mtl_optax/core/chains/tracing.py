@@ -38,6 +38,7 @@ class Tracing:
     around: list[FrameType] = dataclasses.field(default_factory=list)
     methods: int = 0  # that gave an update
     reshaped: bool = False  # whether a method got other shapes than the chain did
+    second: bool = False  # whether one got what another one gave
     params_dropped: bool = False  # whether one got no parameters
 
     def visit(
@@ -46,8 +47,10 @@ class Tracing:
         """Does it."""
         self.around += frames_of_parts(sys._getframe())
         self.params_dropped |= params is None
-        if not self.methods:
-            self.reshaped |= not _shapes(updates) <= _shapes(self.gradients)
+        given, came = _shapes(self.gradients), _shapes(updates)
+        self.reshaped |= not self.methods and not came <= given
+        rows = {shape[1:] for shape in given}
+        self.second |= self.methods > 0 and came <= rows and not came <= given
 
         def run() -> tuple[Any, Any]:
             about = self.num_tasks, self.names
@@ -64,6 +67,11 @@ class Tracing:
             found = run()
         self.methods += kind == METHOD
         return found
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the gradients are still to be pulled back."""
+        return hasattr(self.gradients, "as_updates")
 
     def look_inside(self, *_: Any) -> None:
         """Nothing to add: what is inside is visited too."""
