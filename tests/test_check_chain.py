@@ -411,6 +411,34 @@ def test_extra_arguments_reach_the_method():
         check(tx, active=jnp.ones(3, bool))
 
 
+@pytest.mark.parametrize(
+    ("leaf", "kind"),
+    [
+        (jnp.ones(3, int), "int32"),
+        (jax.random.key(0), "key<fry>"),
+        (np.ones(2, bool), "bool"),
+        (3, "int"),
+        (jnp.tanh, "PjitFunction|function"),
+        (jax.ShapeDtypeStruct((), jnp.uint8), "uint8"),
+    ],
+)
+def test_leaves_without_gradients_have_one_cure(leaf, kind):
+    """Whatever goes around: neither partition nor unitary nor freezing is one."""
+    for tx in (chain(), beside(optax.set_to_zero())):
+        message = (
+            rf"leaf \['b'\] of params is .*({kind}).*eqx.partition.*nnx.split.*wrt="
+        )
+        with pytest.raises(ValueError, match=message):
+            mtl.check_chain(tx, {"w": jnp.ones(3), "b": leaf}, T)
+
+
+def test_complex_parameters_split_in_two():
+    params = {"w": jnp.ones(3, complex), "b": jnp.ones(2)}
+    mtl.check_chain(optax.contrib.split_real_and_imaginary(chain()), params, T)
+    with pytest.raises(ValueError, match="split_real_and_imaginary"):
+        mtl.check_chain(chain(), params, T)
+
+
 def test_wrong_num_tasks_is_the_guards_error():
     with pytest.raises(ValueError, match="stacked over 3 tasks, the method was built"):
         mtl.check_chain(chain(), PARAMS, 3)
