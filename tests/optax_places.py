@@ -5,14 +5,19 @@
 
 import inspect
 import pathlib
+import types
 import warnings
 
 import jax.numpy as jnp
 import optax
 from optax import contrib, transforms
-from optax.experimental import aggregating
 
 import mtl_optax as mtl
+
+try:
+    from optax.experimental import aggregating
+except ImportError:  # older than the table
+    aggregating = types.ModuleType("aggregating")
 
 VERSION = "0.2.8"  # of optax, of which the table is
 T = 2

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import optax_places
 import pytest
-from optax.experimental import aggregating
 
 import mtl_optax as mtl
 
@@ -85,9 +84,6 @@ RIGHT = {
         mtl.cagrad, static_args=("num_tasks",), hyperparam_dtype=jnp.float32
     )(num_tasks=T, c=0.4),
     "named_chain": optax.named_chain(("method", mtl.mean(T)), ("adam", ADAM)),
-    "process": aggregating.process(
-        *map(optax.with_extra_args_support, (optax.identity(), mtl.mean(T), ADAM))
-    ),
     "random": chain(method=mtl.pcgrad(T, key=0)),
     "from gradients": chain(method=mtl.graddrop(T, key=0)),
     "from losses": chain(method=mtl.uw(T)),
@@ -176,7 +172,7 @@ WRONG = {
         "a method stands behind another one, and gets its update.*Keep one",
     ),
     "another tree": (
-        chain(optax.measure_with_ema(optax.tree.norm, 0.9)),
+        chain(optax.stateless(lambda g, p: jnp.zeros(()))),
         "the updates have 1 leaves, the parameters 2.*another tree",
     ),
     "an aggregation before": (
@@ -528,21 +524,24 @@ def test_nothing_of_a_check_is_left_in_what_was_jitted():
 COMMITTED = optax_places.PATH.read_text("utf-8")
 ROWS = [row for row in COMMITTED.splitlines() if row.startswith("| `optax")]
 SAME = optax.__version__ == optax_places.VERSION
-SOME = "adam", "lbfgs", "MultiSteps", "sam"
+SOME = "adam", "MultiSteps", "sam"
+OF_THIS_OPTAX = pytest.mark.skipif(not SAME, reason="the table is of another optax")
 
 
+@OF_THIS_OPTAX
 def test_the_table_has_every_public_transformation():
     names = {row.split("`")[1] for row in ROWS}
-    if SAME:
-        assert names == set(optax_places.public().values())
+    assert names == set(optax_places.public().values())
     assert len(names) > 130
 
 
+@OF_THIS_OPTAX
 @pytest.mark.parametrize("name", SOME)
 def test_rows_of_the_table(name):
     assert optax_places.row(name) in ROWS
 
 
+@OF_THIS_OPTAX
 @pytest.mark.slow
 def test_the_whole_table():
     assert optax_places.table() == COMMITTED
