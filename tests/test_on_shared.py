@@ -361,7 +361,9 @@ OPTIMISERS = {
 def test_an_optimiser_inside_raises_at_once(name, kind):
     """Heads would climb: what is inside gives a step, they keep their gradient."""
     tx = mtl.on_shared(OPTIMISERS[name], **kind)
-    cure = r"Put it behind: optax.chain\(mtl_optax.on_shared\(method, ...\), optax.adam"
+    cure = (
+        r"Put it behind: optax.chain\(mtl_optax.on_shared\(method, mask\), optax.adam"
+    )
     with pytest.raises(ValueError, match=f"on_shared: the state .*optimiser.*{cure}"):
         jax.eval_shape(tx.init, PARAMS)
 

@@ -182,7 +182,7 @@ def _place(leaves: list[Any], kept: tuple[bool, ...], part: Any, like: Any) -> N
                 f"a gradient of shape {shapes[i]}: there is no method in it that takes "
                 "the tasks together, such as mtl_optax.cagrad(num_tasks). It comes "
                 "first, and the optimiser behind on_shared: "
-                "optax.chain(mtl_optax.on_shared(method, ...), optax.adam(1e-3))."
+                "optax.chain(mtl_optax.on_shared(method, mask), optax.adam(...))."
             )
         leaves[i] = leaf
 

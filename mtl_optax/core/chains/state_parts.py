@@ -57,6 +57,7 @@ def check_keeps_no_optimiser(wrapper: str, state: Any, params: Any) -> None:
 
 def only_methods(wrapper: str) -> str:
     """Why an optimiser inside is wrong, and where it goes."""
+    rest = {"on_shared": "mask", "flat_mtl": "..."}[wrapper]
     why = {
         "on_shared": "would act on shared leaves only, and the others would climb",
         "flat_mtl": "would act on each of the two gradients that are added",
@@ -66,7 +67,7 @@ def only_methods(wrapper: str) -> str:
         "theirs as it is. So what is inside must give a gradient too: what makes a "
         "step of it, or changes its length (an optimiser, its learning rate with the "
         f"sign, clipping, weight decay), {why[wrapper]}. Put it behind: "
-        f"optax.chain(mtl_optax.{wrapper}(method, ...), optax.adam(1e-3))."
+        f"optax.chain(mtl_optax.{wrapper}(method, {rest}), optax.adam(...))."
     )
 
 
