@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.chains.places import ROWS, placed
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead
 
@@ -88,4 +89,4 @@ def per_task(
         )
         return new, kept
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, ROWS)
