@@ -203,7 +203,7 @@ def _to_look_at(
 
 def _kept_leaves(leaves: Any, tree: Any) -> tuple[bool, ...] | None:
     """One bool for each leaf of the tree that the Gramian is taken over, or None."""
-    kept = None if leaves is None else chosen(leaves, tree)
+    kept = None if leaves is None else chosen(leaves, tree, "leaves=")
     if kept and not any(kept):
         raise ValueError(
             "leaves= names no leaf to take the Gramian over: it must be True on one or "

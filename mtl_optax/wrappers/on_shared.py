@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.leaf_groups import groups_of_labels
+from mtl_optax.core.arguments.leaf_groups import groups_of_labels, some_shared
 from mtl_optax.core.arguments.names import Names, named
 from mtl_optax.core.readings import task_weights
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.trees.leaves import chosen, only
+from mtl_optax.core.trees.leaves import only
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -113,7 +113,7 @@ def on_shared(
     ) -> dict[str, Any]:
         if labels is not None:
             return groups_of_labels(labels, tree, num_tasks, names)
-        return {_SHARED: (None, chosen(shared, tree))}
+        return {_SHARED: (None, some_shared(shared, tree))}
 
     def init(params: optax.Params) -> Any:
         groups = groups_of(params).items()

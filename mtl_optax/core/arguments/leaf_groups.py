@@ -4,6 +4,7 @@ Used by `on_shared` and the methods of `from_grad_fn`; internal to the library.
 """
 
 import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,34 @@ import jax
 import numpy as np
 
 from mtl_optax.core.arguments.names import Names, sorted_names
-from mtl_optax.core.trees.leaves import spread
+from mtl_optax.core.trees.leaves import chosen, spread
+
+
+def some_shared(mask: Any, tree: Any) -> tuple[bool, ...]:
+    """One bool a leaf, from a mask of the shared leaves that is True on some of them.
+
+    Raises if it is True on none, and warns if it is on all.
+    """
+    kept = chosen(mask, tree, "shared=")
+    if kept and not any(kept):
+        raise ValueError(
+            "shared= is False on every leaf, so that the method would never act: put "
+            "True on the leaves that all tasks use. (A function may have looked for "
+            "names that these parameters do not have.) Where nothing is shared, "
+            "mtl_optax.unitary(num_tasks) gives each leaf its owner's own gradient."
+        )
+    if kept and all(kept):
+        _no_effect("shared= is True on every leaf")
+    return kept
+
+
+def _no_effect(why: str) -> None:
+    warnings.warn(
+        f"{why}, so that on_shared has no effect: leave it away, or tell it which "
+        "leaves belong to single tasks, their heads. (mtl_optax.nn.shared looks for "
+        "`own` in their paths.)",
+        stacklevel=4,
+    )
 
 
 def groups_of_labels(
@@ -22,7 +50,7 @@ def groups_of_labels(
     In order of names, as JAX keeps the keys of a dict. Tasks are indices, or still what
     the labels call them with `num_tasks` None: not known yet.
     """
-    found = spread(labels, tree, _is_label)
+    found = spread(labels, tree, _is_label, what="labels=")
     subsets = [_subset(name, label, num_tasks) for name, label in found]
     mentioned = _mentioned(
         [(x[0], t) for x, s in zip(found, subsets, strict=True) for t in s]
@@ -32,6 +60,15 @@ def groups_of_labels(
         for tasks in set(subsets)
         if len(tasks) > 1
     }
+    if subsets and not groups:
+        raise ValueError(
+            "labels= gives every leaf to a single task, so that the method would never "
+            "act: name two or more tasks on the leaves that they share. Where nothing "
+            "is shared, mtl_optax.unitary(num_tasks) gives each leaf its owner's own "
+            "gradient."
+        )
+    if len(set(subsets)) == 1 and len(subsets[0]) == num_tasks:
+        _no_effect("labels= names all tasks on every leaf")
     if mentioned and num_tasks is not None:
         place = task_order("on_shared: labels=", mentioned, names, num_tasks).index
         groups = {
@@ -110,7 +147,7 @@ def owners(owner: Any, params: Any, num_tasks: int) -> list[Any]:
     `owner` is a tree of them like `params`, a prefix of one (None alone: every leaf is
     shared), or a function of `params`. Tasks are indices or names, as given.
     """
-    found = spread(owner, params, lambda x: x is None)
+    found = spread(owner, params, lambda x: x is None, what="owner=")
     labels = [_owner(name, label, num_tasks) for name, label in found]
     pairs = [(x[0], t) for x, t in zip(found, labels, strict=True) if t is not None]
     mentioned = _mentioned(pairs)
