@@ -57,8 +57,8 @@ def test_per_task_state_of_an_inactive_task_stays():
     broken = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads)
     active = jnp.array([True, False])
     updates, state = tx.update(broken, tx.init(PARAMS), PARAMS, active=active)
-    np.testing.assert_array_equal(state.count, [1, 0])
-    np.testing.assert_array_equal(state.mu["w"][1], 0)
+    np.testing.assert_array_equal(state.each.count, [1, 0])
+    np.testing.assert_array_equal(state.each.mu["w"][1], 0)
     np.testing.assert_array_equal(updates["w"][1], 0)
     chex.assert_tree_all_finite((updates, state))
 

@@ -11,6 +11,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import groups_of_labels, some_shared
 from mtl_optax.core.arguments.names import Names, named
 from mtl_optax.core.readings import task_weights
+from mtl_optax.core.state_guard import check_keys
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.leaves import only
 
@@ -135,6 +136,7 @@ def on_shared(
         groups = groups_of(like if params is None else params, num_tasks, names)
 
         states = {_SHARED: state} if labels is None else dict(state)
+        check_keys(states, groups if labels is not None else states)
         leaves: list[Any] = [None] * len(jax.tree.leaves(like))
         for name, (tasks, kept) in groups.items():
             own = None if params is None else only(params, kept)

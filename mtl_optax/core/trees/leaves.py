@@ -33,8 +33,8 @@ def spread(
         jax.tree_util.tree_map_with_path(read, labels, tree, is_leaf=is_leaf)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{what} must be a tree like the parameters, a prefix of one, or a function "
-            f"from parameters to one, and does not fit them: "
+            f"{what} must be a tree like the parameters, a prefix of one, or a "
+            "function from parameters to one, and does not fit them: "
             f"{misfit(labels, tree, is_leaf)}. Give every leaf of the parameters its "
             "entry, and nothing else one; jax.tree_util.tree_map_with_path over the "
             "parameters makes such a tree."
