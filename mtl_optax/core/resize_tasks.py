@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from mtl_optax.core.task_rows import (
     Move,
     changed_axes,
+    groups_of,
     move_between,
     moved_indices,
     moved_rows,
     source_of_task,
-    sources_of_groups,
+    successors,
 )
 from mtl_optax.core.trees.leaves import children
 from mtl_optax.core.trees.task_axis import mark_of
@@ -50,7 +51,8 @@ def resize_tasks(
       of what stays are the same to the bit. Array-valued hyper-parameters of
       `optax.inject_hyperparams` are arguments, and those of `fresh`. Groups of
       `on_shared(labels=)` go on as the group with the same tasks, new and removed ones
-      aside; one that is the successor of none, or of several, starts.
+      aside; one that is the successor of none, or of several, starts. Blocks of
+      `granularity=` are matched by their order.
 
     Raises:
       ValueError: for names that do not fit the state, or a task that is new without
@@ -141,18 +143,19 @@ class _Walk(NamedTuple):
         if place.mark == "by task":
             pairs = {k: source_of_task(getattr(k, "key", k), self.move) for k in same}
             return {k: names.get(name) for k, name in pairs.items()}
-        groups = sources_of_groups(
-            names, {getattr(k, "key", k): 0 for k in same}, self.move
-        )
-        if groups is None or self.move.old == self.move.new:
+        before = groups_of(names, self.move.old)
+        if before is None or self.move.old == self.move.new:
             return same
-        if not self.has_fresh:
+        new_names = {getattr(key, "key", key): key for key in same}
+        after = groups_of(new_names, self.move.new) if self.has_fresh else None
+        if after is None:
             raise ValueError(
                 f"resize_tasks: {place.name} has a state for each of the groups of "
-                f"tasks {list(names)}. Pass fresh=tx.init(params), which tells the "
-                "groups from now on."
+                f"tasks {list(names)}. Pass fresh=tx.init(params), with labels that "
+                f"name groups of {list(self.move.new)}."
             )
-        return {k: names.get(groups.get(getattr(k, "key", k))) for k in same}
+        found = successors(before, after, self.move)
+        return {new_names[name]: names[old] for name, old in found.items()}
 
     def leaf(self, old: Any, fresh: Any, place: _Place) -> Any:
         """The new array in place of an old one."""
@@ -198,9 +201,12 @@ def _below(old: Any, key: Any, place: _Place) -> _Place:
     if mark in (None, "unknown", "by task"):
         own = mark_of(old, field)
         ours = type(old).__module__.startswith("mtl_optax.")
+        says_all = ours or any(
+            mark_of(old, other) for other in getattr(old, "_fields", ())
+        )
         if own is not None:
             mark = own
-        elif ours and type(old).__annotations__.get(field) is jax.Array:
+        elif says_all and type(old).__annotations__.get(field) is jax.Array:
             mark = None  # an array that is no task's
         elif ours and field == "weighting":
             mark = "unknown"
@@ -216,7 +222,7 @@ def _check_nodes(old: Any, fresh: Any, mine: Any, new: Any, place: _Place) -> No
     """Raises where two subtrees cannot be matched by their keys."""
     if jax.tree_util.all_leaves([old]) or jax.tree_util.all_leaves([fresh]):
         problem = "an array in one of both, a subtree in the other"
-    elif type(old) is not type(fresh) and not mine.keys() & {key for key, _ in new}:
+    elif type(old) is not type(fresh) and isinstance(fresh, (tuple, list)):
         problem = f"a {type(old).__name__}, in fresh= a {type(fresh).__name__}"
     elif isinstance(fresh, (tuple, list)) and len(mine) != len(new):
         problem = (

@@ -1,6 +1,6 @@
 """Arrays and keys of an optimizer state, moved from some tasks to others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +68,8 @@ def moved_rows(
         raise ValueError(
             f"resize_tasks: {name} has shape {old.shape} for {len(move.new)} tasks, "
             f"but that of fresh= is {fresh.shape}: make it with tx.init for the tasks "
-            f"of new_names=, {list(move.new)}."
+            f"of new_names=, {list(move.new)}. (Where granularity= makes blocks of "
+            "leaves, their number must stay: they have no names to be matched by.)"
         )
     kept = np.ones((1,) * old.ndim, bool)
     for axis in axes:
@@ -109,40 +110,39 @@ def changed_axes(old: Any, fresh: Any, move: Move) -> list[int] | None:
     ]
 
 
-def sources_of_groups(
-    old: Mapping[str, Any], new: Mapping[str, Any], move: Move
-) -> dict[str, str] | None:
-    """For each group of tasks of `on_shared(labels=)` that goes on, its old name.
+def groups_of(keys: Iterable[Any], names: Names) -> dict[Any, Names] | None:
+    """The tasks of each group of `on_shared(labels=)` by its key; None: they are none.
 
-    None if these are no groups of tasks.
+    A key lists the names of the tasks, or their indices.
     """
-    before = {key: _tasks(key, move.old) for key in old}
-    after = {key: _tasks(key, move.new) for key in new}
-    if None in (*before.values(), *after.values()):
-        return None
+    by_name = {name: name for name in names if isinstance(name, str)}
+    by_index = {str(index): name for index, name in enumerate(names)}
     found = {}
-    for key, tasks in after.items():
-        stay = set(tasks or ()) & set(move.old)
-        goes_on = [
-            name
-            for name, those in before.items()
-            if stay and set(those or ()) & set(move.new) == stay
-        ]
-        exact = [name for name in goes_on if before[name] == tasks]
-        if len(exact or goes_on) == 1:
-            found[key] = (exact or goes_on)[0]
+    for key in keys:
+        parts = key.split(",") if isinstance(key, str) else []
+        known = by_name if all(part in by_name for part in parts) else by_index
+        if len(parts) < 2 or not all(part in known for part in parts):
+            return None
+        found[key] = tuple(known[part] for part in parts)
     return found
 
 
-def _tasks(key: Any, names: Names) -> Names | None:
-    """The tasks of a group by its name, which lists their names or their indices."""
-    parts = key.split(",") if isinstance(key, str) else []
-    by_name = {str(name): name for name in names}
-    by_index = {str(index): name for index, name in enumerate(names)}
-    for tasks in (by_name, by_index):
-        if len(parts) > 1 and all(part in tasks for part in parts):
-            return tuple(tasks[part] for part in parts)
-    return None
+def successors(
+    before: Mapping[Any, Names], after: Mapping[Any, Names], move: Move
+) -> dict[Any, Any]:
+    """For each group from now on the key of the one that it was, where it was one."""
+    found = {}
+    for key, tasks in after.items():
+        stay = set(tasks) & set(move.old)
+        were = [
+            old
+            for old, those in before.items()
+            if stay and set(those) & set(move.new) == stay
+        ]
+        exact = [old for old in were if before[old] == tasks]
+        if len(exact or were) == 1:
+            found[key] = (exact or were)[0]
+    return found
 
 
 def source_of_task(key: Any, move: Move) -> Any:
