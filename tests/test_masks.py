@@ -33,7 +33,7 @@ class Model:
 
 PARAMS = Model(jnp.arange(3.0), {"w": jnp.ones(2)})
 GRADS = jax.tree.map(lambda p: jnp.stack([p + 1, -2 * p - 0.5]), PARAMS)
-MASK, LABELS, OWNER = Model(True, False), Model((0, 1), (1,)), Model(None, {"w": 1})
+OWNER = Model(None, {"w": 1})
 
 
 def updated(tx, grads=GRADS, params=PARAMS, **extra):
@@ -57,6 +57,35 @@ WAYS = {
         learning_rate=0.1,
     ),
 }
+
+
+OWNING = {
+    "selective_groups": lambda owner: mtl.selective_groups(
+        T, optax.adam(0.1), owner=owner, key=0
+    ),
+    "cso": lambda owner: mtl.cso(
+        *(T, optax.adam(0.1)),
+        strength_fn=lambda *_: Model(None, None),
+        owner=owner,
+        total_epochs=2,
+        key=0,
+    ),
+}
+
+
+@pytest.mark.parametrize("method", OWNING)
+def test_so_are_its_parameters_and_what_tasks_own_of_them(method):
+    def losses_fn(p):
+        return jnp.sum(p.trunk**2), jnp.sum(p.head["w"] ** 2)
+
+    def shapes(owner):
+        tx = OWNING[method](owner)
+        return jax.eval_shape(
+            lambda: updated(tx, losses_fn=losses_fn, epoch=0),
+        )
+
+    chex.assert_trees_all_equal_shapes(shapes(OWNER), PARAMS)
+    chex.assert_trees_all_equal_shapes(shapes(lambda _: OWNER), PARAMS)
 
 
 @pytest.mark.parametrize("way", WAYS)

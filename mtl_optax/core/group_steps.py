@@ -41,7 +41,8 @@ def by_owner(
     """
     parts = [_part(label) for label in labels]
     tree = jax.tree.unflatten(jax.tree.structure(params), parts)
-    return optax.partition(dict.fromkeys(sorted(set(parts)), inner), tree)
+    # A function of a tree: a module that can be called would be called as labels.
+    return optax.partition(dict.fromkeys(sorted(set(parts)), inner), lambda _: tree)
 
 
 def _part(label: Any) -> str:
