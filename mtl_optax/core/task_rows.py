@@ -110,8 +110,13 @@ def changed_axes(old: Any, fresh: Any, move: Move) -> list[int] | None:
     ]
 
 
-def groups_of(keys: Iterable[Any], names: Names) -> dict[Any, Names] | None:
-    """The tasks of each group of `on_shared(labels=)` by its key; None: they are none.
+def are_groups(keys: Iterable[Any]) -> bool:
+    """Whether a dict with these keys has a state for each group of tasks."""
+    return all(isinstance(key, str) and "," in key for key in keys)
+
+
+def groups_of(keys: Iterable[str], names: Names) -> dict[Any, Names] | None:
+    """The tasks of each group of `on_shared(labels=)` by its key; None: of other tasks.
 
     A key lists the names of the tasks, or their indices.
     """
@@ -119,9 +124,9 @@ def groups_of(keys: Iterable[Any], names: Names) -> dict[Any, Names] | None:
     by_index = {str(index): name for index, name in enumerate(names)}
     found = {}
     for key in keys:
-        parts = key.split(",") if isinstance(key, str) else []
+        parts = key.split(",")
         known = by_name if all(part in by_name for part in parts) else by_index
-        if len(parts) < 2 or not all(part in known for part in parts):
+        if not all(part in known for part in parts):
             return None
         found[key] = tuple(known[part] for part in parts)
     return found

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.leaf_groups import groups_of_labels, some_shared
+from mtl_optax.core.arguments.leaf_groups import groups_of_labels
+from mtl_optax.core.arguments.masks import some_shared
 from mtl_optax.core.arguments.names import Names, named
 from mtl_optax.core.readings import task_weights
 from mtl_optax.core.state_guard import check_keys

@@ -38,7 +38,8 @@ def skip_nonfinite_tasks(
       `tx` by name, where the tasks have names. Lazy gradients are stacked first.
 
     Raises:
-      ValueError: for gradients that are not stacked, or another task count.
+      ValueError: for gradients that are not stacked, another task count, or a state of
+        another one.
 
     Cost: one more read of the gradients; T backward passes and T copies.
 

@@ -4,42 +4,15 @@ Used by `on_shared` and the methods of `from_grad_fn`; internal to the library.
 """
 
 import numbers
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from mtl_optax.core.arguments.masks import no_effect
 from mtl_optax.core.arguments.names import Names, sorted_names
-from mtl_optax.core.trees.leaves import chosen, spread
-
-
-def some_shared(mask: Any, tree: Any) -> tuple[bool, ...]:
-    """One bool a leaf, from a mask of the shared leaves that is True on some of them.
-
-    Raises if it is True on none, and warns if it is on all.
-    """
-    kept = chosen(mask, tree, "shared=")
-    if kept and not any(kept):
-        raise ValueError(
-            "shared= is False on every leaf, so that the method would never act: put "
-            "True on the leaves that all tasks use. (A function may have looked for "
-            "names that these parameters do not have.) Where nothing is shared, "
-            "mtl_optax.unitary(num_tasks) gives each leaf its owner's own gradient."
-        )
-    if kept and all(kept):
-        _no_effect("shared= is True on every leaf")
-    return kept
-
-
-def _no_effect(why: str) -> None:
-    warnings.warn(
-        f"{why}, so that on_shared has no effect: leave it away, or tell it which "
-        "leaves belong to single tasks, their heads. (mtl_optax.nn.shared looks for "
-        "`own` in their paths.)",
-        stacklevel=4,
-    )
+from mtl_optax.core.trees.leaves import spread
 
 
 def groups_of_labels(
@@ -68,7 +41,7 @@ def groups_of_labels(
             "gradient."
         )
     if len(set(subsets)) == 1 and len(subsets[0]) == num_tasks:
-        _no_effect("labels= names all tasks on every leaf")
+        no_effect("labels= names all tasks on every leaf")
     if mentioned and num_tasks is not None:
         place = task_order("on_shared: labels=", mentioned, names, num_tasks).index
         groups = {
