@@ -49,7 +49,7 @@ def batched(shapes: Any, *lead: int) -> Any:
     def wider(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*lead, *jnp.shape(x)), jnp.result_type(x))
 
-    return jax.tree.map(wider, shapes)
+    return jax.tree.map(wider, shapes) if lead else shapes
 
 
 def _raise(
