@@ -25,6 +25,7 @@ from mtl_optax.core.readings import (
     task_names,
     task_weights,
 )
+from mtl_optax.core.resize_tasks import resize_tasks
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_grads.at_features import feature_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at, task_grads_at
@@ -97,6 +98,7 @@ __all__ = [
     "group_grads_at",
     "lazy_task_grads",
     "metrics",
+    "resize_tasks",
     "subsample_tasks",
     "task_cosines",
     "task_grads",

@@ -98,6 +98,7 @@ def test_differing_names_are_an_error_inside(name, step):
 
 
 @EACH
+@pytest.mark.filterwarnings("ignore:labels= names all tasks on every leaf")
 def test_without_names_there_is_nothing_to_compare(name):
     weights = {"main": 1.0, "task2": 1.0, "x": 0.1}
     given = WRAPPERS[name](mtl.constant(T, weights=weights))

@@ -97,10 +97,10 @@ def test_around_a_chain_and_inside_one():
     chex.assert_trees_all_equal_shapes(run(inside)[0], PARAMS)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_all_or_nothing_shared(shared):
-    mask = jax.tree.map(lambda _: shared, PARAMS)
-    expected, _ = run(mtl.mgda(T) if shared else mtl.unitary(T))
+@pytest.mark.filterwarnings("ignore:shared= is True on every leaf")
+def test_all_shared():
+    mask = jax.tree.map(lambda _: True, PARAMS)
+    expected, _ = run(mtl.mgda(T))
     for lazy in (False, True):
         got, _ = run(mtl.on_shared(mtl.mgda(T), mask), lazy)
         chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-7)
@@ -255,12 +255,10 @@ def test_a_mask_is_the_special_case_of_two_labels(lazy):
     chex.assert_trees_all_equal(states, {"0,1": state})
 
 
-def test_labels_without_any_group_are_the_plain_sum():
+def test_labels_without_any_group():
     labels = {"trunk": (0,), "a": (0,), "z": (1,)}
-    expected, _ = run(mtl.unitary(T))
-    got, state = run(mtl.on_shared(mtl.mgda(T), labels=labels))
-    chex.assert_trees_all_close(got, expected, rtol=1e-6)
-    assert state == {}
+    with pytest.raises(ValueError, match=r"labels= gives every leaf to a single task"):
+        mtl.on_shared(mtl.mgda(T), labels=labels).init(PARAMS)
 
 
 @pytest.mark.slow
@@ -285,7 +283,9 @@ def test_labels_read_a_tuple_of_parameters_leaf_by_leaf():
     _, state = tx.update(grads, tx.init(params), params)
     assert list(state) == ["0,1"]
     everywhere = mtl.on_shared(mtl.mgda(2), labels=(0, 1))
-    got, _ = everywhere.update(grads, everywhere.init(params), params)
+    state = everywhere.init(params)
+    with pytest.warns(UserWarning, match="labels= names all tasks on every leaf"):
+        got, _ = everywhere.update(grads, state, params)
     expected, _ = mtl.mgda(2).update(grads, mtl.mgda(2).init(params), params)
     chex.assert_trees_all_equal(got, expected)
 

@@ -16,6 +16,7 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.chains.places import placed
+from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead, where_active
 
@@ -53,6 +54,8 @@ def from_stack(
         gradients, mask = given.stack(), given.active
         if not jax.tree.leaves(gradients):
             return gradients, state
+        tree = given.like() if params is None else params
+        check_state(state, jax.eval_shape(init, tree), num_tasks)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         combined, state = update(
             *(gradients, state),

@@ -12,7 +12,8 @@ class Weighting(NamedTuple):
     """A rule that turns losses and Gramian into task weights.
 
     Attributes:
-      init: `init(num_tasks) -> state`, any pytree of arrays. It raises for arguments of
+      init: `init(num_tasks) -> state`, any pytree of arrays; how it tells which of them
+        belong to tasks, see :func:`mtl_optax.resize_tasks`. It raises for arguments of
         the rule that do not fit so many tasks; `from_weighting` asks it at once.
       update: `update(gramian, state, *, losses, active, **extra) -> (weights, state)`.
         `gramian` is `[T, T]`, zero in rows and columns of inactive tasks (None unless

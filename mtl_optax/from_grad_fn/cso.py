@@ -21,10 +21,12 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.chains.places import placed
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
 from mtl_optax.core.method import transformation_method
+from mtl_optax.core.state_guard import check_keys, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import ByTask
 from mtl_optax.from_gradients.cso_project import cso_project
 
 _Place = tuple[Any, Any]  # displacement so far, states of the optimiser
@@ -35,7 +37,7 @@ class CSOState(NamedTuple):
 
     phase: jax.Array  # [] int32, 1 or 2, of the last update; 0 before the first
     key: jax.Array  # raw key data, uint32
-    inner: Any  # optax.PartitionState: "shared", and each task's own by its index
+    inner: ByTask  # optax.PartitionState: "shared", and each task's own by its index
 
     @property
     def contains_optimizer(self) -> bool:
@@ -228,6 +230,9 @@ def cso(
         mask, like = given.active, given.like()
         if not jax.tree.leaves(like):
             return like, state
+        wanted = jax.eval_shape(init, params)
+        check_keys(state.inner.inner_states, wanted.inner.inner_states)
+        check_state(state, wanted, num_tasks)
 
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         of_leaf = owned(owns, given.names, num_tasks)

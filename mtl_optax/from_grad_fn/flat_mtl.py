@@ -193,7 +193,7 @@ def _groups(params: optax.Params, shared: Any, norm: str) -> list[bool]:
     """For each leaf whether it counts as shared in norm and radius."""
     if shared is None or norm == "joint":
         return [True] * len(jax.tree.leaves(params))
-    return list(chosen(shared, params))
+    return list(chosen(shared, params, "shared="))
 
 
 def _perturbed(

@@ -23,14 +23,15 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.least_change import least_change
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 
 class PCDState(NamedTuple):
     """State of PCD."""
 
-    mean_square: jax.Array  # [T] running mean of squared norms, bias-corrected
-    correction: jax.Array  # [T] 1 - beta^k after k steps with the task
+    mean_square: TaskRows  # [T] running mean of squared norms, bias-corrected
+    correction: TaskRows  # [T] 1 - beta^k after k steps with the task
 
 
 def _follow(

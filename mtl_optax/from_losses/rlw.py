@@ -15,6 +15,7 @@ from mtl_optax.core.arguments.names import Names, by_position
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import softmax_among
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 _DISTRIBUTIONS = (
@@ -31,7 +32,7 @@ class RLWState(NamedTuple):
     """State of RLW."""
 
     key: jax.Array  # raw key data, uint32
-    moments: jax.Array | None  # [T, 2] mean and deviation of "random_normal"
+    moments: TaskRows | None  # [T, 2] mean and deviation of "random_normal"
 
 
 def _nonempty_subset(key: jax.Array, active: jax.Array) -> jax.Array:

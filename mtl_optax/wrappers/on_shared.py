@@ -9,12 +9,14 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import groups_of_labels
+from mtl_optax.core.arguments.masks import some_shared
 from mtl_optax.core.arguments.names import Names, named
 from mtl_optax.core.chains.places import WRAPPER, inside, placed
 from mtl_optax.core.chains.state_parts import check_keeps_no_optimiser
 from mtl_optax.core.readings import task_weights
+from mtl_optax.core.state_guard import check_keys
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.trees.leaves import chosen, only
+from mtl_optax.core.trees.leaves import only
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -121,7 +123,7 @@ def on_shared(
     ) -> dict[str, Any]:
         if labels is not None:
             return groups_of_labels(labels, tree, num_tasks, names)
-        return {_SHARED: (None, chosen(shared, tree))}
+        return {_SHARED: (None, some_shared(shared, tree))}
 
     def init(params: optax.Params) -> Any:
         groups = groups_of(params).items()
@@ -145,6 +147,7 @@ def on_shared(
         groups = groups_of(like if params is None else params, num_tasks, names)
 
         states = {_SHARED: state} if labels is None else dict(state)
+        check_keys(states, groups if labels is not None else states)
         leaves: list[Any] = [None] * len(jax.tree.leaves(like))
         for name, (tasks, kept) in groups.items():
             own = None if params is None else only(params, kept)
