@@ -75,6 +75,7 @@ from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
 from mtl_optax.wrappers.cr_mogm import cr_mogm
+from mtl_optax.wrappers.divide import divide
 from mtl_optax.wrappers.every_k import every_k
 from mtl_optax.wrappers.on_shared import on_shared
 from mtl_optax.wrappers.per_task import per_task
@@ -152,6 +153,7 @@ __all__ = [
     # Wrappers.
     "accumulate_tasks",
     "cr_mogm",
+    "divide",
     "drop_extra_args",
     "every_k",
     "on_shared",

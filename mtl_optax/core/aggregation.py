@@ -129,7 +129,7 @@ def from_weighting(
         gramian: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WeightingState]:
-        checks.renamed(extra_args)
+        _check_taken(weighting, gramian, extra_args, updates)
         gradients = as_task_grads(
             *(updates, num_tasks, params),
             losses=losses,
@@ -234,6 +234,16 @@ def _check_blocks(weighting: Weighting, leaves: Any) -> None:
             "granularity= takes the weights of every block from its own Gramian, "
             "so there is none for the leaves that leaves= leaves out: use one of both."
         )
+
+
+def _check_taken(
+    weighting: Weighting, gramian: Any, extra_args: dict[str, Any], updates: Any
+) -> None:
+    """Raises for extra arguments that only other methods take."""
+    given = {"gramian": gramian, **extra_args}
+    taken = given.keys() if weighting.takes is None else weighting.takes
+    seen = {"gramian"} if weighting.uses_gramian else set()
+    checks.only_taken(given, (taken - {"gramian"}) | seen, updates)
 
 
 def _given_gramian(

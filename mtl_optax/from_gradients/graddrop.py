@@ -171,7 +171,7 @@ def graddrop(
         uniforms: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, GradDropState]:
-        del extra_args
+        checks.only_taken(extra_args, ())
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
         gradients = at_features(given)
         draws, state = draw(state, jax.tree.leaves(gradients.features), uniforms)

@@ -22,7 +22,9 @@ from mtl_optax.core.weighting import Weighting, no_state
 
 
 @gramian_method
-def conflictfree(*, preference: PerTask = None, length: Any = "projection") -> Weighting:
+def conflictfree(
+    *, preference: PerTask = None, length: Any = "projection"
+) -> Weighting:
     r"""ConFIG: the direction at the same angle to every task's gradient.
 
     .. math::
@@ -80,7 +82,6 @@ def conflictfree(*, preference: PerTask = None, length: Any = "projection") -> W
       Liu, Chu and Thuerey, `ConFIG: Towards Conflict-free Training of Physics Informed
       Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024.
     """
-
     init = no_state(preference=preference)
 
     def checked(num_tasks: int) -> tuple[()]:

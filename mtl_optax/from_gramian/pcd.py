@@ -93,8 +93,8 @@ def pcd(
 
     Cost: T backward passes; state of 2 numbers a task; one T x T quadratic program.
 
-    Invariances: the direction does not depend on the scale of any loss (with `eps` 0). The primary
-    task is another than the rest.
+    Invariances: the direction does not depend on the scale of any loss (with `eps` 0).
+    The primary task is another than the rest.
 
     Guarantee: descends every secondary task by its tau, if any vector does, and stays
     as near to the primary gradient as that allows. It may then ascend the primary task:
