@@ -55,13 +55,7 @@ def masked_mean(values: Any, known: Any, axis_name: Any = None) -> jax.Array:
     _check(values, known)
     if not jnp.issubdtype(values.dtype, jnp.inexact):
         values = values.astype(jnp.float32)
-    wide = jnp.promote_types(values.dtype, jnp.float32)
-    count = jnp.sum(known, dtype=jnp.int32)
-    # The plain sum beside the masked one is for jaxlib 0.10 on CPUs: where the masked
-    # sum alone uses one-hot cross entropies of many vmapped lanes, they come out wrong.
-    plain = jnp.sum(values, dtype=wide)
-    masked = jnp.sum(jnp.where(known, values, 0), dtype=wide)
-    total = jnp.where(count == known.size, plain, masked)
+    total, count = masked_sum(values, known)
     if axis_name is None:
         return (total / jnp.maximum(count, 1)).astype(values.dtype)
     everywhere = jnp.maximum(lax.psum(count, axis_name), 1)
@@ -72,6 +66,19 @@ def masked_mean(values: Any, known: Any, axis_name: Any = None) -> jax.Array:
     return (value + (share - lax.stop_gradient(share))).astype(values.dtype)
 
 
+def masked_sum(values: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum of the values that are known, float32 or wider, and their number."""
+    wide = jnp.promote_types(values.dtype, jnp.float32)
+    count = jnp.sum(known, dtype=jnp.int32)
+    # The plain sum beside the masked one is for jaxlib 0.10 on CPUs: where the masked
+    # sum alone uses one-hot cross entropies of many vmapped lanes, they come out wrong.
+    # The barrier keeps it in the program where the mask is a constant.
+    whole = lax.optimization_barrier(count == known.size)
+    plain = jnp.sum(values, dtype=wide)
+    masked = jnp.sum(jnp.where(known, values, 0), dtype=wide)
+    return jnp.where(whole, plain, masked), count
+
+
 def _check(values: jax.Array, known: jax.Array) -> None:
     if known.dtype != jnp.bool_:
         raise ValueError(
@@ -80,8 +87,8 @@ def _check(values: jax.Array, known: jax.Array) -> None:
         )
     if known.shape != values.shape:
         raise ValueError(
-            f"masked_mean: known must have the shape of the values, {values.shape}; got "
-            f"{known.shape}. Reduce each example's values to one first, for example "
+            f"masked_mean: known must have the shape of the values, {values.shape}; "
+            f"got {known.shape}. Reduce each example's values to one first, for example "
             "jnp.mean(values, axis=1), or say what the mask is of: "
             "jnp.broadcast_to(known[:, None], values.shape)."
         )
