@@ -15,7 +15,7 @@ from mtl_optax.analysis import metrics
 from mtl_optax.analysis.calibration import calibration_bins, expected_calibration_error
 from mtl_optax.analysis.normals import angle_counts, normal_angles
 from mtl_optax.nn import depth_loss, normal_loss, segmentation_loss
-from mtl_optax.study.damaged import Labelled, damaged_digits
+from mtl_optax.study.damaged import Labelled
 from mtl_optax.study.towers_problem import problem as towers_problem
 
 RANDOM = np.random.default_rng(0)
@@ -194,25 +194,20 @@ def test_forty_lanes_of_a_thousand_examples(name):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("study", ["damaged", "towers"])
 @pytest.mark.slow
-def test_the_studies_measure_forty_seeds_at_once(study):
-    if study == "damaged":
-        whole = damaged_digits(fraction=0.5)
-        measure = whole.losses
-    else:
-        whole = towers_problem("few", 16)
-        measure = lambda params, batch: (  # noqa: E731
-            whole.evaluate(params, batch),
-            whole.losses(params, batch),
-        )
+def test_a_study_measures_forty_networks_at_once():
+    """Its evaluation, and its losses, which are one-hot and masked."""
+    whole = towers_problem("few", 16)
     batch = Labelled(
         jnp.asarray(RANDOM.random((EXAMPLES, 144)), jnp.float32),
         jnp.stack([LABELS, LABELS[::-1]], axis=1),
         jnp.stack([LABELLED, ~LABELLED], axis=1),
     )
-    params = jax.tree.map(
+    lanes = jax.tree.map(
         lambda p: p[None] + 0.3 * RANDOM.standard_normal((LANES, *p.shape), np.float32),
         whole.init(0),
     )
-    assert_lanes_are_right(lambda params: measure(params, batch), params)
+    assert_lanes_are_right(
+        lambda params: (whole.evaluate(params, batch), whole.losses(params, batch)),
+        lanes,
+    )

@@ -88,7 +88,7 @@ def _check(values: jax.Array, known: jax.Array) -> None:
     if known.shape != values.shape:
         raise ValueError(
             f"masked_mean: known must have the shape of the values, {values.shape}; "
-            f"got {known.shape}. Reduce each example's values to one first, for example "
+            f"got {known.shape}. Reduce each example's values first, for example "
             "jnp.mean(values, axis=1), or say what the mask is of: "
             "jnp.broadcast_to(known[:, None], values.shape)."
         )
