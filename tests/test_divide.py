@@ -164,3 +164,14 @@ def test_it_stands_within_the_other_wrappers_and_lazily_and_by_block():
     tx = mtl.from_weighting(mtl.divide(mtl.mgda.weighting()), 3)
     own, _ = tx.update(grads["w"], tx.init(PARAMS["w"]))
     np.testing.assert_allclose(got["w"], own, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e20])
+def test_gradients_whose_squares_are_no_numbers(size):
+    grads = stacked(4)
+    scaled = jax.tree.map(lambda g: size * g, grads)
+    for make, degree in ((mtl.nash_mtl, 0), (mtl.upgrad, 1)):
+        wanted, _ = step(mtl.divide(make.weighting()), grads, 4)
+        got, _ = step(mtl.divide(make.weighting()), scaled, 4)
+        got = jax.tree.map(lambda g, d=degree: g / size**d, got)
+        chex.assert_trees_all_close(got, wanted, rtol=2e-3, atol=1e-4)

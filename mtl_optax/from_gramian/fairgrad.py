@@ -74,12 +74,18 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
         checks.positive("alpha", alpha)
 
     def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        active: jax.Array,
+        unit: jax.Array | float = 1.0,
+        **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
         fair = jnp.asarray(alpha, gramian.dtype)
         # Solved at 1 where it is 0, so that no branch is needed and all stays finite.
         bargained = nash_solver.bargain(gramian, active, jnp.where(fair > 0, fair, 1))
+        bargained *= unit ** (-2 * fair / (1 + fair))
         return jnp.where(fair > 0, bargained, active), state
 
     return Weighting(no_state(), update)

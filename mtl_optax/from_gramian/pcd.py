@@ -133,13 +133,14 @@ def pcd(
         *,
         active: jax.Array,
         names: tuple[Any, ...] | None = None,
+        unit: jax.Array | float = 1.0,
         **extra: object,
     ) -> tuple[jax.Array, PCDState]:
         del extra
         task = index_of("pcd: primary", primary, names)
         cosines, norms = linalg.cosine_matrix(gramian)
         state = _follow(state, norms, beta, active)
-        mean_square = state.mean_square + eps
+        mean_square = state.mean_square + eps / unit / unit
         usual = jnp.sqrt(jnp.where(mean_square > 0, mean_square, 1))
         lengths = jnp.where(active, norms / usual, 0)
         longest = jnp.max(lengths)

@@ -113,6 +113,7 @@ def divide(weighting: Weighting) -> Weighting:
         active: jax.Array,
         look: Callable[[jax.Array], Any] | None = None,
         names: Any = None,
+        unit: jax.Array | float = 1.0,
         **extra: Any,
     ) -> tuple[jax.Array, DivideState]:
         del names
@@ -127,13 +128,15 @@ def divide(weighting: Weighting) -> Weighting:
             halves = among(first, middle), among(middle, last)
             rows = jnp.stack([half.weights for half in halves])
             both = jnp.stack([half.active for half in halves])
+            scaled, own_unit = _in_range(rows, unit)
             old = waiting.pop(0)
             shares, new = weighting.update(
-                *(None if gramian is None else _products(rows, gramian), old),
+                *(None if gramian is None else _products(scaled, gramian), old),
                 losses=None if losses is None else linalg.dot(rows, losses),
                 active=both,
-                look=None if look is None else lambda v: look(linalg.dot(v, rows)),
+                look=None if look is None else lambda v: look(linalg.dot(v, scaled)),
                 names=None,
+                unit=own_unit,
                 **extra,
             )
             pair = jnp.all(both)
@@ -147,6 +150,17 @@ def divide(weighting: Weighting) -> Weighting:
         return among(0, num_tasks).weights, DivideState(tuple(done))
 
     return weighting._replace(init=init, update=update, takes=frozenset())
+
+
+def _in_range(rows: jax.Array, unit: Any) -> tuple[jax.Array, Any]:
+    """The combinations, and the unit of their Gramian, where gradients have one.
+
+    Weights may be as small as gradients are long, and the other way round.
+    """
+    size = jnp.max(jnp.abs(rows))
+    exponent = jnp.round(jnp.log2(jnp.where(size > 0, size, 1)))
+    factor = jnp.where(jnp.asarray(unit) == 1, 1, 2.0**exponent)
+    return rows / factor, unit * factor
 
 
 def _products(rows: jax.Array, gramian: jax.Array) -> jax.Array:

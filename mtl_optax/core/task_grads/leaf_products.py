@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding
 
+from mtl_optax.core.trees.leaves import sum_by_block
 from mtl_optax.core.trees.replicated import replicated
 from mtl_optax.core.trees.task_axis import mix_tasks
 
@@ -24,7 +25,7 @@ LeafRows = jax.Array | tuple[jax.Array, ...]
 # Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
 SLICE = 4096
 # Up to here separate rows are compared pair by pair; above, one leaf is stacked.
-_PAIRED = 8
+PAIRED = 8
 # Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
 # above, the fused kernel would read T streams again for every output.
 _UNROLLED = 4
@@ -65,6 +66,15 @@ def masked_gramian(gramian: jax.Array, active: jax.Array | None) -> jax.Array:
     return jnp.where(active[:, None] & active[None, :], gramian, 0)
 
 
+def over_leaves(
+    each: list[jax.Array], active: jax.Array | None, blocks: tuple[int, ...] | None
+) -> jax.Array:
+    """Sums of the leaves' inner products `[T, T]`: over all, or over each block's."""
+    if blocks is None:
+        return masked_gramian(reduce(operator.add, each), active)
+    return masked_gramian(sum_by_block(each, blocks), active)
+
+
 def leaf_products(left: jax.Array, right: jax.Array) -> jax.Array:
     """Inner products `[T, T]` of the rows of two stacks of one leaf."""
     return _inner_products(left, right, 1, replicated(left))
@@ -83,7 +93,7 @@ def leaf_gramian(leaf: LeafRows) -> jax.Array:
 def _contracted_gramian(leaf: LeafRows, out: NamedSharding | None) -> jax.Array:
     # Contracting all parameter axes at once, without a reshape, is what keeps a
     # sharded leaf where it is: the mesh then adds up [T, T] only.
-    if isinstance(leaf, tuple) and len(leaf) <= _PAIRED:
+    if isinstance(leaf, tuple) and len(leaf) <= PAIRED:
         return _paired_gramian(leaf, out)
     stacked = stack_rows(leaf)
     return _inner_products(stacked, stacked, 1, out)
