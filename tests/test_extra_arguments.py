@@ -140,7 +140,7 @@ def test_another_number_of_values_raises_at_construction(method, key):
         method.make(2, **{key: lambda count: values})
     if method.family == "gradients":
         return
-    with pytest.raises(ValueError, match="name 3 tasks.*num_tasks=2"):
+    with pytest.raises(ValueError, match=r"name 3 tasks.*num_tasks=2"):
         method.make(2, **{key: {"a": 1.0, "b": 1.0, "c": 1.0}})
     more = {"multiplier_lr": 1, "stage_steps": 1} if method.name == "nmt" else {}
     first = [(0, 1)] if method.name == "nmt" else []
@@ -171,7 +171,7 @@ def test_a_number_is_one_number(method, key):
 
 def test_a_number_that_may_be_none_may_be_none():
     mtl.flat_mtl(mtl.unitary(2), rho_shared=0.1, rho_specific=None)
-    with pytest.raises(ValueError, match="rho_shared must be one number.*got None"):
+    with pytest.raises(ValueError, match=r"rho_shared must be one number.*got None"):
         mtl.flat_mtl(mtl.unitary(2), rho_shared=None)
     with pytest.raises(ValueError, match="alpha must be one number"):
         mtl.cr_mogm(mtl.mgda.weighting(), alpha=jnp.ones(2))

@@ -76,7 +76,8 @@ def from_weighting(
       ValueError: at construction for a `num_tasks` that is no positive Python int or
         does not suit the weighting, or `leaves` with a granularity; in `init` and
         `update` if `leaves` names none; in `update` for gradients that are not stacked,
-        names that differ, or a `gramian` of another shape.
+        names that differ, a `gramian` of another shape, or extra arguments that only
+        other methods take (names that this library does not know are ignored).
 
     Cost: T backward passes and one read of the gradients for the Gramian, if it is used
     (two and T copies of a leaf at a time, if the weighting looks again); one read for
