@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # XLA on CPUs: one-hot cross entropies of many vmapped models come out wrong, in silence.
 #
-# Package: jaxlib 0.10.2 (jax 0.10.2), CPU, the newest for Python 3.11. jaxlib 0.12 is right.
+# Package: jaxlib 0.10.2 (jax 0.10.2), CPU, the newest for Python 3.11. jaxlib 0.12.0.1 is right.
 # Expected: jit(vmap(f)) of 40 linear models on 1,000 examples gives for each model what
 #   jit(f) gives it alone, where f is the mean, over the examples whose label is known, of
 #   optax.softmax_cross_entropy(x @ w, one_hot(labels)).
