@@ -148,7 +148,10 @@ def test_no_losses_at_all():
         (lambda: mtl.conflictfree(2, preference=[1.0]), r"preference must .*\(2,\)"),
         (lambda: mtl.dualproj(2, reg_eps=-1.0), "reg_eps must be at least 0"),
         (lambda: mtl.dualproj(2, preference=[1.0] * 3), r"preference must .*\(2,\)"),
-        (lambda: mtl.fairgrad(2, alpha=0), "alpha must be positive and finite; got 0"),
+        (
+            lambda: mtl.fairgrad(2, alpha=-1),
+            "alpha must be positive and finite; got -1",
+        ),
         (lambda: mtl.fairgrad(2, alpha=np.inf), "alpha must be positive and finite"),
         (lambda: mtl.gradvac(2, key=0, beta=-0.1), "beta must be at least 0"),
         (lambda: mtl.gradvac(2, key=0, beta=1.5), "beta must be at most 1; got 1.5"),

@@ -80,8 +80,9 @@ def from_weighting(
       ValueError: at construction for a `num_tasks` that is no positive Python int or
         does not suit the weighting, or `leaves` with a granularity; in `init` and
         `update` if `leaves` names none; in `update` for gradients that are not stacked,
-        names that differ, a `gramian` of another shape, or a state of another number
-        of tasks.
+        names that differ, a `gramian` of another shape, a state of another number of
+        tasks, or extra arguments that only other methods take (names that this library
+        does not know are ignored).
 
     Cost: T backward passes and one read of the gradients for the Gramian, if it is used
     (two and T copies of a leaf at a time, if the weighting looks again); one read for
@@ -137,7 +138,7 @@ def from_weighting(
         gramian: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WeightingState]:
-        checks.renamed(extra_args)
+        _check_taken(weighting, gramian, extra_args, updates)
         gradients = as_task_grads(
             *(updates, num_tasks, params),
             losses=losses,
@@ -262,6 +263,16 @@ def _check_blocks(weighting: Weighting, leaves: Any) -> None:
             "granularity= takes the weights of every block from its own Gramian, "
             "so there is none for the leaves that leaves= leaves out: use one of both."
         )
+
+
+def _check_taken(
+    weighting: Weighting, gramian: Any, extra_args: dict[str, Any], updates: Any
+) -> None:
+    """Raises for extra arguments that only other methods take."""
+    given = {"gramian": gramian, **extra_args}
+    taken = given.keys() if weighting.takes is None else weighting.takes
+    seen = {"gramian"} if weighting.uses_gramian else set()
+    checks.only_taken(given, (taken - {"gramian"}) | seen, updates)
 
 
 def _given_gramian(

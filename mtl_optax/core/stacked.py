@@ -39,6 +39,7 @@ def from_stack(
       A transformation of stacked gradients, or of lazy ones, which it stacks. A tree
       without leaves goes through, and leaves the state as it is.
     """
+    taken = checks.keywords(update)
 
     def checked(
         updates: Any,
@@ -49,7 +50,7 @@ def from_stack(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        checks.renamed(extra_args)
+        checks.only_taken(extra_args, taken, updates)
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
         gradients, mask = given.stack(), given.active
         if not jax.tree.leaves(gradients):

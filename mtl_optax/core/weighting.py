@@ -34,6 +34,9 @@ class Weighting(NamedTuple):
         symmetric, and whose diagonal may be negative.
       leaves: the leaves that the Gramian is taken over, as in `from_weighting`.
       names: of the tasks, sorted, where arguments of the rule were given by name.
+      takes: which of the extra arguments of this library's methods (`order`, ...) the
+        rule reads, so that the others are errors; None, as for a rule of your own,
+        lets all pass.
     """
 
     init: Callable[[int], Any]
@@ -43,6 +46,7 @@ class Weighting(NamedTuple):
     asymmetric: bool = False
     leaves: Any = None
     names: tuple[Any, ...] | None = None
+    takes: frozenset[str] | None = None
 
 
 def no_state(**per_task: Any) -> Callable[[int], tuple[()]]:

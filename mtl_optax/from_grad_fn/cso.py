@@ -220,6 +220,7 @@ def cso(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CSOState]:
         checks.required("cso", "params", params)
+        checks.only_taken(extra_args, ())
         part_done = checks.required("cso", "epoch", epoch) / total_epochs
         owns = owners(owner, params, num_tasks)
         about = {"losses": losses, "active": active}

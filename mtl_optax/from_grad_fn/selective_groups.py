@@ -182,6 +182,7 @@ def selective_groups(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
         checks.required("selective_groups", "params", params)
+        checks.only_taken(extra_args, ())
         owns = owners(owner, params, num_tasks)
         about = {"losses": losses, "active": active}
         known = names_of_all(owns, num_tasks)

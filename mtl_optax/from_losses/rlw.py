@@ -83,7 +83,8 @@ def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
       simplex. T=1 gives the gradient itself.
 
     Raises:
-      ValueError: for an unknown distribution; for gradients that are not stacked, or
+      ValueError: for an unknown distribution, or `normals=` for one that has none; for
+        gradients that are not stacked, or
         another task count.
 
     Cost: one backward pass with lazy gradients; one key of state, and 2 numbers a task
@@ -137,6 +138,11 @@ def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
         use, keep = next_key(state.key)
         state = state._replace(key=keep)
         if distribution not in ("normal", "random_normal"):
+            if normals is not None:
+                raise ValueError(
+                    f"rlw: normals= has no effect with distribution={distribution!r}, "
+                    "which draws no normal numbers. Leave it out."
+                )
             return _draw_weights(use, distribution, active), state
         if normals is None:
             normals = jax.random.normal(use, active.shape)

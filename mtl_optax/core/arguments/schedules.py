@@ -9,6 +9,9 @@ import jax.numpy as jnp
 # What a method's argument is annotated with that is a number.
 ScalarOrSchedule = Annotated[Any, "a number, or a function of the step count"]
 
+# The same where several numbers may stand, in a form that the method checks.
+NumbersOrSchedule = Annotated[Any, "numbers, or functions of the step count"]
+
 
 class ScheduledState(NamedTuple):
     """State of a method whose hyper-parameters change."""

@@ -34,7 +34,9 @@ def task_grads(
       has_aux: whether `losses_fn` returns `(losses, aux)`, for example new batch
         statistics.
       axis_name: name of a mapped data axis (`jax.shard_map`, `jax.vmap`); losses and
-        each task's gradient are averaged over it, *before* any Gramian is formed.
+        each task's gradient are averaged over it, *before* any Gramian is formed. A
+        mean over known labels only must then be :func:`mtl_optax.masked_mean` with the
+        same axis, for devices know different numbers of them.
       chunk_size: number of tasks pulled back together by `jax.vmap`; None, one after
         the other, is faster on CPU and isolates tasks. On an accelerator a larger
         number may pay; it needs memory for that many backward passes at once.
