@@ -8,6 +8,7 @@ converge, and counts a learning-rate schedule in batches, not in steps.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -186,11 +187,11 @@ def selective_groups(
         losses_at, given = asked(
             "selective_groups", losses_fn, given, params, extra_args
         )
-        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         active = jnp.ones(num_tasks, bool) if mask is None else mask
         if not jax.tree.leaves(like):
             return like, state
+        ask = partial(group_grads_at(losses_at, axis_name=axis_name), active=mask)
 
         use, keep = next_key(state.key)
         if order is None:

@@ -196,8 +196,7 @@ def task_affinity(
         affinity, counts = lax.cond(due, measure, lambda past: past, past)
         inner = state.optimizer_state
         if optimizer is not None:
-            known = gradients if mask is None else gradients.computed()
-            joint = known.pull(present.astype(affinity.dtype))
+            joint = gradients.pull(present.astype(affinity.dtype))
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner

@@ -63,8 +63,8 @@ def on_shared(
 
     Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
     read of the others; with lazy gradients one more backward pass down to the lowest of
-    the other leaves (T passes there if `active` is passed, so that a NaN task stays
-    isolated). Under `jax.jit` groups share the T backward passes of lazy gradients.
+    the other leaves (T more where `active` leaves out a task whose NaN got into it).
+    Under `jax.jit` groups share the T backward passes of lazy gradients.
 
     When not to use it: to treat every leaf alike, leave it out; for other optimisers
     on heads use `optax.partition` with stacked gradients, which gives the same updates
@@ -152,10 +152,7 @@ def on_shared(
             weights = jnp.where(present, weights, 0)
         others = tuple(leaf is None for leaf in leaves)
         if any(others):
-            plain = gradients.select(others)
-            if present is not None:
-                plain = plain.at_parameters().computed()
-            _place(leaves, others, plain.pull(weights))
+            _place(leaves, others, gradients.select(others).pull(weights))
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 
 from mtl_optax.core.arguments.losses import names_of, stack_losses
 from mtl_optax.core.task_grads.data_axis import local, mean_over
+from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 
@@ -49,9 +50,27 @@ class FeatureTaskGrads(LazyTaskGrads):
         return self._as_lazy(self.heads_only)
 
     def pull_features(self, cotangent: Any) -> optax.Updates:
-        """Gradient for a cotangent of the features; one backward pass of the trunk."""
-        (gradient,) = jax.linear_transpose(self.trunk, self.params)(cotangent)
-        return self._finish(gradient)
+        """Gradient for a cotangent of the features; one backward pass of the trunk.
+
+        One more a leaf of the features where `active` leaves a task out and the sum is
+        not finite: a leaf that no task asks to move then adds nothing, whatever an
+        absent task left in it.
+        """
+        once = self._pull_through(lambda features: features, cotangent)
+        leaves = jax.tree.leaves(cotangent)
+
+        def of_leaf(i: int) -> optax.Updates:
+            return self._pull_through(lambda z: jax.tree.leaves(z)[i], leaves[i])
+
+        def apart() -> optax.Updates:
+            asked = jnp.stack([jnp.any(leaf != 0) for leaf in leaves])
+            return masked_sum(of_leaf, jnp.ones(len(leaves)), asked, once)
+
+        return mean_over(unless_nonfinite(once, self.active, apart), self.axis_name)
+
+    def _pull_through(self, part: Callable[[Any], Any], cotangent: Any) -> Any:
+        through = jax.linear_transpose(lambda p: part(self.trunk(p)), self.params)
+        return self._keep(through(cotangent)[0])
 
     def onto(self, params: optax.Params) -> "FeatureTaskGrads":
         """The same gradients as trees like `params`, whose leaves are the same."""

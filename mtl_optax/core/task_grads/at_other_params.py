@@ -1,5 +1,6 @@
 """Gradients at other parameters, for methods that look around or step twice."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import optax
 
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.task_grads.data_axis import local, mean_over
+from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
 
 
 def task_grads_at(
@@ -71,7 +73,7 @@ def group_grads_at(
     *args: Any,
     has_aux: bool = False,
     axis_name: Any = None,
-) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, optax.Updates]]:
+) -> Callable[..., tuple[jax.Array, optax.Updates]]:
     r"""Losses and the gradient of some of them, as `selective_groups` and `cso` ask.
 
     .. math:: (\theta, w) \mapsto
@@ -84,16 +86,18 @@ def group_grads_at(
       axis_name: as in :func:`mtl_optax.task_grads`.
 
     Returns:
-      `group_grad_fn(params, weights) -> (losses, gradient)`, where `weights` and
-      `losses` are `[T]`, and `gradient` is like `params`. Make it inside the jitted
-      step, since a function is no argument of `jax.jit`.
+      `group_grad_fn(params, weights, active=None) -> (losses, gradient)`, where
+      `weights` and `losses` are `[T]`, `gradient` is like `params`, and a NaN of tasks
+      that `active` `[T]` leaves out does not reach it. Make it inside the jitted step,
+      since a function is no argument of `jax.jit`.
 
     Raises:
       ValueError: when called, if a task's loss is not a scalar.
 
     Cost: one forward and one backward pass through everything; only the forward pass,
-    under `jit`, where the gradient is not used. A loss of weight 0 may be NaN, its
-    gradient may not: 0 times NaN is NaN.
+    under `jit`, where the gradient is not used. T backward passes more, where `active`
+    leaves a task out and the gradient is not finite. (Without `active`, weight 0 times
+    the NaN of a task's gradient is NaN.)
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -101,20 +105,13 @@ def group_grads_at(
       >>> mtl.group_grads_at(losses_fn)(jnp.array([2.0]), jnp.array([0.0, 1.0]))
       (Array([4., 8.], dtype=float32), Array([12.], dtype=float32))
     """
+    at = lazy_task_grads(losses_fn, has_aux=has_aux, axis_name=axis_name)
 
     def group_grad_fn(
-        params: optax.Params, weights: jax.Array
+        params: optax.Params, weights: jax.Array, active: jax.Array | None = None
     ) -> tuple[jax.Array, optax.Updates]:
-        def total(params: optax.Params) -> tuple[jax.Array, jax.Array]:
-            out = losses_fn(params, *args)
-            losses = stack_losses(out[0] if has_aux else out)
-            # A float64 weight would promote the whole backward pass.
-            chosen = losses * weights.astype(losses.dtype)
-            return jnp.sum(jnp.where(weights != 0, chosen, 0)), losses
-
-        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(
-            local(params, axis_name)
-        )
-        return mean_over((losses, gradient), axis_name)
+        _, lazy = at(params, *args)
+        asked = dataclasses.replace(lazy, active=active)
+        return lazy.losses, asked.pull(weights)
 
     return group_grad_fn

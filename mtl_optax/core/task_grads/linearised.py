@@ -7,7 +7,7 @@ gradients travel as the linearised losses and are pulled back on demand.
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.task_grads.computed import Computed
 from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
 from mtl_optax.core.trees.leaves import only
 
 _STATIC = {"static": True}
@@ -85,16 +86,26 @@ class LazyTaskGrads:
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
     ) -> optax.Updates:
-        """Weighted sum of the T gradients; one backward pass (T with `blocks`)."""
+        """Weighted sum of the T gradients; one backward pass (T with `blocks`).
+
+        T more where `active` leaves a task out and the sum is not finite.
+        """
         if blocks is not None:
             return self._rows().pull(weights, blocks)
+        if self.active is not None:
+            weights = jnp.where(self.active, weights, 0)
 
         # Without this cast a float64 weight would promote the whole backward pass.
         def total(out: Any) -> jax.Array:
             losses = stack_losses(out)
             return jnp.sum(losses * weights.astype(losses.dtype))
 
-        return self._finish(self._transpose(total))
+        once = self._keep(self._transpose(total))
+
+        def apart() -> optax.Updates:
+            return masked_sum(self._local_row, weights, cast(Any, self.active), once)
+
+        return mean_over(unless_nonfinite(once, self.active, apart), self.axis_name)
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs `[T, T]`; T backward passes, T trees."""
@@ -136,7 +147,10 @@ class LazyTaskGrads:
         return Partial(partial(_in_the_old_tree, old), pushforward)
 
     def _row(self, task: int) -> optax.Updates:
-        return self._finish(self._transpose(lambda out: loss_of(out, task)))
+        return mean_over(self._local_row(task), self.axis_name)
+
+    def _local_row(self, task: int) -> optax.Updates:
+        return self._keep(self._transpose(lambda out: loss_of(out, task)))
 
     def _rows(self) -> Computed:
         num_tasks, size = self.num_tasks, self.chunk_size or 1
@@ -165,9 +179,6 @@ class LazyTaskGrads:
         one = jnp.where(like == like, jnp.ones_like(like), 1)
         (gradient,) = jax.linear_transpose(tangent, self.params)(one)
         return gradient
-
-    def _finish(self, gradient: optax.Updates) -> optax.Updates:
-        return mean_over(self._keep(gradient), self.axis_name)
 
     def _keep(self, tree: Any) -> Any:
         return tree if self.kept is None else only(tree, self.kept)
