@@ -163,7 +163,7 @@ def task_affinity(
         losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, TaskAffinityState]:
-        if not jax.tree.leaves(updates):
+        if not jax.tree.leaves(as_task_grads(updates, num_tasks, params).like()):
             return updates, state
         checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn

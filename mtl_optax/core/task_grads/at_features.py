@@ -2,22 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.tree_util import Partial
 
 from mtl_optax.core.arguments.losses import names_of, stack_losses
 from mtl_optax.core.task_grads.data_axis import local, mean_over
 from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
+from mtl_optax.core.task_grads.not_a_tree import not_a_tree
 
 
-@jax.tree_util.register_dataclass
+@not_a_tree
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FeatureTaskGrads(LazyTaskGrads):
     """Lazy gradients whose Gramian is that at the features z; internal to the library.
@@ -164,21 +165,21 @@ def feature_task_grads(
             losses=losses,
             names=names,
             primal=primal,
-            pushforward=Partial(_from_features, push_heads, params),
+            pushforward=partial(_from_features, push_heads, params),
             params=features,
         )
         lazy = FeatureTaskGrads(
             losses=mean_over(losses, axis_name),
             names=names,
             primal=primal,
-            pushforward=Partial(_through_features, push_trunk, push_heads),
+            pushforward=partial(_through_features, push_trunk, push_heads),
             params=params,
             axis_name=axis_name,
             features=features,
             cotangents=cotangents,
             feature_gramian=_over_devices(cotangents.gramian(), axis_name),
             trunk=push_trunk,
-            heads_only=Partial(_past_features, push_heads, features),
+            heads_only=partial(_past_features, push_heads, features),
         )
         return ((lazy.losses, aux) if has_aux else lazy.losses), lazy
 
