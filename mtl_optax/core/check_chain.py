@@ -12,6 +12,8 @@ from mtl_optax.core.chain_parts import (
     check_nothing_optimises_twice,
     wrapper_of_everything,
 )
+from mtl_optax.core.task_grads.shape_checks import check_params
+from mtl_optax.core.weighting import check_transformation
 
 
 def check_chain(
@@ -57,6 +59,8 @@ def check_chain(
       ValueError: check_chain: the updates come out stacked ... no aggregator ...
     """
     num_tasks = static_int("num_tasks", num_tasks)
+    check_params("check_chain", params)
+    check_transformation("check_chain", tx)
     tx = optax.with_extra_args_support(tx)
     state = jax.eval_shape(tx.init, params)
     stacked = jax.tree.map(

@@ -17,7 +17,7 @@ from mtl_optax.core.arguments import names, schedules
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, for_tasks_only
 
 P = ParamSpec("P")
 
@@ -134,7 +134,8 @@ def _weighting(rule: Callable[..., Weighting]) -> Callable[..., Weighting]:
             values, own = _read(kwargs, marks, count)
             return _named(name, rule(*args, **values), own)
 
-        return _scheduled(at) if _changes(kwargs, marks) else at(None)
+        made = _scheduled(at) if _changes(kwargs, marks) else at(None)
+        return for_tasks_only(made)
 
     return weighting
 

@@ -16,6 +16,7 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.task_axis import lead, where_active
 
 
@@ -63,7 +64,11 @@ def from_stack(
         same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
         return same, state
 
-    return optax.GradientTransformationExtraArgs(init, checked)
+    def checked_init(params: optax.Params) -> Any:
+        check_params("tx.init", params)
+        return init(params)
+
+    return optax.GradientTransformationExtraArgs(checked_init, checked)
 
 
 def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:

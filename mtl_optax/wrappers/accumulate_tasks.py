@@ -11,6 +11,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.weighting import check_transformation
 
 
 class AccumulateTasksState(NamedTuple):
@@ -74,6 +75,7 @@ def accumulate_tasks(
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
     every_k = checks.static_int("every_k", every_k)
+    check_transformation("accumulate_tasks", tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:

@@ -13,6 +13,7 @@ from mtl_optax.core.arguments.names import Names, named
 from mtl_optax.core.readings import task_weights
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.leaves import chosen, only
+from mtl_optax.core.weighting import check_transformation
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -106,6 +107,7 @@ def on_shared(
             'on_shared: rest="weights" needs one vector of weights, but with labels= '
             "each group of leaves has its own. Use shared=, or leave rest out."
         )
+    check_transformation("on_shared", tx)
     inner = optax.with_extra_args_support(tx)
 
     def groups_of(

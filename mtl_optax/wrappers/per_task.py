@@ -9,6 +9,7 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.weighting import check_transformation
 
 
 def per_task(
@@ -57,6 +58,7 @@ def per_task(
       Learning <https://arxiv.org/abs/2211.15055>`_, 2023.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    check_transformation("per_task", tx)
     each = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> Any:

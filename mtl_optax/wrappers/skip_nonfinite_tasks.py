@@ -9,6 +9,7 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.weighting import check_transformation
 
 
 class SkipNonfiniteTasksState(NamedTuple):
@@ -57,6 +58,7 @@ def skip_nonfinite_tasks(
       `optax.apply_if_finite`, which drops the whole step instead.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    check_transformation("skip_nonfinite_tasks", tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> SkipNonfiniteTasksState:

@@ -10,12 +10,18 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mtl_optax.core.arguments.losses import names_of, stack_losses
+from mtl_optax.core.arguments.losses import (
+    differentiable,
+    losses_and_aux,
+    names_of,
+    stack_losses,
+)
 from mtl_optax.core.task_grads.data_axis import local, mean_over
 from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.not_a_tree import not_a_tree
+from mtl_optax.core.task_grads.shape_checks import check_params
 
 
 @not_a_tree
@@ -116,20 +122,21 @@ def feature_task_grads(
     substitute.
 
     Args:
-      features_fn: `features_fn(params, *args) -> z`, any tree of arrays; or
+      features_fn: `features_fn(params, *args, **kwargs) -> z`, any tree of arrays; or
         `(z, aux)` with `has_aux`.
-      heads_fn: `heads_fn(params, z, *args) -> losses`, a dict or tuple of scalars
-        (or an array `[T]`), as in :func:`task_grads`.
+      heads_fn: `heads_fn(params, z, *args, **kwargs) -> losses`, a dict or tuple of
+        scalars (or an array `[T]`), as in :func:`task_grads`.
       has_aux: whether `features_fn` returns auxiliary output.
       axis_name: as in :func:`task_grads`.
 
     Returns:
-      A function `(params, *args) -> (losses [T], lazy)`, or `((losses, aux), lazy)`
-      with `has_aux`. Wrap the method in :func:`mtl_optax.on_shared`, so that heads get
-      their own plain gradient.
+      A function `(params, *args, **kwargs) -> (losses [T], lazy)`, or `((losses, aux),
+      lazy)` with `has_aux`. Wrap the method in :func:`mtl_optax.on_shared`, so that
+      heads get their own plain gradient.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: one forward pass, T backward passes through the heads, one through the trunk;
     T copies of the representation's cotangent. A method that reads single coordinates
@@ -156,17 +163,15 @@ def feature_task_grads(
       <https://arxiv.org/abs/1810.04650>`_, 2018.
     """
 
-    def value_and_lazy_grads(params: optax.Params, *args: Any) -> Any:
+    def value_and_lazy_grads(params: optax.Params, *args: Any, **kwargs: Any) -> Any:
+        check_params("feature_task_grads", params)
         params = local(params, axis_name)
 
         def trunk(params: optax.Params) -> Any:
-            out = features_fn(params, *args)
-            return out if has_aux else (out, None)
+            return losses_and_aux(features_fn(params, *args, **kwargs), has_aux)
 
         def heads(params: optax.Params, features: Any) -> Any:
-            losses = heads_fn(params, features, *args)
-            stack_losses(losses)
-            return losses
+            return differentiable(heads_fn(params, features, *args, **kwargs))
 
         features, push_trunk, aux = jax.linearize(trunk, params, has_aux=True)
         primal, push_heads = jax.linearize(heads, params, features)

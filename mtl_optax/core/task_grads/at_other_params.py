@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.arguments.losses import loss_of, stack_losses
+from mtl_optax.core.arguments.losses import (
+    differentiable,
+    loss_of,
+    losses_and_aux,
+)
 from mtl_optax.core.task_grads.data_axis import local, mean_over
 from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
 
 
 def task_grads_at(
@@ -18,6 +23,7 @@ def task_grads_at(
     *args: Any,
     has_aux: bool = False,
     axis_name: Any = None,
+    **kwargs: Any,
 ) -> Callable[[optax.Params], optax.Updates]:
     r"""The gradient of each task at parameters of its own, as `flat_mtl` asks for it.
 
@@ -26,19 +32,21 @@ def task_grads_at(
 
     Args:
       losses_fn: the same that :func:`mtl_optax.task_grads` takes: `losses_fn(params,
-        *args) -> losses`, a dict (tasks in order of sorted names) or tuple of scalars,
-        or an array `[T]`.
+        *args, **kwargs) -> losses`, a dict (tasks in order of sorted names) or tuple of
+        scalars, or an array `[T]`.
       *args: its other arguments, for example the batch of this step.
       has_aux: whether `losses_fn` returns `(losses, aux)`. The auxiliary output, such
         as batch statistics, is dropped: it belongs to the unperturbed pass.
       axis_name: as in :func:`mtl_optax.task_grads`.
+      **kwargs: its keyword arguments, but for these two names.
 
     Returns:
       `task_grad_fn(stacked_params) -> stacked_grads`, leaves `[T, *param]` both. Make
       it inside the jitted step, since a function is no argument of `jax.jit`.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: T forward and T backward passes, for each task without the heads of the others
     (with a dict or tuple of losses); T copies of the gradient.
@@ -52,11 +60,11 @@ def task_grads_at(
 
     def task_grad_fn(stacked_params: optax.Params) -> optax.Updates:
         def loss(params: optax.Params, task: int) -> jax.Array:
-            out = losses_fn(params, *args)
-            losses = out[0] if has_aux else out
-            stack_losses(losses)  # raises here, where the caller's names are known
-            return loss_of(losses, task)
+            out = losses_fn(params, *args, **kwargs)
+            losses, _ = losses_and_aux(out, has_aux)
+            return loss_of(differentiable(losses), task)
 
+        check_params("task_grads_at", stacked_params)
         num_tasks = jax.tree.leaves(stacked_params)[0].shape[0]
         rows = []
         for task in range(num_tasks):
@@ -73,6 +81,7 @@ def group_grads_at(
     *args: Any,
     has_aux: bool = False,
     axis_name: Any = None,
+    **kwargs: Any,
 ) -> Callable[..., tuple[jax.Array, optax.Updates]]:
     r"""Losses and the gradient of some of them, as `selective_groups` and `cso` ask.
 
@@ -84,6 +93,7 @@ def group_grads_at(
       *args: as in :func:`task_grads_at`.
       has_aux: as in :func:`task_grads_at`.
       axis_name: as in :func:`mtl_optax.task_grads`.
+      **kwargs: as in :func:`task_grads_at`.
 
     Returns:
       `group_grad_fn(params, weights, active=None) -> (losses, gradient)`, where
@@ -92,7 +102,8 @@ def group_grads_at(
       since a function is no argument of `jax.jit`.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: one forward and one backward pass through everything; only the forward pass,
     under `jit`, where the gradient is not used. T backward passes more, where `active`
@@ -110,7 +121,7 @@ def group_grads_at(
     def group_grad_fn(
         params: optax.Params, weights: jax.Array, active: jax.Array | None = None
     ) -> tuple[jax.Array, optax.Updates]:
-        _, lazy = at(params, *args)
+        _, lazy = at(params, *args, **kwargs)
         asked = dataclasses.replace(lazy, active=active)
         return lazy.losses, asked.pull(weights)
 
