@@ -293,7 +293,7 @@ def losses_of(params, power=2.0):
         ("relu", "no array but a str"),
         (object(), "no array but a object"),
     ],
-    ids=str,
+    ids=["int", "bool", "number", "key", "complex", "function", "string", "module"],
 )
 def test_leaves_of_the_parameters_without_a_gradient(leaf, kind):
     params = {"w": jnp.ones(2), "n": leaf}
