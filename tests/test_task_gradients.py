@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
 import mtl_optax as mtl
@@ -233,6 +234,38 @@ def test_custom_vjp_remat_and_scan_inside_losses():
     for t, name in enumerate("ab"):
         expected = jax.grad(lambda p, n=name: composed(p, x)[n])(params)
         np.testing.assert_allclose(grads[t], expected, rtol=1e-5, atol=1e-7)
+
+
+def executed(program, name):
+    """How often an operation runs, those in a scan once a step."""
+    count = 0
+    for equation in program.eqns:
+        count += equation.primitive.name == name
+        times = equation.params.get("length", 1)
+        for inner in jaxprs_in_params(equation.params):
+            count += times * executed(inner, name)
+    return count
+
+
+@pytest.mark.parametrize(("chunk_size", "again"), [(None, T), (2, 2), (T, 1)])
+@pytest.mark.parametrize("transform", [mtl.task_grads, mtl.lazy_task_grads])
+def test_a_rematerialised_trunk_is_computed_again_once_a_chunk(
+    transform, chunk_size, again
+):
+    depth = 5
+    params = {"trunk": jnp.ones((depth, 4, 4)), "heads": jnp.ones((T, 4))}
+
+    def deep(params, z):
+        block = jax.checkpoint(lambda z, w: (jnp.tanh(z @ w), None))
+        z, _ = jax.lax.scan(block, z, params["trunk"])
+        return {f"task{t}": jnp.sum(z @ params["heads"][t]) for t in range(T)}
+
+    def gradients(params, z):
+        _, grads = transform(deep, chunk_size=chunk_size)(params, z)
+        return mtl.gramian(grads)
+
+    program = jax.make_jaxpr(gradients)(params, jnp.ones((2, 4)))
+    assert executed(program.jaxpr, "tanh") == depth * (1 + again)
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

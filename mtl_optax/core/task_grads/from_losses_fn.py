@@ -55,8 +55,11 @@ def task_grads(
       ValueError: when called, if a task's loss is not a real floating point scalar, or
         a leaf of the parameters is no array of these.
 
-    Cost: one forward and T backward passes, T copies of the parameters. Use
-    :func:`lazy_task_grads` where the method does not need the stack. Where each task
+    Cost: one forward and T backward passes, T copies of the parameters. What
+    `jax.checkpoint` wraps, such as the blocks of a scanned trunk, is computed again in
+    each backward pass, T times; with `chunk_size` once a chunk, at the price of a chunk
+    of backward passes in memory. Use :func:`lazy_task_grads` where the method does not
+    need the stack. Where each task
     has a batch of its own of one shape, `jax.vmap(jax.value_and_grad(loss_fn),
     in_axes=(None, 0))(params, batches)` needs nothing from us.
 
@@ -108,10 +111,11 @@ def lazy_task_grads(
 
     Cost: one forward pass; then one backward pass for a method that sees losses only,
     T backward passes and T trees (no stack) for one that needs the Gramian, and the
-    stack for one that reads single coordinates. A sum made in one pass is looked at
-    where `active=` leaves a task out: if that task's NaN got into it, it is made anew
-    from T backward passes, without the rows of absent tasks (code that is compiled, and
-    seldom run; under `jax.vmap` in all lanes as soon as one needs it).
+    stack for one that reads single coordinates. Under `jax.checkpoint` each pass
+    computes its block again, as in :func:`task_grads`. A sum made in one pass is looked
+    at where `active=` leaves a task out: if that task's NaN got into it, it is made
+    anew from T backward passes, without the rows of absent tasks (code that is
+    compiled, and seldom run; under `jax.vmap` in all lanes as soon as one needs it).
 
     When not to use it: with `optax.partition`, `optax.masked`, `nnx.Optimizer.update`
     or any transformation before the method; these need stacked gradients, and raise.
