@@ -40,16 +40,25 @@ def masked_sum(
     Summed in the dtype of `weights`, and cast to those of `like`.
     """
 
-    def add(task: int, total: Any) -> Any:
+    def adding(task: int) -> Callable[[Any], Any]:
         def one(row: jax.Array, so_far: jax.Array) -> jax.Array:
             term = weights[task] * row.astype(weights.dtype)
             return so_far + jnp.where(active[task], term, 0)
 
-        return jax.tree.map(one, rows(task), total)
+        return lambda total: jax.tree.map(one, rows(task), total)
 
-    total = jax.tree.map(lambda x: jnp.zeros_like(x, weights.dtype), like)
-    for task in range(weights.shape[0]):
-        total = add(task, total)
+    def zeros(leaf: jax.Array) -> jax.Array:
+        zero = jnp.zeros_like(leaf, weights.dtype)
+        return jnp.where(leaf == leaf, zero, 0)  # varies over a mesh as the leaf does
+
+    # A loop holds one row at a time, where a sum written out would hold them all.
+    tasks = range(weights.shape[0])
+    branches = [adding(task) for task in tasks]
+    total, _ = lax.scan(
+        lambda total, task: (lax.switch(task, branches, total), None),
+        jax.tree.map(zeros, like),
+        jnp.arange(len(tasks)),
+    )
     return jax.tree.map(lambda x, same: x.astype(same.dtype), total, like)
 
 
