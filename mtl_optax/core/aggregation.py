@@ -19,6 +19,7 @@ from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.in_range import as_seen
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.branches import as_before
 from mtl_optax.core.trees.leaves import blocks_of, chosen, one_block
 from mtl_optax.core.trees.replicated import replicated_zeros
@@ -115,6 +116,7 @@ def from_weighting(
     wanted = wanted if weighting.uses_gramian else wanted._replace(task_gramian=None)
 
     def init(params: optax.Params) -> WeightingState:
+        check_params("tx.init", params)
         _kept_leaves(leaves, params)
         blocks = blocks_of(granularity, params)
         state = weighting.init(num_tasks)

@@ -16,6 +16,8 @@ from mtl_optax.core.chains.state_parts import (
     only_methods,
 )
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
+from mtl_optax.core.weighting import check_transformation
 
 
 def check_chain(
@@ -76,7 +78,8 @@ def check_chain(
       ValueError: check_chain: the updates come out stacked ... no aggregator ...
     """
     num_tasks = static_int("num_tasks", num_tasks)
-    _check_parameters(params)
+    check_params("check_chain", params, complex_too=True)
+    check_transformation("check_chain", tx)
     if gradients is None:
         gradients = _stacked(params, num_tasks)
     else:
@@ -90,15 +93,6 @@ def check_chain(
     _check_places(asked)
     if asked.params_dropped:
         warnings.warn(messages.PARAMS_DROPPED, stacklevel=2)
-
-
-def _check_parameters(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        kind = getattr(leaf, "dtype", None) or type(leaf).__name__
-        number = isinstance(leaf, float | complex)
-        if not number and not jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.inexact):
-            name = jax.tree_util.keystr(path) or "params"
-            raise ValueError(messages.not_a_parameter(name, kind))
 
 
 def _stacked(params: Any, num_tasks: int) -> Any:

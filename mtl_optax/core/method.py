@@ -21,7 +21,7 @@ from mtl_optax.core.arguments.schedules import (
     ScheduledState,
 )
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, for_tasks_only
 
 P = ParamSpec("P")
 _Marks = dict[str, inspect.Parameter]
@@ -144,7 +144,8 @@ def _weighting(
                 made = made._replace(takes=checks.keywords(made.update))
             return _named(name, made, own)
 
-        return _scheduled(at) if _changes(kwargs, marks) else at(None)
+        made = _scheduled(at) if _changes(kwargs, marks) else at(None)
+        return for_tasks_only(made)
 
     return weighting
 

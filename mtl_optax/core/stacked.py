@@ -18,6 +18,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.chains.places import placed
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.task_axis import lead, where_active
 
 
@@ -68,7 +69,11 @@ def from_stack(
         same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
         return same, state
 
-    return placed(init, checked)
+    def checked_init(params: optax.Params) -> Any:
+        check_params("tx.init", params)
+        return init(params)
+
+    return placed(checked_init, checked)
 
 
 def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:

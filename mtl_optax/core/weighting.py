@@ -1,11 +1,18 @@
 """A method that only decides T numbers: a pair of pure functions of T-sized arrays."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from mtl_optax.core.arguments import checks
+
+_IS_A_RULE = (
+    "This is a weighting, the rule of a method without its number of tasks: make a "
+    "method of it with mtl_optax.from_weighting(weighting, num_tasks), or leave "
+    ".weighting away, mtl_optax.mgda(num_tasks)."
+)
 
 
 class Weighting(NamedTuple):
@@ -68,3 +75,31 @@ def check_weighting(caller: str, weighting: Any) -> None:
             f"{type(weighting).__name__} {getattr(weighting, '__name__', '')}".rstrip()
             + "."
         )
+
+
+def check_transformation(caller: str, tx: Any) -> None:
+    """Raises unless it is a transformation, and says how to come by one."""
+    if isinstance(tx, Weighting):
+        raise ValueError(f"{caller} takes a transformation. {_IS_A_RULE}")
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        name = getattr(tx, "__name__", "")
+        raise ValueError(
+            f"{caller} takes a transformation, such as mtl_optax.mgda(num_tasks) or "
+            "optax.chain(mtl_optax.mgda(num_tasks), optax.adam(1e-3)); got "
+            f"{type(tx).__name__} {name}".rstrip()
+            + ". A method is made by calling it with the number of tasks."
+        )
+
+
+def for_tasks_only(weighting: Weighting) -> Weighting:
+    """The weighting whose `init` raises where it is taken for a transformation."""
+
+    def init(num_tasks: Any) -> Any:
+        if not isinstance(num_tasks, numbers.Integral):
+            raise ValueError(
+                "The init of a weighting was called with parameters, as that of a "
+                f"transformation is. {_IS_A_RULE}"
+            )
+        return weighting.init(int(num_tasks))
+
+    return weighting._replace(init=init)

@@ -227,13 +227,13 @@ def cso(
         known = names_of_all(owns, num_tasks)
         given = as_task_grads(updates, num_tasks, params, names=known, **about)
         losses_at, given = asked("cso", losses_fn, given, params, extra_args)
-        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         if not jax.tree.leaves(like):
             return like, state
         wanted = jax.eval_shape(init, params)
         check_keys(state.inner.inner_states, wanted.inner.inner_states)
         check_state(state, wanted, num_tasks)
+        ask = partial(group_grads_at(losses_at, axis_name=axis_name), active=mask)
 
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         of_leaf = owned(owns, given.names, num_tasks)

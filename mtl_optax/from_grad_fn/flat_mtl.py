@@ -27,6 +27,7 @@ from mtl_optax.core.task_grads.at_other_params import task_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import chosen
 from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.weighting import check_transformation
 from mtl_optax.wrappers.on_shared import on_shared
 
 
@@ -133,6 +134,7 @@ def flat_mtl(
             'rho_specific out, or use norm="separate".'
         )
     rho_specific = rho_shared if rho_specific is None else rho_specific
+    check_transformation("flat_mtl", aggregator)
     inner = inside(aggregator, "flat_mtl")
     if shared is not None:
         inner = on_shared(inner, shared)

@@ -8,6 +8,7 @@ converge, and counts a learning-rate schedule in batches, not in steps.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -190,7 +191,6 @@ def selective_groups(
         losses_at, given = asked(
             "selective_groups", losses_fn, given, params, extra_args
         )
-        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         active = jnp.ones(num_tasks, bool) if mask is None else mask
         if not jax.tree.leaves(like):
@@ -198,6 +198,7 @@ def selective_groups(
         wanted = jax.eval_shape(init, params)
         check_keys(state.inner.inner_states, wanted.inner.inner_states)
         check_state(state, wanted, num_tasks)
+        ask = partial(group_grads_at(losses_at, axis_name=axis_name), active=mask)
 
         use, keep = next_key(state.key)
         if order is None:

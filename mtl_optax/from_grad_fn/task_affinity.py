@@ -167,7 +167,7 @@ def task_affinity(
         losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, TaskAffinityState]:
-        if not jax.tree.leaves(updates):
+        if not jax.tree.leaves(as_task_grads(updates, num_tasks, params).like()):
             return updates, state
         checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
@@ -201,8 +201,7 @@ def task_affinity(
         affinity, counts = lax.cond(due, measure, lambda past: past, past)
         inner = state.optimizer_state
         if optimizer is not None:
-            known = gradients if mask is None else gradients.computed()
-            joint = known.pull(present.astype(affinity.dtype))
+            joint = gradients.pull(present.astype(affinity.dtype))
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner

@@ -178,11 +178,7 @@ def graddrop(
         gradients = at_features(given)
         draws, state = draw(state, jax.tree.leaves(gradients.features), uniforms)
         trunk = gradients.pull_features(drop_features(gradients, draws, leak, odds))
-        heads = gradients.heads()
-        # With a mask row by row, so that the NaN of an absent task stays with it.
-        own = (heads if given.active is None else heads.computed()).pull(
-            jnp.ones(num_tasks)
-        )
+        own = gradients.heads().pull(jnp.ones(num_tasks))
         return jax.tree.map(jnp.add, trunk, own), state
 
     if at == "gradients":

@@ -14,6 +14,7 @@ from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.branches import as_before, strong, zeros_of
 from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, lead
+from mtl_optax.core.weighting import check_transformation
 
 
 class AccumulateTasksState(NamedTuple):
@@ -79,6 +80,7 @@ def accumulate_tasks(
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
     every_k = checks.static_int("every_k", every_k)
+    check_transformation("accumulate_tasks", tx)
     inner = inside(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:

@@ -17,6 +17,7 @@ from mtl_optax.core.readings import task_weights
 from mtl_optax.core.state_guard import check_keys
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.leaves import only
+from mtl_optax.core.weighting import check_transformation
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -73,8 +74,8 @@ def on_shared(
 
     Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
     read of the others; with lazy gradients one more backward pass down to the lowest of
-    the other leaves (T passes there if `active` is passed, so that a NaN task stays
-    isolated). Under `jax.jit` groups share the T backward passes of lazy gradients.
+    the other leaves (T more where `active` leaves out a task whose NaN got into it).
+    Under `jax.jit` groups share the T backward passes of lazy gradients.
 
     When not to use it: to treat every leaf alike, leave it out; for other optimisers
     on heads use `optax.partition` with stacked gradients, which gives the same updates
@@ -116,6 +117,7 @@ def on_shared(
             'on_shared: rest="weights" needs one vector of weights, but with labels= '
             "each group of leaves has its own. Use shared=, or leave rest out."
         )
+    check_transformation("on_shared", tx)
     inner = inside(tx, "on_shared")
 
     def groups_of(
@@ -165,10 +167,7 @@ def on_shared(
             weights = jnp.where(present, weights, 0)
         others = tuple(leaf is None for leaf in leaves)
         if any(others):
-            plain = gradients.select(others)
-            if present is not None:
-                plain = plain.at_parameters().computed()
-            _place(leaves, others, plain.pull(weights), like)
+            _place(leaves, others, gradients.select(others).pull(weights), like)
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
     return placed(init, update, WRAPPER)

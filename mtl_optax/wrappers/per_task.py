@@ -12,6 +12,7 @@ from mtl_optax.core.chains.places import ROWS, placed
 from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import TaskTree, lead
+from mtl_optax.core.weighting import check_transformation
 
 
 class PerTaskState(NamedTuple):
@@ -70,6 +71,7 @@ def per_task(
       Learning <https://arxiv.org/abs/2211.15055>`_, 2023.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    check_transformation("per_task", tx)
     each = optax.with_extra_args_support(tx)
 
     def rows(x: Any) -> jax.Array:

@@ -12,6 +12,7 @@ from mtl_optax.core.chains.places import WRAPPER, inside, placed
 from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import TaskRows
+from mtl_optax.core.weighting import check_transformation
 
 
 class SkipNonfiniteTasksState(NamedTuple):
@@ -61,6 +62,7 @@ def skip_nonfinite_tasks(
       `optax.apply_if_finite`, which drops the whole step instead.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    check_transformation("skip_nonfinite_tasks", tx)
     inner = inside(tx)
 
     def init(params: optax.Params) -> SkipNonfiniteTasksState:

@@ -22,18 +22,6 @@ _FREEZE = (
 )
 
 
-def not_a_parameter(name: str, kind: Any) -> str:
-    """A leaf that has no gradient."""
-    return (
-        f"check_chain: leaf {name} of params is {kind}, which has no gradient, so that "
-        "neither a method nor optax.partition can take it (optax.set_to_zero would "
-        "leave it stacked). Give the optimiser the floating point leaves only, and "
-        "join the others again where the model is called: eqx.partition(model, "
-        "eqx.is_inexact_array), nnx.split(model, nnx.Param, ...) or wrt=nnx.Param, or "
-        "a dict of their own in plain JAX."
-    )
-
-
 def before(names: list[str]) -> str:
     """Something before a method does more than multiply entries by numbers."""
     part = f" ({', '.join(names)})" if names else ""
