@@ -183,11 +183,12 @@ def test_extra_arguments_by_name():
         mtl.combine(grads, {"a": 1.0, "b": 1.0, "c": 1.0})
 
 
-def test_check_chain_takes_names_in_the_losses():
+def test_check_chain_takes_names_in_the_losses_or_makes_some_up():
     tx = optax.chain(mtl.pcd(T, primary="main"), optax.adam(1e-3))
     mtl.check_chain(tx, PARAMS, T, losses=losses_fn(PARAMS))
-    with pytest.raises(ValueError, match="pass losses= as a dict"):
-        mtl.check_chain(tx, PARAMS, T)
+    mtl.check_chain(tx, PARAMS, T)
+    with pytest.raises(ValueError, match="none of the tasks"):
+        mtl.check_chain(tx, PARAMS, T, losses={"a": 1.0, "b": 1.0, "c": 1.0})
 
 
 # --- labels= and owner= ---------------------------------------------------------------

@@ -338,6 +338,57 @@ def test_check_chain_reads_labels():
         mtl.check_chain(optax.chain(optax.scale_by_adam(), tx), NET, T4)
 
 
+def held(*parts):
+    return optax.chain(mtl.cagrad(T), *parts)
+
+
+# Labels of the same parameters, as MASK.
+PAIRS = {"trunk": (0, 1), "a": (0,), "z": (1,)}
+OPTIMISERS = {
+    "adam": held(optax.adam(1e-3)),
+    "momentum": held(optax.sgd(0.1, momentum=0.9)),
+    "of some leaves": held(optax.masked(optax.adam(1e-3), MASK)),
+    "nested": optax.chain(optax.chain(held(optax.adam(1e-3)))),
+    "injected": optax.inject_hyperparams(lambda rate: held(optax.adam(rate)))(rate=0.1),
+    "MultiSteps": held(optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()),
+    "accumulated": mtl.accumulate_tasks(held(optax.lion(0.1)), T, 2),
+    "its own": mtl.selective_groups(T, optax.sgd(0.1), owner=None, key=0),
+}
+
+
+@pytest.mark.parametrize("kind", [{"shared": MASK}, {"labels": PAIRS}])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_an_optimiser_inside_raises_at_once(name, kind):
+    """Heads would climb: what is inside gives a step, they keep their gradient."""
+    tx = mtl.on_shared(OPTIMISERS[name], **kind)
+    cure = (
+        r"Put it behind: optax.chain\(mtl_optax.on_shared\(method, mask\), optax.adam"
+    )
+    with pytest.raises(ValueError, match=f"on_shared: the state .*optimiser.*{cure}"):
+        jax.eval_shape(tx.init, PARAMS)
+
+
+@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.scale_by_sign()])
+def test_no_method_inside_raises(tx):
+    with pytest.raises(ValueError, match="there is no method in it"):
+        run(mtl.on_shared(tx, MASK))
+
+
+@pytest.mark.filterwarnings("ignore:shared= is True on every leaf")
+def test_state_of_methods_is_none_of_an_optimiser():
+    """Also where T and shapes of parameters agree, or a leaf is a scalar."""
+    params = {"a": jnp.zeros(()), "b": jnp.zeros(T), "c": jnp.zeros((T, T))}
+    kept = (mtl.moco(T), mtl.db_mtl(T), mtl.excess_mtl(T), mtl.uw(T), mtl.gradnorm(T))
+    chains = [
+        optax.chain(mtl.per_task(optax.trace(0.9), T), mtl.mean(T)),
+        optax.chain(optax.identity(), mtl.per_task(optax.adam(0.1), T), mtl.mean(T)),
+        optax.inject_hyperparams(mtl.cagrad, static_args=("num_tasks",))(T, c=0.4),
+        optax.chain(mtl.mean(T), optax.scale_by_schedule(lambda count: 1.0)),
+    ]
+    for tx in (*kept, *chains):
+        jax.eval_shape(mtl.on_shared(tx, dict.fromkeys(params, True)).init, params)
+
+
 def test_exactly_one_of_mask_and_labels():
     with pytest.raises(ValueError, match=r"exactly one of shared= .*got neither"):
         mtl.on_shared(mtl.mgda(T))

@@ -13,6 +13,7 @@ from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_cancelling, zero_if_noise
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.form import TaskGrads
@@ -202,7 +203,7 @@ def from_weighting(
         due, inner = weighting.due(state.weighting)
         return lax.cond(due, renewed, held, inner)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update)
 
 
 def _shapes(inner: Any, num_tasks: int) -> WeightingState:

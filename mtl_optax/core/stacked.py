@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import lead, where_active
@@ -66,7 +67,7 @@ def from_stack(
         same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
         return same, state
 
-    return optax.GradientTransformationExtraArgs(init, checked)
+    return placed(init, checked)
 
 
 def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:

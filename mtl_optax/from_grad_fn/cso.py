@@ -18,6 +18,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.state_guard import check_keys, check_state
@@ -255,4 +256,4 @@ def cso(
         new = CSOState(jnp.where(phase > 0, phase, state.phase), keep, states)
         return jax.tree.map(lambda d, p: d.astype(p.dtype), moved, params), new
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update)

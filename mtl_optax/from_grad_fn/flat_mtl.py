@@ -18,6 +18,8 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
+from mtl_optax.core.chains.state_parts import check_keeps_no_optimiser
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.stacked import task_norms
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
@@ -131,13 +133,15 @@ def flat_mtl(
             'rho_specific out, or use norm="separate".'
         )
     rho_specific = rho_shared if rho_specific is None else rho_specific
-    inner = optax.with_extra_args_support(aggregator)
+    inner = inside(aggregator, "flat_mtl")
     if shared is not None:
         inner = on_shared(inner, shared)
 
     def init(params: optax.Params) -> FlatMTLState:
         flat_part = inner.init(params) if mode == "split" else None
-        return FlatMTLState(inner.init(params), flat_part)
+        loss_part = inner.init(params)
+        check_keeps_no_optimiser("flat_mtl", loss_part, params)
+        return FlatMTLState(loss_part, flat_part)
 
     def update(
         updates: Any,
@@ -182,7 +186,7 @@ def flat_mtl(
         flatter, flat_part = aggregate(flat, state.flat_part)
         return optax.tree.add(new, flatter), FlatMTLState(loss_part, flat_part)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
 
 
 def _groups(params: optax.Params, shared: Any, norm: str) -> list[bool]:

@@ -19,6 +19,7 @@ from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.group_steps import by_owner, group_steps
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.solvers.proximal_affinity import affinity_groups
@@ -224,7 +225,7 @@ def selective_groups(
         total = jax.tree.map(lambda d, p: d.astype(p.dtype), end.moved, params)
         return total, new_state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update)
 
 
 def _first_active(groups: jax.Array, active: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.losses import losses_vector
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import ROWS, placed
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
@@ -209,7 +210,7 @@ def task_affinity(
         new = as_before("The optimizer of task_affinity", new, state)
         return updates, jax.tree.map(partial(jnp.where, jnp.any(present)), new, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, ROWS)
 
 
 def _moved(params: Any, kept: tuple[bool, ...], ahead: Any) -> Any:

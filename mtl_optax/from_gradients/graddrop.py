@@ -16,6 +16,7 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.sign_dropout import drop_features, drop_signs, uniforms_like
 from mtl_optax.core.stacked import from_stack
@@ -65,7 +66,8 @@ def graddrop(
     Raises:
       ValueError: if `leak` is not one number a task; for an unknown `at`; for gradients
         that are not stacked, or another task count; with `at="features"` for gradients
-        without features (`check_chain` has none either), or features without a batch.
+        without features (give `check_chain` some, `gradients=`), or features without a
+        batch.
 
     Cost: T backward passes and T copies of the gradient; one key of state; as many
     random numbers as parameters, which dominate the time. On features: T backward
@@ -150,4 +152,4 @@ def graddrop(
 
     if at == "gradients":
         return from_stack(num_tasks, init, on_gradients)
-    return optax.GradientTransformationExtraArgs(init, on_features)
+    return placed(init, on_features)

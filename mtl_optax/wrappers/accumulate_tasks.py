@@ -9,6 +9,7 @@ from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
 from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.branches import as_before, strong, zeros_of
@@ -78,7 +79,7 @@ def accumulate_tasks(
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
     every_k = checks.static_int("every_k", every_k)
-    inner = optax.with_extra_args_support(tx)
+    inner = inside(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:
         def zeros(x: Any) -> jax.Array:
@@ -150,7 +151,7 @@ def accumulate_tasks(
 
         return lax.cond(summed.micro_step >= every_k, emit, wait, summed)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
 
 
 def _gathered(

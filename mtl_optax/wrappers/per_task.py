@@ -8,6 +8,7 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.random import is_key, one_a_task
+from mtl_optax.core.chains.places import ROWS, placed
 from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import TaskTree, lead
@@ -108,4 +109,4 @@ def per_task(
         )
         return new, PerTaskState(kept)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, ROWS)

@@ -8,6 +8,7 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
 from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.trees.task_axis import TaskRows
@@ -60,7 +61,7 @@ def skip_nonfinite_tasks(
       `optax.apply_if_finite`, which drops the whole step instead.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
-    inner = optax.with_extra_args_support(tx)
+    inner = inside(tx)
 
     def init(params: optax.Params) -> SkipNonfiniteTasksState:
         counts = jnp.zeros(num_tasks, jnp.int32)
@@ -95,7 +96,7 @@ def skip_nonfinite_tasks(
         counts = state.nonfinite_counts + (present & ~finite).astype(jnp.int32)
         return new, SkipNonfiniteTasksState(counts, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
 
 
 def _finite_tasks(stacked: optax.Updates, num_tasks: int) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mtl_optax.core.arguments.masks import no_effect
-from mtl_optax.core.arguments.names import Names, sorted_names
+from mtl_optax.core.arguments.names import Names, UnknownNames, sorted_names
 from mtl_optax.core.trees.leaves import spread
 
 
@@ -58,11 +58,12 @@ def task_order(
     if names is None and len(mentioned) == num_tasks:
         return mentioned
     if names is None:
-        raise ValueError(
+        raise UnknownNames(
             f"{what} names {len(mentioned)} of {num_tasks} tasks, {list(mentioned)}, "
             "and neither gradients nor losses have names here, to tell their order. "
             "Return the losses as a dict from losses_fn, pass losses= as a dict to "
-            "update, or give indices."
+            "update, or give indices.",
+            mentioned,
         )
     if not set(mentioned) <= set(names):
         raise ValueError(
