@@ -374,6 +374,7 @@ def test_no_method_inside_raises(tx):
         run(mtl.on_shared(tx, MASK))
 
 
+@pytest.mark.filterwarnings("ignore:shared= is True on every leaf")
 def test_state_of_methods_is_none_of_an_optimiser():
     """Also where T and shapes of parameters agree, or a leaf is a scalar."""
     params = {"a": jnp.zeros(()), "b": jnp.zeros(T), "c": jnp.zeros((T, T))}
