@@ -211,7 +211,7 @@ def test_too_few_tasks(num_tasks):
 
 
 @pytest.mark.parametrize(
-    "num_tasks", [2.0, np.int32(2), jnp.array(2), True, None, "2"], ids=repr
+    "num_tasks", [2.0, np.bool_(1), jnp.array(2), True, None, "2"], ids=repr
 )
 @pytest.mark.parametrize("factory", [mtl.mgda, lambda n: mtl.graddrop(n, key=0)])
 def test_num_tasks_that_is_no_python_int(factory, num_tasks):
@@ -219,6 +219,22 @@ def test_num_tasks_that_is_no_python_int(factory, num_tasks):
         ValueError, match=r"num_tasks must be a Python int.*static_args"
     ):
         factory(num_tasks)
+
+
+@pytest.mark.parametrize("num_tasks", [np.int64(2), np.uint8(2)], ids=repr)
+def test_an_int_of_numpy_is_the_same_number(num_tasks):
+    def program(t, chain):
+        def step(grads):
+            return update(chain(t), grads, losses=jnp.ones(2))
+
+        return str(jax.make_jaxpr(step)(stacked(2)))
+
+    for chain in (
+        lambda t: mtl.accumulate_tasks(mtl.mgda(t), t, every_k=t),
+        lambda t: mtl.from_weighting(mtl.every_k(mtl.dwa.weighting(window=t), t), t),
+        lambda t: mtl.graddrop(t, key=0),
+    ):
+        assert program(num_tasks, chain) == program(2, chain)
 
 
 def test_inject_hyperparams_without_static_args_says_the_cure():

@@ -32,7 +32,6 @@ from solver_problems import (
 
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.jacobi import jacobi_eigh
-from mtl_optax.core.solvers.nonnegative_qp import sweep_coordinates
 
 
 @pytest.fixture(autouse=True)
@@ -271,17 +270,6 @@ def test_min_norm_with_zero_rows():
     share = MIN_NORM(gramian, active)
     np.testing.assert_array_equal(share, np.isin(np.arange(10), (1, 3)) / 2)
     np.testing.assert_array_equal(MIN_NORM(gramian, ~everyone(10)), np.zeros(10))
-
-
-def test_coordinate_sweeps_finish_an_unsolved_problem():
-    rows = rows_of("random", 10)
-    cosines, _ = cosine(rows @ rows.T)
-    linear = np.random.default_rng(1).standard_normal(10)
-    problem = jnp.float32(cosines), jnp.float32(linear), jnp.zeros(10)
-    swept = sweep_coordinates(*problem, jnp.asarray(False))
-    np.testing.assert_allclose(swept, qp_oracle(cosines, linear), atol=1e-5)
-    kept = sweep_coordinates(*problem, jnp.asarray(True))
-    np.testing.assert_array_equal(kept, np.zeros(10))
 
 
 def test_psd_eigh_drops_the_null_space():

@@ -54,7 +54,7 @@ def calibration_bins(
       >>> calibration_bins(confidences, correct, num_bins=2).right
       Array([0, 2], dtype=int32)
     """
-    checks.static_int("num_bins", num_bins)
+    num_bins = checks.static_int("num_bins", num_bins)
     confidences, correct = jnp.asarray(confidences), jnp.asarray(correct)
     if confidences.shape != correct.shape:
         raise ValueError(

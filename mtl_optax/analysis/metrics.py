@@ -193,7 +193,7 @@ def confusion_matrix(
       Array([[1, 1],
              [0, 1]], dtype=int32)
     """
-    checks.static_int("num_classes", num_classes)
+    num_classes = checks.static_int("num_classes", num_classes)
     predictions, targets, valid = _valid("confusion_matrix", predictions, targets, mask)
     for name, labels in (("predictions", predictions), ("targets", targets)):
         if not jnp.issubdtype(labels.dtype, jnp.integer):

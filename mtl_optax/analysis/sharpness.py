@@ -66,7 +66,7 @@ def sharpness(
       <https://arxiv.org/abs/1609.04836>`_, 2017 (a box, relative to the loss). Foret et
       al., `Sharpness-Aware Minimization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
-    checks.static_int("num_steps", num_steps)
+    num_steps = checks.static_int("num_steps", num_steps)
     checks.at_least("radius", radius, 0)
     at = jax.value_and_grad(loss_fn)
     centre = loss_fn(params)

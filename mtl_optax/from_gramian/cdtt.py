@@ -138,7 +138,7 @@ def cdtt(*, window: int = 10, alpha: ScalarOrSchedule = 0.3) -> Weighting:
       Nakamura, Grassi and Wolf, `Leveraging convergence behavior to balance conflicting
       tasks in multi-task learning <https://arxiv.org/abs/2204.06698>`_, 2022.
     """
-    checks.static_int("window", window)
+    window = checks.static_int("window", window)
     checks.at_least("alpha", alpha, 0)
 
     def init(num_tasks: int) -> CDTTState:

@@ -51,8 +51,8 @@ def dualproj(
     Invariances: none to loss scales: the cone does not depend on them, but the mean
     that is projected on it does.
 
-    Guarantee: never conflicts with any task, at any ratio of gradient norms: cosines
-    are at least -1e-5 in float32.
+    Guarantee: never conflicts with any task, at any ratio of gradient norms, to
+    rounding, as :func:`mtl_optax.upgrad` does.
 
     When not to use it: if one loss is much larger than the others and all are to
     train: the mean is then the largest gradient, and a task that conflicts with it

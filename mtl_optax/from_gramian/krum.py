@@ -67,8 +67,8 @@ def krum(*, num_byzantine: int, num_selected: int = 1) -> Weighting:
       Blanchard et al., `Machine Learning with Adversaries: Byzantine Tolerant Gradient
       Descent <https://arxiv.org/abs/1703.02757>`_, 2017.
     """
-    checks.static_int("num_byzantine", num_byzantine, 0)
-    checks.static_int("num_selected", num_selected)
+    num_byzantine = checks.static_int("num_byzantine", num_byzantine, 0)
+    num_selected = checks.static_int("num_selected", num_selected)
 
     def update(
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object

@@ -128,7 +128,7 @@ def sdmgrad(
     checks.at_least("lam", lam, 0)
     checks.at_least("learning_rate", learning_rate, 0)
     checks.at_least("momentum", momentum, 0)
-    checks.static_int("num_iters", num_iters)
+    num_iters = checks.static_int("num_iters", num_iters)
 
     def init(num_tasks: int) -> SDMGradState:
         checks.optional_vectors(num_tasks, preference=preference)

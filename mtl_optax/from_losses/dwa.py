@@ -128,7 +128,7 @@ def dwa(
       a Bargaining Game <https://arxiv.org/abs/2202.01017>`_, 2022.
     """
     checks.at_least("temperature", temperature, 0)
-    checks.static_int("window", window)
+    window = checks.static_int("window", window)
     checks.one_of("average", average, ("epochs", "sliding"))
     by_epoch = average == "epochs"
 

@@ -57,7 +57,7 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
       Navon et al., `Multi-Task Learning as a Bargaining Game
       <https://arxiv.org/abs/2202.01017>`_, 2022, section 3.3, who hold Nash-MTL's.
     """
-    checks.static_int("k", k)
+    k = checks.static_int("k", k)
     check_weighting("every_k", weighting)
 
     def init(num_tasks: int) -> EveryKState:

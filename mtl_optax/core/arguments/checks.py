@@ -19,15 +19,15 @@ STATIC_ARGS_HINT = (
 
 
 def static_int(name: str, value: Any, minimum: int = 1) -> int:
-    """Returns `value` if it is a Python int of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Returns `value`, an int of Python or NumPy of at least `minimum`, as Python's."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(
             f"{name} must be a Python int, because it fixes shapes; got {value!r} of "
             f"type {type(value).__name__}. {STATIC_ARGS_HINT}"
         )
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value}.")
-    return value
+    return int(value)
 
 
 def at_least(name: str, value: Any, minimum: float) -> None:

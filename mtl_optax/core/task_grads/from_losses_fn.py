@@ -120,7 +120,7 @@ def lazy_task_grads(
       {'w': Array([3., 5.], dtype=float32)}
     """
     if chunk_size is not None:
-        static_int("chunk_size", chunk_size)
+        chunk_size = static_int("chunk_size", chunk_size)
 
     def value_and_lazy_grads(params: optax.Params, *args: Any) -> Any:
         params = local(params, axis_name)
