@@ -29,7 +29,16 @@ def programs():
 
 CODE = programs()
 OTHERS = {"equinox", "flatbuffers", "haiku"}  # not there for every Python and jax
-FAST = {"Starting a method late", "Logging"}
+FAST = {
+    "Equinox",
+    "Muon",
+    "Schedule-free optimisers",
+    "Reducing the rate on a plateau",
+    "Starting a method late",
+    "Logging",
+    "bf16 parameters, float32 moments",
+    "Rematerialisation",
+}
 TWICE = "Two processes"  # the same script, in each of them
 MARKED = [
     pytest.param(name, marks=[] if name in FAST else pytest.mark.slow)
