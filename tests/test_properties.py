@@ -107,12 +107,13 @@ def test_order_of_tasks_does_not_matter(method, num_tasks):
 @pytest.mark.parametrize(
     "method", [m for m in METHODS if m.homogeneous], ids=lambda method: method.name
 )
-@pytest.mark.parametrize("scale", [2.0**-33, 2.0**33])
+@pytest.mark.parametrize("scale", [2.0**-80, 2.0**-33, 2.0**33, 2.0**66])
 def test_global_scale(method, scale):
-    """Powers of two, so that rounding is the same on both sides."""
+    """Powers of two, so that rounding is the same; the outer two have no square."""
     matrix = random_matrix(3, seed=3)
     wanted, _ = run(method, matrix)
-    update, _ = run(method, scale * matrix)
+    update, state = run(method, scale * matrix)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
     assert_same(update / scale**method.degree, wanted, method.tolerance)
 
 

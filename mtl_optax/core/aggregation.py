@@ -15,6 +15,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_cancelling, zero_if_noise
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.form import TaskGrads
+from mtl_optax.core.task_grads.in_range import as_seen
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.trees.leaves import blocks_of, chosen, one_block
 from mtl_optax.core.trees.replicated import replicated_zeros
@@ -145,8 +146,11 @@ def from_weighting(
         crossed = given is not None and weighting.asymmetric
         present = jnp.ones(num_tasks, bool) if mask is None else mask
 
-        def weigh(gramian: Any, inner: Any, look: Any = None) -> tuple[jax.Array, Any]:
-            about = {**extra_args, "look": look, "names": gradients.names}
+        def weigh(
+            gramian: Any, unit: Any, inner: Any, look: Any = None
+        ) -> tuple[jax.Array, Any]:
+            about = {"look": look, "names": gradients.names, "unit": unit}
+            about = {**extra_args, **about}
             weights, inner = weighting.update(
                 gramian, inner, losses=gradients.losses, active=present, **about
             )
@@ -154,24 +158,27 @@ def from_weighting(
 
         def fresh(inner: Any) -> tuple[optax.Updates, WeightingState]:
             seen, whole, gramian = gradients, gradients, given
+            unit = jnp.ones(state.task_weights.shape[:-1])
             if weighting.uses_gramian and given is None:
                 seen, whole = _to_look_at(gradients, kept, blocks)
-                gramian = seen.gramian(blocks)
+                gramian, unit = seen.measure(blocks)
             if blocks is not None:
                 count = len(set(blocks))
-                weights, inner = jax.vmap(weigh, axis_size=count)(gramian, inner)
+                weights, inner = jax.vmap(weigh, axis_size=count)(gramian, unit, inner)
             else:
                 readable = seen.measured and given is None
-                look = seen.mix if readable else None
-                weights, inner = weigh(gramian, inner, look)
+                look = (lambda v: seen.mix(v / unit)) if readable else None
+                weights, inner = weigh(gramian, unit, inner, look)
             if gramian is None or kept is not None or crossed:
                 new = whole.pull(weights, blocks)
             elif blocks is None and whole.measured:
-                new = zero_if_noise(whole.pull(weights), weights, gramian)
+                new = zero_if_noise(whole.pull(weights), weights, gramian, unit)
             else:
                 new = whole.pull(zero_if_cancelling(weights, gramian), blocks)
             if gramian is not None and crossed:
                 gramian = (gramian + gramian.mT) / 2
+            if gramian is not None:
+                gramian = as_seen(gramian, unit)
             return new, WeightingState(weights, gramian, inner)
 
         def held(inner: Any) -> tuple[optax.Updates, WeightingState]:

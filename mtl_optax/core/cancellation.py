@@ -22,25 +22,28 @@ def zero_if_cancelling(weights: jax.Array, gramian: jax.Array) -> jax.Array:
 
 
 def zero_if_noise(
-    update: optax.Updates, weights: jax.Array, gramian: jax.Array
+    update: optax.Updates, weights: jax.Array, gramian: jax.Array, unit: jax.Array
 ) -> optax.Updates:
     """The weighted sum of the gradients that the Gramian is of; zeros if it is noise.
 
-    Where the Gramian cannot tell, and only there, the norm of the update decides.
+    The Gramian is in the unit that `measure` gave. Where it cannot tell, and only
+    there, the norm of the update decides.
     """
     suspect = cancels(weights, gramian)
 
     def without_noise(update: optax.Updates) -> optax.Updates:
         floor = noise_floor(weights.shape[0], weights.dtype)
-        apart = jnp.sum(weights**2 * jnp.diag(gramian))
-        noise = _squared_norm(update) <= floor**2 * apart
+        largest = jnp.max(jnp.abs(weights))  # whose square may be no number
+        largest = jnp.where(largest > 0, largest, 1)
+        apart = jnp.sum((weights / largest) ** 2 * jnp.diag(gramian))
+        noise = _squared_norm(update, unit * largest) <= floor**2 * apart
         return jax.tree.map(lambda x: jnp.where(noise, 0, x), update)
 
     # Nearly every step hands the update on as it is.
     return lax.cond(suspect, without_noise, lambda update: update, update)
 
 
-def _squared_norm(tree: optax.Updates) -> jax.Array:
+def _squared_norm(tree: optax.Updates, unit: jax.Array) -> jax.Array:
     """Sum of squares over all leaves, in the precision of T-sized numbers."""
-    wide = [leaf.astype(jnp.result_type(float)) for leaf in jax.tree.leaves(tree)]
+    wide = [leaf.astype(unit.dtype) / unit for leaf in jax.tree.leaves(tree)]
     return reduce(operator.add, [jnp.sum(leaf * leaf) for leaf in wide])

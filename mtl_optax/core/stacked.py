@@ -89,6 +89,16 @@ def follow(
     return where_active(active, jax.tree.map(step, buffer, target), buffer)
 
 
+def task_norms(stacked: optax.Updates) -> jax.Array:
+    """Norm over all leaves, one for each task, `[T]`, of gradients of any size."""
+    leaves = jax.tree.leaves(stacked)
+    each = [jnp.max(jnp.abs(x), axis=range(1, x.ndim), initial=0) for x in leaves]
+    largest = reduce(jnp.maximum, each).astype(jnp.result_type(float))
+    largest = jnp.where(largest > 0, largest, 1)  # so that squares neither overflow
+    near_one = [x.astype(largest.dtype) / lead(largest, x) for x in leaves]
+    return largest * jnp.sqrt(task_sums([x**2 for x in near_one]))
+
+
 def task_sums(stacked: optax.Updates) -> jax.Array:
     """Sum over all coordinates of all leaves, one for each task, `[T]`."""
     return reduce(

@@ -19,7 +19,7 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.stacked import task_sums
+from mtl_optax.core.stacked import task_norms
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import task_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
@@ -208,9 +208,9 @@ def _perturbed(
     lengths = {}
     for group in set(groups):
         own = [x for x, g in zip(scaled, groups, strict=True) if g == group]
-        square = task_sums([x**2 for x in own])
-        length = jnp.asarray(radii[group]) / jnp.sqrt(jnp.where(square > 0, square, 1))
-        moves = (square > 0) if active is None else (square > 0) & active
+        norm = task_norms(own)
+        length = jnp.asarray(radii[group]) / jnp.where(norm > 0, norm, 1)
+        moves = (norm > 0) if active is None else (norm > 0) & active
         lengths[group] = jnp.where(moves, length, 0)
     there = [
         p[None] + jnp.where(lead(lengths[g] > 0, x), lead(lengths[g], x) * x * size, 0)

@@ -14,6 +14,7 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.stacked import from_stack
+from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.trees.leaves import spread
 from mtl_optax.core.trees.task_axis import lead
 
@@ -35,8 +36,11 @@ def _project(leaf: jax.Array, first: jax.Array) -> jax.Array:
     num_tasks = leaf.shape[0]
     mine = first[None, :] == jnp.arange(num_tasks)[:, None]
     mine = mine.reshape(num_tasks, *(1,) * (leaf.ndim - 2), -1)
+    # Ratios of products do not depend on a common unit, but squares may overflow.
+    wide = leaf.astype(jnp.result_type(float))
+    near_one = wide / power_of_two(jnp.max(jnp.abs(wide), initial=0))
     # Row s: products of all gradients with that of task s, on the channels of s.
-    on_mine = gramian(leaf, jnp.where(mine, leaf, 0)).T
+    on_mine = gramian(near_one, jnp.where(mine, near_one, 0)).T
     square = jnp.diagonal(on_mine)
     some = square >= jnp.finfo(square.dtype).tiny
     against = jnp.sum(jnp.maximum(-on_mine, 0), axis=1)

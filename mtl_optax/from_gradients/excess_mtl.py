@@ -31,7 +31,8 @@ class ExcessMTLState(NamedTuple):
 
     task_weights: jax.Array  # [T] weights of the last update
     log_weights: jax.Array  # [T] before they are normalised over the active tasks
-    squares: optax.Updates  # [T, *param], float32 or wider, sums of squared gradients
+    # [T, *param], float32 or wider, roots of the sums of squared gradients
+    roots: optax.Updates
     risks: jax.Array  # [T] sum of the risks that make up the baseline
     calls: jax.Array  # [T] int32, how many they are
 
@@ -108,9 +109,9 @@ def excess_mtl(
 
     def init(params: optax.Params) -> ExcessMTLState:
         zeros = partial(replicated_zeros, (num_tasks,), params)
-        squares = zero_stack(params, num_tasks)
+        roots = zero_stack(params, num_tasks)
         return ExcessMTLState(
-            zeros(), zeros(), squares, zeros(), zeros().astype(jnp.int32)
+            zeros(), zeros(), roots, zeros(), zeros().astype(jnp.int32)
         )
 
     def update(
@@ -121,8 +122,8 @@ def excess_mtl(
         **extra: Any,
     ) -> tuple[optax.Updates, ExcessMTLState]:
         del extra
-        squares = jax.tree.map(_add_square, state.squares, gradients)
-        risk = task_sums(jax.tree.map(_risks, gradients, squares))
+        roots = jax.tree.map(_add_square, state.roots, gradients)
+        risk = task_sums(jax.tree.map(_risks, gradients, roots))
         warming = (risk > 0) & (state.calls < max(warmup, 1))
         risks = state.risks + jnp.where(warming, risk, 0)
         calls = state.calls + warming
@@ -134,20 +135,20 @@ def excess_mtl(
         weights = softmax_among(log_weights, active)
         if not simplex:
             weights *= jnp.sum(active)
-        state = ExcessMTLState(weights, log_weights, squares, risks, calls)
+        state = ExcessMTLState(weights, log_weights, roots, risks, calls)
         return combine(gradients, weights), state
 
     return from_stack(num_tasks, init, update)
 
 
-def _add_square(total: jax.Array, gradient: jax.Array) -> jax.Array:
-    return total + jnp.square(gradient.astype(total.dtype))
+def _add_square(root: jax.Array, gradient: jax.Array) -> jax.Array:
+    # The sum itself would overflow from gradients of 1e19 on.
+    return jnp.hypot(root, gradient.astype(root.dtype))
 
 
-def _risks(gradient: jax.Array, square: jax.Array) -> jax.Array:
-    # Not square over root, which is NaN where the square has overflowed.
-    size = jnp.abs(gradient.astype(square.dtype))
-    return size * (size / jnp.sqrt(square + _FLOOR))
+def _risks(gradient: jax.Array, root: jax.Array) -> jax.Array:
+    size = jnp.abs(gradient.astype(root.dtype))
+    return size * (size / jnp.hypot(root, _FLOOR**0.5))
 
 
 def _step(log_weights: jax.Array, gain: jax.Array, active: jax.Array) -> jax.Array:

@@ -16,11 +16,13 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.products import combine, gramian
+from mtl_optax.core.products import combine
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
-from mtl_optax.core.stacked import follow, from_stack, task_sums, zero_stack
+from mtl_optax.core.stacked import follow, from_stack, zero_stack
+from mtl_optax.core.task_grads.as_task_grads import unchecked
+from mtl_optax.core.task_grads.in_range import as_seen
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.core.trees.task_axis import lead
 
@@ -133,18 +135,18 @@ def moco(
         steps = state.steps + active
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))
         tracked = follow(state.tracked, gradients, beta / count**beta_sigma, active)
-        products = gramian(tracked)
+        products, unit = unchecked(tracked).measure()
 
         shares = jnp.where(active, state.shares, 0)
         # Where the absent tasks hold all the weight, the others start anew.
         shares = jnp.where(jnp.any(shares > 0), shares, active)
         total = jnp.sum(shares)
         weights = shares / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-        slope = linalg.dot(products, weights) + rho * weights
+        slope = linalg.dot(as_seen(products, unit), weights) + rho * weights
         point = weights - gamma / count**gamma_sigma * slope
         project = project_simplex if projection == "simplex" else softmax_among
         weights = project(point, active)
-        combined = zero_if_noise(combine(tracked, weights), weights, products)
+        combined = zero_if_noise(combine(tracked, weights), weights, products, unit)
         shares = jnp.where(active, weights * total, state.shares)
         return combined, MoCoState(weights, shares, tracked, steps)
 
@@ -153,6 +155,6 @@ def moco(
 
 def _as_long_as(losses: jax.Array, gradients: optax.Updates) -> optax.Updates:
     """Gradients scaled to the norms `[T]`, zero ones left zero."""
-    squares = jax.tree.map(lambda g: jnp.square(g.astype(losses.dtype)), gradients)
-    scale = jnp.abs(losses) / (jnp.sqrt(task_sums(squares)) + 1e-8)
+    gramian, unit = unchecked(gradients).measure()
+    scale = jnp.abs(losses) / (jnp.sqrt(jnp.diagonal(gramian)) * unit + 1e-8)
     return jax.tree.map(lambda g: lead(scale, g) * g, gradients)

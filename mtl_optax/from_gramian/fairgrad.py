@@ -67,9 +67,15 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
     checks.positive("alpha", alpha)
 
     def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        active: jax.Array,
+        unit: jax.Array | float = 1.0,
+        **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        return nash_solver.bargain(gramian, active, alpha), state
+        weights = nash_solver.bargain(gramian, active, alpha)
+        return weights * unit ** (-2 * alpha / (1 + alpha)), state
 
     return Weighting(no_state(), update)

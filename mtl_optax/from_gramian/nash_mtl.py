@@ -67,7 +67,12 @@ def nash_mtl(*, max_norm: ScalarOrSchedule = None) -> Weighting:
         checks.at_least("max_norm", max_norm, 0)
 
     def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        active: jax.Array,
+        unit: jax.Array | float = 1.0,
+        **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
         weights = nash_solver.bargain(gramian, active)
@@ -78,6 +83,6 @@ def nash_mtl(*, max_norm: ScalarOrSchedule = None) -> Weighting:
             along = jnp.matmul(cosines, units, precision=lax.Precision.HIGHEST)
             norm = jnp.sqrt(jnp.maximum(jnp.sum(units * along), 0))
             weights *= jnp.where(norm > max_norm, max_norm / norm, 1)
-        return weights, state
+        return weights / unit, state
 
     return Weighting(no_state(), update)

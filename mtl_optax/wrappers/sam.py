@@ -87,8 +87,17 @@ def safe_normalize() -> optax.GradientTransformation:
 
     def update(updates: optax.Updates, params: Any = None) -> optax.Updates:
         del params
-        norm = optax.tree.norm(updates)
-        divisor = jnp.where(norm > 0, norm, 1)
-        return jax.tree.map(lambda u: (u / divisor).astype(u.dtype), updates)
+        # In two steps, for the squares of long and short updates are no numbers.
+        each = [jnp.max(jnp.abs(u), initial=0) for u in jax.tree.leaves(updates)]
+        near_one = _over(updates, jnp.max(jnp.stack([jnp.zeros(()), *each])))
+        normal = _over(near_one, optax.tree.norm(near_one))
+        return jax.tree.map(lambda n, u: n.astype(u.dtype), normal, updates)
 
     return optax.stateless(update)
+
+
+def _over(tree: Any, divisor: Any) -> Any:
+    """In float32 or wider; as it is where the divisor is 0."""
+    divisor = jnp.asarray(divisor, jnp.result_type(float))
+    divisor = jnp.where(divisor > 0, divisor, 1)
+    return jax.tree.map(lambda x: x.astype(divisor.dtype) / divisor, tree)

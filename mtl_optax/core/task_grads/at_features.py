@@ -26,7 +26,7 @@ class FeatureTaskGrads(LazyTaskGrads):
 
     features: Any  # z
     cotangents: LazyTaskGrads  # of the losses with respect to z
-    feature_gramian: jax.Array  # [T, T]
+    feature_gramian: tuple[jax.Array, jax.Array]  # [T, T], and its unit, as `measure`
     trunk: Any  # tangent of the parameters -> tangent of z
     heads_only: Any  # tangent of the parameters -> tangent of the losses, z held still
 
@@ -38,7 +38,17 @@ class FeatureTaskGrads(LazyTaskGrads):
         """The products at the features `[T, T]`; no block of parameters has one."""
         if blocks is not None:
             return super().gramian(blocks)
-        return masked_gramian(self.feature_gramian, self.active)
+        gramian, unit = self.measure()
+        return gramian * unit**2
+
+    def measure(
+        self, blocks: tuple[int, ...] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The same in a unit in which it is finite, and that unit."""
+        if blocks is not None:
+            return super().measure(blocks)
+        gramian, unit = self.feature_gramian
+        return masked_gramian(gramian, self.active), unit
 
     def at_parameters(self) -> LazyTaskGrads:
         """The same gradients with the Gramian of the parameters."""
@@ -157,7 +167,7 @@ def feature_task_grads(
             axis_name=axis_name,
             features=features,
             cotangents=cotangents,
-            feature_gramian=_over_devices(cotangents.gramian(), axis_name),
+            feature_gramian=_over_devices(*cotangents.measure(), axis_name),
             trunk=push_trunk,
             heads_only=Partial(_past_features, push_heads, features),
         )
@@ -178,8 +188,12 @@ def _past_features(push_heads: Any, features: Any, tangent: Any) -> Any:
     return push_heads(tangent, jax.tree.map(jnp.zeros_like, features))
 
 
-def _over_devices(gramian: jax.Array, axis_name: Any) -> jax.Array:
+def _over_devices(
+    gramian: jax.Array, unit: jax.Array, axis_name: Any
+) -> tuple[jax.Array, jax.Array]:
     if axis_name is None:
-        return gramian
+        return gramian, unit
     # Losses are means over the axis, features lie side by side on it.
-    return lax.psum(gramian, axis_name) / lax.axis_size(axis_name) ** 2
+    largest = lax.pmax(unit, axis_name)
+    gramian *= (unit / largest) ** 2 / lax.axis_size(axis_name) ** 2
+    return lax.psum(gramian, axis_name), largest

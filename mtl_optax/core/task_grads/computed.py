@@ -1,23 +1,21 @@
 """Gradients that are there: one stack a leaf, or T rows that were pulled one by one."""
 
 import dataclasses
-import operator
-from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.task_grads.in_range import in_range
 from mtl_optax.core.task_grads.leaf_products import (
     LeafRows,
-    leaf_gramian,
-    masked_gramian,
+    gramian_of,
     row_like,
     stack_rows,
     weighted_sum,
 )
-from mtl_optax.core.trees.leaves import only, sum_by_block
+from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.task_axis import mix_tasks, where_active
 
 
@@ -78,10 +76,13 @@ class Computed:
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs; one read of the gradients."""
-        each = [leaf_gramian(leaf) for leaf in self.leaves]
-        if blocks is None:
-            return masked_gramian(reduce(operator.add, each), self.active)
-        return masked_gramian(sum_by_block(each, blocks), self.active)
+        return gramian_of(self.leaves, self.active, blocks)
+
+    def measure(
+        self, blocks: tuple[int, ...] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The Gramian in a unit in which it is finite, and that unit."""
+        return in_range(self.gramian(blocks), self.leaves, self.active, blocks)
 
     def mix(self, combinations: jax.Array) -> "Computed":
         """S weighted sums of the rows, each in the dtype of `combinations`.

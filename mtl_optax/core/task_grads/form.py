@@ -42,6 +42,11 @@ class TaskGrads(Protocol):
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs, `[T, T]`; `[B, T, T]`, leaf l in `blocks[l]`."""
 
+    def measure(
+        self, blocks: tuple[int, ...] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The Gramian over `unit**2`, and the unit: 1 but where squares overflow."""
+
     def mix(self, combinations: jax.Array) -> "TaskGrads":
         """The S weighted sums of the rows of `combinations` `[S, T]`."""
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding
 
+from mtl_optax.core.trees.leaves import sum_by_block
 from mtl_optax.core.trees.replicated import replicated
 from mtl_optax.core.trees.task_axis import mix_tasks
 
@@ -63,6 +64,18 @@ def masked_gramian(gramian: jax.Array, active: jax.Array | None) -> jax.Array:
     if active is None:
         return gramian
     return jnp.where(active[:, None] & active[None, :], gramian, 0)
+
+
+def gramian_of(
+    leaves: tuple[LeafRows, ...],
+    active: jax.Array | None,
+    blocks: tuple[int, ...] | None,
+) -> jax.Array:
+    """Inner products over all leaves `[T, T]`, or over those of each block."""
+    each = [leaf_gramian(leaf) for leaf in leaves]
+    if blocks is None:
+        return masked_gramian(reduce(operator.add, each), active)
+    return masked_gramian(sum_by_block(each, blocks), active)
 
 
 def leaf_products(left: jax.Array, right: jax.Array) -> jax.Array:

@@ -100,6 +100,12 @@ class LazyTaskGrads:
         """Inner products of all pairs `[T, T]`; T backward passes, T trees."""
         return self._rows().gramian(blocks)
 
+    def measure(
+        self, blocks: tuple[int, ...] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The Gramian in a unit in which it is finite, and that unit."""
+        return self._rows().measure(blocks)
+
     def mix(self, combinations: jax.Array) -> Computed:
         """S weighted sums `[S, T]` of the rows; T backward passes."""
         return self._rows().mix(combinations)

@@ -1,0 +1,93 @@
+"""Gramians of gradients so long, or so short, that their squares are no numbers."""
+
+import math
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtl_optax.core.task_grads.leaf_products import (
+    LeafRows,
+    gramian_of,
+    row_like,
+    stack_rows,
+)
+from mtl_optax.core.trees.any_lane import any_lane
+from mtl_optax.core.trees.task_axis import lead
+
+Blocks = tuple[int, ...] | None
+
+
+@partial(jax.jit, static_argnames="blocks")
+def in_range(
+    gramian: jax.Array,
+    leaves: tuple[LeafRows, ...],
+    active: jax.Array | None,
+    blocks: Blocks,
+) -> tuple[jax.Array, jax.Array]:
+    """The Gramian over `unit**2`, and the unit, a power of two; one for each block.
+
+    The unit is 1 and the Gramian as it came, unless squares of the longest gradient
+    overflow, or all come near to underflow (norms of 1e17 and 1e-12 in float32). Only
+    then gradients are read again, divided by the unit that brings them just inside.
+    """
+    info = jnp.finfo(gramian.dtype)
+    longest = jnp.max(jnp.diagonal(gramian, axis1=-2, axis2=-1), axis=-1)
+    above = ~(longest <= 2.0 ** (info.maxexp - 14))  # or not a number
+    below = longest < 2.0 ** (info.minexp + 46)
+
+    def again(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
+        sizes = [math.prod(row_like(leaf).shape) for leaf in leaves]
+        room = math.ceil(math.log2(max(sum(sizes), 1)) / 2)
+        target = jnp.where(above, (info.maxexp - 16) // 2 - room, info.minexp // 3)
+        unit = power_of_two(_largest(leaves, active, blocks), target)
+        unit = jnp.where(above | below, unit, 1)
+        each = [unit] * len(leaves) if blocks is None else [unit[b] for b in blocks]
+        divided = tuple(
+            jax.tree.map(lambda x, u=u: x.astype(u.dtype) / u, leaf)
+            for leaf, u in zip(leaves, each, strict=True)
+        )
+        return gramian_of(divided, active, blocks), unit
+
+    def as_it_is(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return gramian, jnp.ones_like(longest)
+
+    # A branch under vmap too: read twice only if some lane has such gradients.
+    return lax.cond(any_lane(jnp.any(above | below)), again, as_it_is, gramian)
+
+
+def as_seen(gramian: jax.Array, unit: jax.Array) -> jax.Array:
+    """The Gramian as numbers hold it: squares too large stay at the largest."""
+    return gramian * (jnp.minimum(unit, 1) ** 2)[..., None, None]
+
+
+def power_of_two(largest: jax.Array, target: Any = 0) -> jax.Array:
+    """By what to divide to bring the largest number near to `2**target`; 1 for 0."""
+    exponent = jnp.frexp(largest)[1] - target
+    some = jnp.isfinite(largest) & (largest > 0)
+    return jnp.where(some, jnp.ldexp(jnp.ones_like(largest), exponent), 1)
+
+
+def _largest(
+    leaves: tuple[LeafRows, ...], active: jax.Array | None, blocks: Blocks
+) -> jax.Array:
+    """The largest coordinate of any task `[]`, or of each block `[B]`."""
+
+    def of_leaf(leaf: LeafRows) -> jax.Array:
+        rows = jnp.abs(stack_rows(leaf)).astype(jnp.result_type(float))
+        if active is not None:
+            rows = jnp.where(lead(active, rows), rows, 0)
+        return jnp.max(rows, initial=0)
+
+    each: list[Any] = [of_leaf(leaf) for leaf in leaves]
+    if blocks is None:
+        return reduce(jnp.maximum, each)
+    pairs = list(zip(each, blocks, strict=True))
+    return jnp.stack(
+        [
+            reduce(jnp.maximum, [value for value, block in pairs if block == i])
+            for i in range(max(blocks) + 1)
+        ]
+    )

@@ -1,0 +1,93 @@
+"""Gradients whose squares overflow or underflow float32: the update is right as ever.
+
+Each method is held to it by `test_global_scale`; here are the forms of gradients.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mtl_optax as mtl
+
+ROWS = np.array([[3.0, -1, 0.5], [-2, 2, 1], [0.5, 0, 1]], np.float32)
+LARGE, SMALL = np.float32(2.0**67), np.float32(2.0**-67)
+both = pytest.mark.parametrize("scale", [LARGE, SMALL])
+
+
+def update_of(tx, gradients):
+    params = jax.tree.map(lambda g: jnp.zeros_like(g[0]), gradients)
+    return jax.jit(tx.update)(gradients, tx.init(params), params)
+
+
+def test_each_block_has_a_unit_of_its_own():
+    tx = mtl.mgda(3, granularity="leaf")
+    long, short, usual = (
+        update_of(tx, {"a": jnp.asarray(a * ROWS), "b": jnp.asarray(b * ROWS)})[0]
+        for a, b in ((LARGE, SMALL), (SMALL, LARGE), (1, 1))
+    )
+    np.testing.assert_allclose(long["a"] / LARGE, usual["a"], rtol=1e-6)
+    np.testing.assert_allclose(long["b"] / SMALL, usual["b"], rtol=1e-6)
+    np.testing.assert_allclose(short["a"] / SMALL, usual["a"], rtol=1e-6)
+
+
+@both
+def test_lazy_gradients_and_those_at_features(scale):
+    def losses_fn(params):
+        return tuple(scale * jnp.dot(row, params["w"]) for row in jnp.asarray(ROWS))
+
+    params, tx = {"w": jnp.ones(3)}, mtl.upgrad(3)
+    wanted = update_of(tx, {"w": jnp.asarray(ROWS)})[0]["w"]
+    features = mtl.feature_task_grads(
+        lambda p: p["w"], lambda p, z: losses_fn({"w": z})
+    )
+    for grads_fn in (mtl.lazy_task_grads(losses_fn), features):
+        _, lazy = grads_fn(params)
+        update, _ = tx.update(lazy, tx.init(params), params)
+        np.testing.assert_allclose(update["w"] / scale, wanted, rtol=2e-5)
+
+
+def test_a_lane_with_usual_gradients_is_not_touched():
+    tx = mtl.imtl_g(3)
+    lanes = jnp.asarray(ROWS)[None] * jnp.array([1, LARGE, SMALL])[:, None, None]
+
+    def update(gradients):
+        return tx.update(gradients, tx.init(gradients[0]))[0]
+
+    together = jax.jit(jax.vmap(update))(lanes)
+    alone = jax.jit(jax.vmap(update))(lanes[:1])
+    np.testing.assert_array_equal(together[0], alone[0])
+    for lane, scale in ((1, LARGE), (2, SMALL)):
+        np.testing.assert_allclose(together[lane] / scale, alone[0], rtol=1e-5)
+
+
+@both
+def test_a_missing_task_does_not_set_the_unit(scale):
+    rows = np.stack([ROWS[0], ROWS[1], np.full(3, np.inf, np.float32)])
+    tx, active = mtl.cagrad(3), jnp.array([True, True, False])
+    state = tx.init(jnp.zeros(3))
+    update, _ = tx.update(jnp.asarray(scale * rows), state, active=active)
+    wanted, _ = tx.update(jnp.asarray(rows), state, active=active)
+    np.testing.assert_allclose(update / scale, wanted, rtol=1e-5)
+
+
+def test_cosines_and_norms_in_the_state():
+    def report(scale):
+        gradients = {"w": jnp.asarray(scale * ROWS)}
+        report = mtl.metrics(update_of(mtl.mgda(3), gradients)[1])
+        return {key: float(value) for key, value in report.items()}
+
+    usual, long = report(1), report(LARGE)
+    assert long["cosine/0/1"] == pytest.approx(usual["cosine/0/1"], rel=1e-6)
+    # A norm whose square is no number is told as the largest that is one, about 1e17.
+    assert 1e16 < long["norm/0"] < LARGE * usual["norm/0"]
+
+
+@both
+def test_normalised_updates(scale):
+    step = mtl.safe_normalize()
+    update, _ = step.update({"w": jnp.asarray(scale * ROWS[0])}, step.init(None))
+    wanted = ROWS[0] / np.linalg.norm(ROWS[0])
+    np.testing.assert_allclose(update["w"], wanted, rtol=1e-6)
+    nothing, _ = step.update({"w": jnp.zeros(2), "none": ()}, step.init(None))
+    assert not nothing["w"].any()
