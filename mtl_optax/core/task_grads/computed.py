@@ -10,7 +10,8 @@ import optax
 from mtl_optax.core.task_grads.in_range import in_range
 from mtl_optax.core.task_grads.leaf_products import (
     LeafRows,
-    gramian_of,
+    leaf_gramian,
+    over_leaves,
     row_like,
     stack_rows,
     weighted_sum,
@@ -76,7 +77,8 @@ class Computed:
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs; one read of the gradients."""
-        return gramian_of(self.leaves, self.active, blocks)
+        each = [leaf_gramian(leaf) for leaf in self.leaves]
+        return over_leaves(each, self.active, blocks)
 
     def measure(
         self, blocks: tuple[int, ...] | None = None

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from mtl_optax.core.task_grads.leaf_products import (
+    PAIRED,
     LeafRows,
-    gramian_of,
+    over_leaves,
     row_like,
     stack_rows,
 )
@@ -44,18 +45,33 @@ def in_range(
         target = jnp.where(above, (info.maxexp - 16) // 2 - room, info.minexp // 3)
         unit = power_of_two(_largest(leaves, active, blocks), target)
         unit = jnp.where(above | below, unit, 1)
-        each = [unit] * len(leaves) if blocks is None else [unit[b] for b in blocks]
-        divided = tuple(
-            jax.tree.map(lambda x, u=u: x.astype(u.dtype) / u, leaf)
-            for leaf, u in zip(leaves, each, strict=True)
-        )
-        return gramian_of(divided, active, blocks), unit
+        units = [unit] * len(leaves) if blocks is None else [unit[b] for b in blocks]
+        each = [_row_by_row(*pair) for pair in zip(leaves, units, strict=True)]
+        return over_leaves(each, active, blocks), unit
 
     def as_it_is(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
         return gramian, jnp.ones_like(longest)
 
     # A branch under vmap too: read twice only if some lane has such gradients.
     return lax.cond(any_lane(jnp.any(above | below)), again, as_it_is, gramian)
+
+
+def _row_by_row(leaf: LeafRows, unit: jax.Array) -> jax.Array:
+    """`leaf_gramian` over the squared unit; copies one row at a time, never all."""
+    if isinstance(leaf, tuple) and len(leaf) > PAIRED:
+        leaf = stack_rows(leaf)
+
+    def products(task: jax.Array) -> jax.Array:
+        # The unit twice on one side: XLA would keep a copy of the whole other side.
+        if isinstance(leaf, tuple):
+            row = lax.switch(task, [lambda x=x: x for x in leaf])
+            row = row.astype(unit.dtype) / unit / unit
+            return jnp.stack([jnp.sum(x * row) for x in leaf])
+        row = lax.dynamic_index_in_dim(leaf, task).astype(unit.dtype) / unit / unit
+        return jnp.sum(leaf * row, axis=range(1, leaf.ndim))
+
+    gramian = lax.map(products, jnp.arange(len(leaf)))
+    return (gramian + gramian.T) / 2
 
 
 def as_seen(gramian: jax.Array, unit: jax.Array) -> jax.Array:

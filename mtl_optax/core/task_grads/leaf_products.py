@@ -25,7 +25,7 @@ LeafRows = jax.Array | tuple[jax.Array, ...]
 # Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
 SLICE = 4096
 # Up to here separate rows are compared pair by pair; above, one leaf is stacked.
-_PAIRED = 8
+PAIRED = 8
 # Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
 # above, the fused kernel would read T streams again for every output.
 _UNROLLED = 4
@@ -66,13 +66,10 @@ def masked_gramian(gramian: jax.Array, active: jax.Array | None) -> jax.Array:
     return jnp.where(active[:, None] & active[None, :], gramian, 0)
 
 
-def gramian_of(
-    leaves: tuple[LeafRows, ...],
-    active: jax.Array | None,
-    blocks: tuple[int, ...] | None,
+def over_leaves(
+    each: list[jax.Array], active: jax.Array | None, blocks: tuple[int, ...] | None
 ) -> jax.Array:
-    """Inner products over all leaves `[T, T]`, or over those of each block."""
-    each = [leaf_gramian(leaf) for leaf in leaves]
+    """Sums of the leaves' inner products `[T, T]`: over all, or over each block's."""
     if blocks is None:
         return masked_gramian(reduce(operator.add, each), active)
     return masked_gramian(sum_by_block(each, blocks), active)
@@ -96,7 +93,7 @@ def leaf_gramian(leaf: LeafRows) -> jax.Array:
 def _contracted_gramian(leaf: LeafRows, out: NamedSharding | None) -> jax.Array:
     # Contracting all parameter axes at once, without a reshape, is what keeps a
     # sharded leaf where it is: the mesh then adds up [T, T] only.
-    if isinstance(leaf, tuple) and len(leaf) <= _PAIRED:
+    if isinstance(leaf, tuple) and len(leaf) <= PAIRED:
         return _paired_gramian(leaf, out)
     stacked = stack_rows(leaf)
     return _inner_products(stacked, stacked, 1, out)
