@@ -17,6 +17,7 @@ from mtl_optax.analysis.task_groups import (
 from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.connection_strength import connection_strength
+from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.core.metrics import metrics
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import (
@@ -25,6 +26,7 @@ from mtl_optax.core.readings import (
     task_names,
     task_weights,
 )
+from mtl_optax.core.resize_tasks import resize_tasks
 from mtl_optax.core.subsample_tasks import subsample_tasks
 from mtl_optax.core.task_grads.at_features import feature_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at, task_grads_at
@@ -75,6 +77,7 @@ from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
 from mtl_optax.wrappers.cr_mogm import cr_mogm
+from mtl_optax.wrappers.divide import divide
 from mtl_optax.wrappers.every_k import every_k
 from mtl_optax.wrappers.on_shared import on_shared
 from mtl_optax.wrappers.per_task import per_task
@@ -96,7 +99,9 @@ __all__ = [
     "gramian",
     "group_grads_at",
     "lazy_task_grads",
+    "masked_mean",
     "metrics",
+    "resize_tasks",
     "subsample_tasks",
     "task_cosines",
     "task_grads",
@@ -152,6 +157,7 @@ __all__ = [
     # Wrappers.
     "accumulate_tasks",
     "cr_mogm",
+    "divide",
     "drop_extra_args",
     "every_k",
     "on_shared",

@@ -1,4 +1,7 @@
-"""What Flax's training loops lack to call our methods; nothing else here needs flax."""
+"""What Flax's training loops lack to call our methods.
+
+Besides this, `mtl_optax.nn` and the study need Flax; the methods do not.
+"""
 
 import copy
 from typing import Any

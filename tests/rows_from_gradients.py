@@ -72,7 +72,7 @@ FROM_GRADIENTS = [
         draw="uniforms",
         claims=claims("permutation_equivariant"),
         hyper={"leak": (jnp.zeros(3), jnp.array([0.0, 0.5, 1.0]))},
-        static={"key": 0, "at": "gradients"},
+        static={"key": 0, "f": None, "at": "gradients"},
     ),
     Method(
         name="moco",

@@ -68,7 +68,7 @@ FROM_GRAMIAN = [
             "CONF": (0.686832, 0.726816),
             "JD": (-0.820033, 2.943429, 2.943429),
         },
-        hyper={"tau": (0.02, 0.1), "beta": (0.999, 0.5)},
+        hyper={"tau": (0.02, 0.1), "beta": (0.999, 0.5), "eps": (0.0, 0.5)},
     ),
     Method(
         name="pcgrad",
@@ -204,7 +204,7 @@ FROM_GRAMIAN = [
         },
         claims=claims("permutation_equivariant", "zero_at_stationary"),
         degree=-1 / 3,
-        hyper={"alpha": (0.5, 2.0)},
+        hyper={"alpha": (0.5, 0.0)},
     ),
     Method(
         name="dualproj",
@@ -233,6 +233,7 @@ FROM_GRAMIAN = [
             "zero_at_stationary",
         ),
         hyper={"preference": uniform_and_not()},
+        static={"length": "projection"},
     ),
     Method(
         # From fresh targets, where it is PCGrad.

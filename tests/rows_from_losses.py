@@ -85,6 +85,7 @@ FROM_LOSSES = [
         hand={"ORTH": (2, 1), "CONF": (1.5, 0.5), "JD": (-5, 2.5, 2.5)},
         losses=True,
         claims=claims("permutation_equivariant"),
+        hyper={"min_losses": REFERENCES},
     ),
     Method(
         name="gls",
@@ -97,6 +98,7 @@ FROM_LOSSES = [
         hand={"ORTH": (1, 0.5), "CONF": (0.75, 0.25), "JD": (-2.5, 1.25, 1.25)},
         losses=True,
         claims=claims("permutation_equivariant"),
+        hyper={"min_losses": REFERENCES},
     ),
     Method(
         name="rlw",

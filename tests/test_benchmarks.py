@@ -13,7 +13,7 @@ from methods import METHODS
 from rich.console import Console
 
 import mtl_optax as mtl
-from benchmarks import aggregate, cases, dense_cost, gpu_check, timing
+from benchmarks import aggregate, cases, dense_cost, gpu_check, solvers, timing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = sorted(ROOT.glob("benchmarks/results/*.json"))
@@ -266,3 +266,12 @@ def test_committed_results_say_where_they_come_from(path):
     assert {"date", "versions", "load_average"} <= set(record["environment"])
     assert not re.search(r"/(home|root|tmp|Users)/", path.read_text())
     assert all(size["load_average"] for size in record["sizes"])
+
+
+@pytest.mark.slow
+def test_solvers_are_exact_and_timed():
+    row = solvers.measure(5, 2, np.float32, count=8, rounds=2)
+    assert set(row) == {"upgrad", "dualproj", "mgda"}
+    for name, (roundings, time) in row.items():
+        assert 0 <= roundings <= 64, name
+        assert time.median > 0, name

@@ -21,6 +21,7 @@ OWN = {
     "group_grads_at",
     "lazy_task_grads",
     "metrics",
+    "resize_tasks",
     "task_cosines",
     "task_grads",
     "task_grads_at",

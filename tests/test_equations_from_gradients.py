@@ -20,6 +20,47 @@ def test_graddrop_keeps_one_sign(uniform):
     np.testing.assert_allclose(update, [1.0 if uniform < 0.25 else -3.0, 3.0])
 
 
+def test_graddrop_draws_by_a_function_of_the_purity():
+    """Columns of purity 1/4, 1 and 3/4, against f(P) = P^2 and rounding."""
+    grads = jnp.array([[1.0, 2.0, 3.0], [-3.0, 1.0, -1.0]])
+    for f, wanted in (
+        (None, [-3, 3, 3]),
+        (lambda purity: purity**2, [-3, 3, -1]),
+        (jnp.round, [-3, 3, 3]),
+    ):
+        tx = mtl.graddrop(2, key=0, f=f)
+        state = tx.init(jnp.zeros(3))
+        got, _ = tx.update(grads, state, uniforms=jnp.full(3, 0.6))
+        np.testing.assert_allclose(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (0.5, "f must be a function of the purity P"),
+        (jnp.mean, r"f must keep the shape of P, \(2,\).*returned shape \(\)"),
+    ],
+)
+def test_graddrop_refuses_what_is_no_function_of_the_purity(f, message):
+    params, grads = {"w": jnp.zeros(2)}, {"w": jnp.ones((2, 2))}
+    with pytest.raises(ValueError, match=message):
+        mtl.graddrop(2, key=0, f=f).update(grads, mtl.graddrop(2, key=0).init(params))
+
+
+def test_graddrop_at_features_draws_by_the_same_function():
+    """Purity 1/4 of the one feature, drawn at 0.1: its square is below."""
+    uniforms = {"uniforms": jnp.full(1, 0.1)}
+    ask = mtl.feature_task_grads(
+        lambda w, x: x * w[None, :], lambda w, z, x: (jnp.mean(z), -3 * jnp.mean(z))
+    )
+    params, x = jnp.ones(1), jnp.ones((4, 1))
+    for f, wanted in ((None, 1.0), (lambda purity: purity**2, -3.0)):
+        tx = mtl.graddrop(2, key=0, f=f, at="features")
+        _, grads = ask(params, x)
+        got, _ = tx.update(grads, tx.init(params), params, **uniforms)
+        np.testing.assert_allclose(got, [wanted])
+
+
 def steps(tx, matrices, each):
     """Directions [S, P] of updates that follow one another, and the last state.
 

@@ -433,3 +433,95 @@ def test_krum_of_the_active_tasks_has_at_least_one_neighbour(missing):
     np.testing.assert_allclose(
         got, krum_weights(seen(matrix), **options, active=active)
     )
+
+
+# --- options --------------------------------------------------------------------------
+
+
+PARAMS, CONFLICT = {"w": jnp.zeros(2)}, np.array([[3.0, 0.0], [-1.0, 2.0]])
+
+
+def of_matrix(tx, matrix=CONFLICT, **extras):
+    grads = {"w": jnp.asarray(matrix, jnp.float32)}
+    return np.asarray(tx.update(grads, tx.init(PARAMS), PARAMS, **extras)[0]["w"])
+
+
+@pytest.mark.parametrize(
+    ("length", "norm"),
+    [
+        ("min", 5**0.5),
+        ("max", 3),
+        ("mean", (3 + 5**0.5) / 2),
+        ("harmonic", 2 / (1 / 3 + 5**-0.5)),
+        ("geometric", (3 * 5**0.5) ** 0.5),
+        (0, 3),
+        (jnp.array(1), 5**0.5),
+        ("b", 5**0.5),
+    ],
+)
+def test_conflictfree_is_as_long_as_unit_gradients_times_a_norm(length, norm):
+    """The sum of the projections of unit gradients, times the norm that is tracked."""
+    losses = {"losses": {"a": 1.0, "b": 1.0}}
+    got = of_matrix(mtl.conflictfree(2, length=length), **losses)
+    usual = of_matrix(mtl.conflictfree(2))
+    axis = usual / np.linalg.norm(usual)
+    units = CONFLICT / np.linalg.norm(CONFLICT, axis=1)[:, None]
+    np.testing.assert_allclose(got, norm * np.sum(units @ axis) * axis, rtol=2e-6)
+
+
+@pytest.mark.parametrize("length", ["min", "mean", "harmonic", "geometric"])
+def test_conflictfree_tracks_only_tasks_with_a_gradient(length):
+    matrix = np.array([[3.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
+    got = of_matrix(mtl.conflictfree(3, length=length), matrix)
+    alone = of_matrix(mtl.conflictfree(2, length=length), matrix[[0, 2]])
+    np.testing.assert_allclose(got, alone, rtol=1e-6)
+    np.testing.assert_array_equal(
+        of_matrix(mtl.conflictfree(3, length=1), matrix), [0, 0]
+    )
+
+
+def test_conflictfree_says_what_a_length_may_be():
+    for length, message in ((2, "length must be at most 1"), (0.5, "a Python int")):
+        with pytest.raises(ValueError, match=message):
+            mtl.conflictfree(2, length=length)
+    with pytest.raises(ValueError, match="length must be one of 'projection', 'min'"):
+        mtl.conflictfree(2, length=None)
+    with pytest.raises(ValueError, match="length='avg' is none of 'projection', 'min'"):
+        of_matrix(mtl.conflictfree(2, length="avg"))
+
+
+def test_fairgrad_without_fairness_is_the_sum_whatever_alpha_is():
+    wanted = CONFLICT.sum(axis=0)
+    traced = jax.jit(lambda alpha: of_matrix_traced(mtl.fairgrad(2, alpha=alpha)))
+    for got in (
+        of_matrix(mtl.fairgrad(2, alpha=0)),
+        of_matrix(mtl.fairgrad(2, alpha=0.0)),
+        of_matrix(mtl.fairgrad(2, alpha=lambda count: 0.0 * count)),
+        traced(0.0),
+    ):
+        np.testing.assert_array_equal(got, wanted)
+    # 0 in the hull: no bargain, but a sum.
+    opposite = np.array([[1.0, 0.0], [-3.0, 0.0]])
+    np.testing.assert_array_equal(
+        of_matrix(mtl.fairgrad(2, alpha=0), opposite), [-2, 0]
+    )
+    # Without a conflict it is the limit.
+    near = of_matrix(mtl.fairgrad(2, alpha=1e-3), np.array([[1.0, 0.5], [0.5, 2.0]]))
+    np.testing.assert_allclose(near, [1.5, 2.5], rtol=5e-3)
+
+
+def of_matrix_traced(tx):
+    grads = {"w": jnp.asarray(CONFLICT, jnp.float32)}
+    return tx.update(grads, tx.init(PARAMS), PARAMS)[0]["w"]
+
+
+def test_pcd_with_eps_divides_by_the_root_of_square_plus_eps():
+    """Two orthogonal tasks: what the second asks for, by hand."""
+    matrix = np.array([[3.0, 0.0], [0.0, 2.0]])
+    for eps in (0.0, 1.0, 7.0):
+        got = of_matrix(mtl.pcd(2, tau=0.5, eps=eps), matrix)
+        one, two = 3 / (9 + eps) ** 0.5, 2 / (4 + eps) ** 0.5
+        moved = np.array([one, 0.5 * two])  # <two, d> = tau two^2
+        np.testing.assert_allclose(got, 3 * moved / np.linalg.norm(moved), rtol=1e-5)
+    with pytest.raises(ValueError, match="eps must be at least 0"):
+        mtl.pcd(2, eps=-1e-8)

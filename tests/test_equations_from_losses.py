@@ -107,8 +107,6 @@ def test_weights_are_the_derivative_of_the_scalar(case, dtype):
 
 NADIR = ("stch", {"nadir": np.ones(5)})
 NEED_POSITIVE = {
-    "gls": ("gls", {}),
-    "scale_invariant": ("scale_invariant", {}),
     "dwa": ("dwa", {}),
     "uw": ("uw", {}),
     "uw-sgd": ("uw", {"optimizer": optax.sgd(1.0)}),
@@ -121,6 +119,8 @@ NEED_POSITIVE = {
     "stch-log-tiny": ("stch", {"nadir": np.ones(5), "mu": 1e-30}),
 }
 TAKE_ANY = {
+    "gls": ("gls", {}),
+    "scale_invariant": ("scale_invariant", {}),
     "stch": ("stch", {}),
     "stch-0": ("stch", {"mu": 0.0}),
     "stch-tiny": ("stch", {"mu": 1e-30}),
@@ -154,6 +154,21 @@ def test_losses_of_any_size_and_sign_give_finite_weights(case, name):
             in_range = np.clip(losses, low, 1 / low)
             wanted, clipped = step_on(method, in_range, clipped, **hyper)
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("name", ["gls", "scale_invariant"])
+def test_a_task_at_its_bound_waits_and_the_others_do_not_notice(name):
+    """Instead of a weight of 1e9 or 1e19: its loss has no logarithm."""
+    for losses in ([0.5, 0.0, 2.0], [0.5, -3.0, 2.0]):
+        got, _ = step_on(name, losses)
+        alone, _ = step_on(name, [0.5, 2.0])
+        np.testing.assert_allclose(got, [alone[0], 0, alone[1]], rtol=1e-6)
+        got, _ = step_on(name, [-1.0, *losses[1:2], 0.0])
+        np.testing.assert_array_equal(got, 0)
+    # With bounds, losses of any sign count as their distances.
+    got, _ = step_on(name, [-0.5, -3.0, 2.0], min_losses=[-1.0, -5.0, 2.0])
+    wanted, _ = step_on(name, [0.5, 2.0])
+    np.testing.assert_allclose(got, [*wanted, 0], rtol=1e-6)
 
 
 def test_gls_neither_under_nor_overflows():

@@ -1,5 +1,7 @@
 """Every misuse that trains nonsense elsewhere is an error here, with its cure."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,7 @@ def test_gradients_with_other_leaves_than_params():
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.complex64, jnp.bool_])
 def test_leaves_that_are_not_real_floating(dtype):
     params = {"w": jnp.ones(3, dtype)}
-    with pytest.raises(ValueError, match=r"\['w'\] has dtype .*partition"):
+    with pytest.raises(ValueError, match=r"\['w'\].* dtype .*eqx.partition"):
         update(mtl.mgda(2), stacked(2, params), params)
 
 
@@ -148,7 +150,10 @@ def test_no_losses_at_all():
         (lambda: mtl.conflictfree(2, preference=[1.0]), r"preference must .*\(2,\)"),
         (lambda: mtl.dualproj(2, reg_eps=-1.0), "reg_eps must be at least 0"),
         (lambda: mtl.dualproj(2, preference=[1.0] * 3), r"preference must .*\(2,\)"),
-        (lambda: mtl.fairgrad(2, alpha=0), "alpha must be positive and finite; got 0"),
+        (
+            lambda: mtl.fairgrad(2, alpha=-1),
+            "alpha must be positive and finite; got -1",
+        ),
         (lambda: mtl.fairgrad(2, alpha=np.inf), "alpha must be positive and finite"),
         (lambda: mtl.gradvac(2, key=0, beta=-0.1), "beta must be at least 0"),
         (lambda: mtl.gradvac(2, key=0, beta=1.5), "beta must be at most 1; got 1.5"),
@@ -265,3 +270,170 @@ def test_every_form_of_key(key):
     first, state = tx.update(grads, tx.init(params), params)
     assert state.weighting.key.dtype == jnp.uint32
     assert jnp.all(jnp.isfinite(first["w"]))
+
+
+# --- Parameters that cannot be trained ------------------------------------------------
+
+MIXED = {"w": jnp.array([1.0, -2.0]), "n": jnp.int32(3)}
+
+
+def losses_of(params, power=2.0):
+    return {
+        "a": jnp.sum(params["w"] ** power) + 0 * params["n"],
+        "b": jnp.sum((params["w"] - params["n"]) ** 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"),
+    [
+        (jnp.int32(3), "dtype int32"),
+        (np.array([True]), "dtype bool"),
+        (7, "dtype int32"),
+        (jax.random.key(0), "a random key"),
+        (jnp.ones(2, jnp.complex64), "dtype complex64"),
+        (jax.nn.relu, "no array but"),
+        ("relu", "no array but a str"),
+        (object(), "no array but a object"),
+    ],
+    ids=["int", "bool", "number", "key", "complex", "function", "string", "module"],
+)
+def test_leaves_of_the_parameters_without_a_gradient(leaf, kind):
+    params = {"w": jnp.ones(2), "n": leaf}
+    doors = [
+        mtl.task_grads(losses_of),
+        mtl.lazy_task_grads(losses_of),
+        mtl.feature_task_grads(lambda p: p["w"], lambda p, z: (z.sum(), z.max())),
+        mtl.task_grads_at(losses_of),
+        lambda p: mtl.group_grads_at(losses_of)(p, jnp.ones(2)),
+        mtl.mgda(2).init,
+        optax.chain(mtl.uw(2), optax.adam(1e-3)).init,
+        mtl.graddrop(2, key=0).init,
+        lambda p: mtl.check_chain(mtl.mgda(2), p, 2),
+    ]
+    for door in doors:
+        with pytest.raises(ValueError, match=rf"leaf \['n'\] .*{kind}") as info:
+            door(params)
+        for cure in ("{**params, **trained}", "eqx.partition", "nnx.split", "wrt="):
+            assert cure in str(info.value)
+
+
+def test_the_cure_trains():
+    """As the message says, word for word."""
+    params = MIXED
+    with pytest.raises(ValueError, match=r"trained = {'w': params\['w'\]}"):
+        mtl.task_grads(losses_of)(params)
+    trained = {"w": params["w"]}
+    tx = optax.chain(mtl.mgda(2), optax.adam(0.1))
+    mtl.check_chain(tx, trained, 2)
+
+    @jax.jit
+    def step(trained, state):
+        grads_fn = mtl.task_grads(lambda trained: losses_of({**params, **trained}))
+        losses, grads = grads_fn(trained)
+        updates, state = tx.update(grads, state, trained)
+        return optax.apply_updates(trained, updates), state, losses
+
+    state, seen = tx.init(trained), []
+    for _ in range(5):
+        trained, state, losses = step(trained, state)
+        seen.append(losses)
+    assert jnp.all(seen[-1] < seen[0])
+    assert {**params, **trained}["n"].shape == ()
+
+
+# --- What losses_fn returns, and takes ------------------------------------------------
+
+
+@dataclasses.dataclass
+class Losses:
+    a: jax.Array
+
+
+X = jnp.ones(2)
+ALIKE = {
+    "nothing": (lambda p: None, "without a return"),
+    "nested": (lambda p: {"a": {"x": p.sum()}}, r"losses\['a'\] is a dict.*flat dict"),
+    "a pair": (lambda p: ({"a": p.sum()}, 1), r"losses\[0\] is a dict.*has_aux=True"),
+    "no loss": (lambda p: {"a": p.sum(), "b": None}, r"losses\['b'\] is a NoneType"),
+    "dataclass": (lambda p: Losses(p.sum()), r"a Losses.*dataclasses\.asdict"),
+    "integers": (
+        lambda p: {"a": p.sum(), "b": jnp.argmax(p)},
+        r"losses\['b'\] has dtype int32.*gradient.*active=",
+    ),
+    "zero": (lambda p: (p.sum(), 0), r"losses\[1\] has dtype int32.*return 0\.0"),
+    "an array": (lambda p: jnp.arange(2), "losses has dtype int32"),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_losses_that_are_none(what):
+    losses_fn, message = ALIKE[what]
+    for grads_fn in (
+        mtl.task_grads(losses_fn),
+        mtl.feature_task_grads(lambda p: p, lambda p, z: losses_fn(z)),
+        lambda p: mtl.task_grads_at(losses_fn)(p[None]),
+        lambda p: mtl.group_grads_at(losses_fn)(p, jnp.ones(2)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            grads_fn(X)
+
+
+def test_no_aux_where_some_was_promised():
+    with pytest.raises(ValueError, match=r"has_aux=True.*\(losses, aux\); got a dict"):
+        mtl.task_grads(lambda p: {"a": p.sum(), "b": p.max()}, has_aux=True)(X)
+
+
+def test_keyword_arguments_reach_the_losses():
+    params = {"w": MIXED["w"]}
+
+    def cubic(params, power=2.0, *, train):
+        assert train is False
+        return losses_of({**MIXED, **params}, power)
+
+    given = {"power": 3.0, "train": False}
+    wanted = mtl.task_grads(lambda p: losses_of({**MIXED, **p}, 3.0))(params)
+    got = mtl.task_grads(cubic)(params, **given)
+    lazy = mtl.lazy_task_grads(cubic)(params, **given)
+    at_z = mtl.feature_task_grads(
+        lambda p, power, train: p["w"], lambda p, z, **kw: cubic({"w": z}, **kw)
+    )(params, **given)
+    for losses, grads in (got, (lazy[0], lazy[1].stack()), (at_z[0], at_z[1].stack())):
+        np.testing.assert_array_equal(losses, wanted[0])
+        np.testing.assert_allclose(grads["w"], wanted[1]["w"], rtol=1e-6)
+    twice = {"w": jnp.stack([params["w"]] * 2)}
+    rows = mtl.task_grads_at(cubic, **given)(twice)
+    np.testing.assert_allclose(rows["w"], wanted[1]["w"], rtol=1e-6)
+    one = mtl.group_grads_at(cubic, **given)(params, jnp.array([1.0, 0.0]))[1]
+    np.testing.assert_allclose(one["w"], wanted[1]["w"][0], rtol=1e-6)
+
+
+# --- A weighting is no method ---------------------------------------------------------
+
+RULE = mtl.mgda.weighting()
+WRONG = {
+    "on_shared": lambda: mtl.on_shared(RULE, {"w": True}),
+    "accumulate_tasks": lambda: mtl.accumulate_tasks(RULE, 2, 2),
+    "skip_nonfinite_tasks": lambda: mtl.skip_nonfinite_tasks(RULE, 2),
+    "per_task": lambda: mtl.per_task(RULE, 2),
+    "flat_mtl": lambda: mtl.flat_mtl(RULE, rho_shared=0.1),
+    "check_chain": lambda: mtl.check_chain(RULE, PARAMS, 2),
+    "chain": lambda: optax.chain(RULE, optax.adam(1e-3)).init(PARAMS),
+    "chain checked": lambda: mtl.check_chain(
+        optax.chain(mtl.every_k(RULE, 2), optax.adam(1e-3)), PARAMS, 2
+    ),
+    "init": lambda: mtl.cr_mogm(mtl.uw.weighting()).init(PARAMS),
+    "scheduled": lambda: mtl.cagrad.weighting(c=lambda count: 0.4).init(PARAMS),
+}
+
+
+@pytest.mark.parametrize("where", WRONG)
+def test_a_weighting_where_a_method_belongs(where):
+    cure = r"weighting.*mtl_optax\.from_weighting\(weighting, num_tasks\)"
+    with pytest.raises(ValueError, match=cure):
+        WRONG[where]()
+
+
+def test_a_method_that_was_not_made():
+    with pytest.raises(ValueError, match=r"function mgda.*calling it with the number"):
+        mtl.on_shared(mtl.mgda, {"w": True})

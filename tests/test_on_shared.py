@@ -97,10 +97,10 @@ def test_around_a_chain_and_inside_one():
     chex.assert_trees_all_equal_shapes(run(inside)[0], PARAMS)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_all_or_nothing_shared(shared):
-    mask = jax.tree.map(lambda _: shared, PARAMS)
-    expected, _ = run(mtl.mgda(T) if shared else mtl.unitary(T))
+@pytest.mark.filterwarnings("ignore:shared= is True on every leaf")
+def test_all_shared():
+    mask = jax.tree.map(lambda _: True, PARAMS)
+    expected, _ = run(mtl.mgda(T))
     for lazy in (False, True):
         got, _ = run(mtl.on_shared(mtl.mgda(T), mask), lazy)
         chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-7)
@@ -255,12 +255,10 @@ def test_a_mask_is_the_special_case_of_two_labels(lazy):
     chex.assert_trees_all_equal(states, {"0,1": state})
 
 
-def test_labels_without_any_group_are_the_plain_sum():
+def test_labels_without_any_group():
     labels = {"trunk": (0,), "a": (0,), "z": (1,)}
-    expected, _ = run(mtl.unitary(T))
-    got, state = run(mtl.on_shared(mtl.mgda(T), labels=labels))
-    chex.assert_trees_all_close(got, expected, rtol=1e-6)
-    assert state == {}
+    with pytest.raises(ValueError, match=r"labels= gives every leaf to a single task"):
+        mtl.on_shared(mtl.mgda(T), labels=labels).init(PARAMS)
 
 
 @pytest.mark.slow
@@ -285,7 +283,9 @@ def test_labels_read_a_tuple_of_parameters_leaf_by_leaf():
     _, state = tx.update(grads, tx.init(params), params)
     assert list(state) == ["0,1"]
     everywhere = mtl.on_shared(mtl.mgda(2), labels=(0, 1))
-    got, _ = everywhere.update(grads, everywhere.init(params), params)
+    state = everywhere.init(params)
+    with pytest.warns(UserWarning, match="labels= names all tasks on every leaf"):
+        got, _ = everywhere.update(grads, state, params)
     expected, _ = mtl.mgda(2).update(grads, mtl.mgda(2).init(params), params)
     chex.assert_trees_all_equal(got, expected)
 
@@ -336,6 +336,56 @@ def test_check_chain_reads_labels():
     mtl.check_chain(optax.chain(tx, optax.adam(1e-3)), NET, T4)
     with pytest.raises(ValueError, match="check_chain: the state"):
         mtl.check_chain(optax.chain(optax.scale_by_adam(), tx), NET, T4)
+
+
+def held(*parts):
+    return optax.chain(mtl.cagrad(T), *parts)
+
+
+# Labels of the same parameters, as MASK.
+PAIRS = {"trunk": (0, 1), "a": (0,), "z": (1,)}
+OPTIMISERS = {
+    "adam": held(optax.adam(1e-3)),
+    "momentum": held(optax.sgd(0.1, momentum=0.9)),
+    "of some leaves": held(optax.masked(optax.adam(1e-3), MASK)),
+    "nested": optax.chain(optax.chain(held(optax.adam(1e-3)))),
+    "injected": optax.inject_hyperparams(lambda rate: held(optax.adam(rate)))(rate=0.1),
+    "MultiSteps": held(optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()),
+    "accumulated": mtl.accumulate_tasks(held(optax.lion(0.1)), T, 2),
+    "its own": mtl.selective_groups(T, optax.sgd(0.1), owner=None, key=0),
+}
+
+
+@pytest.mark.parametrize("kind", [{"shared": MASK}, {"labels": PAIRS}])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_an_optimiser_inside_raises_at_once(name, kind):
+    """Heads would climb: what is inside gives a step, they keep their gradient."""
+    tx = mtl.on_shared(OPTIMISERS[name], **kind)
+    cure = (
+        r"Put it behind: optax.chain\(mtl_optax.on_shared\(method, mask\), optax.adam"
+    )
+    with pytest.raises(ValueError, match=f"on_shared: the state .*optimiser.*{cure}"):
+        jax.eval_shape(tx.init, PARAMS)
+
+
+@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.scale_by_sign()])
+def test_no_method_inside_raises(tx):
+    with pytest.raises(ValueError, match="there is no method in it"):
+        run(mtl.on_shared(tx, MASK))
+
+
+def test_state_of_methods_is_none_of_an_optimiser():
+    """Also where T and shapes of parameters agree, or a leaf is a scalar."""
+    params = {"a": jnp.zeros(()), "b": jnp.zeros(T), "c": jnp.zeros((T, T))}
+    kept = (mtl.moco(T), mtl.db_mtl(T), mtl.excess_mtl(T), mtl.uw(T), mtl.gradnorm(T))
+    chains = [
+        optax.chain(mtl.per_task(optax.trace(0.9), T), mtl.mean(T)),
+        optax.chain(optax.identity(), mtl.per_task(optax.adam(0.1), T), mtl.mean(T)),
+        optax.inject_hyperparams(mtl.cagrad, static_args=("num_tasks",))(T, c=0.4),
+        optax.chain(mtl.mean(T), optax.scale_by_schedule(lambda count: 1.0)),
+    ]
+    for tx in (*kept, *chains):
+        jax.eval_shape(mtl.on_shared(tx, dict.fromkeys(params, True)).init, params)
 
 
 def test_exactly_one_of_mask_and_labels():

@@ -13,7 +13,11 @@ from methods import BY_NAME, METHODS
 
 import mtl_optax as mtl
 from mtl_optax.core.arguments.names import PerTask
-from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
+from mtl_optax.core.arguments.schedules import (
+    NumbersOrSchedule,
+    ScalarOrSchedule,
+    ScheduledState,
+)
 
 T = 3
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
@@ -30,7 +34,7 @@ def changing(one, other):
 
 
 def test_every_numeric_hyperparameter_may_change():
-    kinds = PerTask, ScalarOrSchedule
+    kinds = PerTask, ScalarOrSchedule, NumbersOrSchedule
     for method in METHODS:
         parameters = inspect.signature(method.factory).parameters
         for key in method.hyper:
@@ -117,7 +121,7 @@ def test_changing_is_building_anew(name):
 
 def test_nothing_with_numbers_is_left_out():
     """Every public function with a number that may change is in a table above."""
-    kinds = PerTask, ScalarOrSchedule
+    kinds = PerTask, ScalarOrSchedule, NumbersOrSchedule
     found = {
         name
         for name in mtl.__all__

@@ -20,6 +20,7 @@ BELOW = {
     "solvers": set(),
     "arguments": {"trees"},
     "task_grads": {"trees", "arguments"},
+    "chains": {"arguments"},
 }
 
 
@@ -52,6 +53,19 @@ def test_core_imports_no_method_and_no_flax():
             assert not name.startswith("flax"), (path, name)
             ours = name.startswith("mtl_optax")
             assert not ours or name.startswith("mtl_optax.core."), (path, name)
+
+
+def test_who_needs_flax():
+    """As CONTRIBUTING, `flax_support` and `nn` say."""
+    needing = {"flax": set(), "mtl_optax.nn": set()}
+    for path in SOURCES:
+        folder = path.relative_to(PACKAGE).parts[0]
+        for name in imported(path):
+            for package, users in needing.items():
+                if f"{name}.".startswith(f"{package}."):
+                    users.add(folder)
+    assert needing["flax"] == {"flax_support.py", "nn", "study"}
+    assert needing["mtl_optax.nn"] == {"nn", "study"}
 
 
 def test_one_file_asks_in_which_form_gradients_come():

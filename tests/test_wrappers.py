@@ -57,8 +57,8 @@ def test_per_task_state_of_an_inactive_task_stays():
     broken = jax.tree.map(lambda g: g.at[1].set(jnp.nan), grads)
     active = jnp.array([True, False])
     updates, state = tx.update(broken, tx.init(PARAMS), PARAMS, active=active)
-    np.testing.assert_array_equal(state.count, [1, 0])
-    np.testing.assert_array_equal(state.mu["w"][1], 0)
+    np.testing.assert_array_equal(state.each.count, [1, 0])
+    np.testing.assert_array_equal(state.each.mu["w"][1], 0)
     np.testing.assert_array_equal(updates["w"][1], 0)
     chex.assert_tree_all_finite((updates, state))
 
@@ -226,3 +226,180 @@ def test_seeds_under_vmap_in_a_scan_are_those_alone(name, form):
     alone = [jax.jit(run)(seeds[i], active[i]) for i in range(2)]
     expected = jax.tree.map(lambda *x: jnp.stack(x), *alone)
     chex.assert_trees_all_close(both, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- Chains that return other dtypes than the parameters' -----------------------------
+
+LOW = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
+
+
+def casting(dtype):
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u: u.astype(dtype), updates)
+    )
+
+
+def weakly(updates, params):
+    return jax.tree.map(lambda u: jnp.where(u > 0, 1.0, -1.0), updates)
+
+
+CHAINS = {
+    "float32 moments": (optax.adam(0.1, mu_dtype=jnp.float32), jnp.float32),
+    "float32": (casting(jnp.float32), jnp.float32),
+    "float16": (casting(jnp.float16), jnp.float16),
+    "weak": (optax.stateless(weakly), jnp.float32),
+    "as the parameters": (optax.sgd(0.1), jnp.bfloat16),
+    "injected": (optax.inject_hyperparams(optax.sgd)(0.1), jnp.bfloat16),
+}
+
+
+def low_losses(params):
+    return {"a": jnp.sum(params["w"] ** 2), "b": jnp.sum((params["b"] - 1) ** 2)}
+
+
+OUTSIDE = {
+    "accumulate_tasks": lambda chain: mtl.accumulate_tasks(
+        optax.chain(mtl.mgda(T), chain), T, 2
+    ),
+    "skip_nonfinite_tasks": lambda chain: mtl.skip_nonfinite_tasks(
+        optax.chain(mtl.mgda(T), chain), T
+    ),
+    "every_k": lambda chain: optax.chain(
+        mtl.from_weighting(mtl.every_k(mtl.mgda.weighting(), 2), T), chain
+    ),
+    "per_task": lambda chain: mtl.per_task(chain, T),
+    "selective_groups": lambda chain: mtl.selective_groups(
+        T, chain, owner={"w": None, "b": 1}, key=0
+    ),
+    "cso": lambda chain: mtl.cso(
+        T, chain, strength_fn=lambda *_: None, total_epochs=2, key=0
+    ),
+    "task_affinity": lambda chain: mtl.task_affinity(T, optimizer=chain, owner=None),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_branches_agree_whatever_dtype_a_chain_returns(outside, chain):
+    inner, dtype = CHAINS[chain]
+    tx = OUTSIDE[outside](inner)
+    if outside in ("selective_groups", "cso", "task_affinity"):
+        dtype = jnp.bfloat16  # displacements, and gradients as they came
+
+    def step(state, active):
+        losses, grads = mtl.task_grads(low_losses)(LOW)
+        more = {"losses": losses, "losses_fn": low_losses, "epoch": 1}
+        updates, state = tx.update(grads, state, LOW, active=active, **more)
+        return state, updates
+
+    active = jnp.ones((4, T), bool)
+    start = jax.eval_shape(tx.init, LOW)
+    state, updates = jax.eval_shape(lambda s: jax.lax.scan(step, s, active), start)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, start)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+
+
+def test_accumulated_updates_in_float32_are_those_of_the_chain():
+    adam = optax.adam(0.1, mu_dtype=jnp.float32)
+    tx = mtl.accumulate_tasks(optax.chain(mtl.mgda(T), adam), T, 2)
+    _, grads = mtl.task_grads(low_losses)(LOW)
+    state, updates = tx.init(LOW), []
+    for _ in range(2):
+        update, state = tx.update(grads, state, LOW)
+        updates.append(update)
+    plain = optax.chain(mtl.mgda(T), adam)
+    wanted, _ = plain.update(grads, plain.init(LOW), LOW)
+    chex.assert_trees_all_equal(updates[0], jax.tree.map(jnp.zeros_like, wanted))
+    # The cond is compiled, where bfloat16 may keep more digits.
+    eps = float(jnp.finfo(jnp.bfloat16).eps)
+    chex.assert_trees_all_close(updates[1], wanted, rtol=eps)
+    chex.assert_trees_all_equal_dtypes(updates[1], wanted)
+
+
+def test_a_weighting_that_returns_other_dtypes_is_held_too():
+    def update(gramian, state, *, active, **extra):
+        return jnp.ones(active.shape, jnp.bfloat16), state + jnp.float16(1)
+
+    loose = mtl.Weighting(lambda n: jnp.zeros(n, jnp.bfloat16), update, False)
+    tx = mtl.from_weighting(mtl.every_k(loose, 2), T)
+    _, grads = mtl.task_grads(low_losses)(LOW)
+    state = tx.init(LOW)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        jax.eval_shape(lambda: tx.update(grads, state, LOW)[1]), state
+    )
+
+
+@pytest.mark.parametrize("wrap", ["accumulate_tasks", "selective_groups"])
+def test_a_chain_whose_state_changes_its_shape(wrap):
+    grow = optax.GradientTransformation(
+        lambda params: jnp.zeros(1), lambda u, s, p=None: (u, jnp.append(s, s))
+    )
+    tx = OUTSIDE[wrap](grow)
+    _, grads = mtl.task_grads(low_losses)(LOW)
+    with pytest.raises(ValueError, match=r"changes its state.*check_chain"):
+        jax.eval_shape(
+            lambda: tx.update(grads, tx.init(LOW), LOW, losses_fn=low_losses)
+        )
+
+
+def test_accumulation_over_devices():
+    """Both branches have the same shardings, on an Explicit mesh and in shard_map."""
+    axes = {"axis_types": (jax.sharding.AxisType.Explicit,)}
+    spec = jax.sharding.PartitionSpec("d")
+    tx = mtl.accumulate_tasks(optax.chain(mtl.mgda(T), optax.adam(0.1)), T, 2)
+
+    def step(params):
+        grads = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    mesh = jax.make_mesh((2,), ("d",), **axes)
+    with jax.set_mesh(mesh):
+        sharding = jax.sharding.NamedSharding(mesh, spec)
+        whole = jax.device_put({"w": jnp.ones((4, 3), jnp.bfloat16)}, sharding)
+        got = jax.eval_shape(step, whole)["w"].sharding.spec
+        assert got == jax.sharding.PartitionSpec("d", None)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    mean = lambda x: step({"w": jax.lax.pmean(x, "d")})  # noqa: E731
+    replicated = jax.sharding.PartitionSpec()
+    mapped = jax.shard_map(mean, mesh=mesh, in_specs=spec, out_specs=replicated)
+    assert jax.eval_shape(mapped, jnp.ones((4, 3)))["w"].shape == (2, 3)
+
+
+# --- Random draws ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key", [0, 7, jax.random.key(3), jax.random.key(1, impl="rbg")]
+)
+def test_each_task_has_noise_of_its_own(key):
+    tx = mtl.per_task(optax.add_noise(1.0, 0.0, key=key), 3)
+    params = {"w": jnp.zeros(4), "b": jnp.zeros(4)}
+    grads = jax.tree.map(lambda p: jnp.zeros((3, *p.shape)), params)
+    state, rows = tx.init(params), []
+    for _ in range(2):
+        noise, state = tx.update(grads, state, params)
+        rows += [row for leaf in jax.tree.leaves(noise) for row in np.asarray(leaf)]
+    assert len({tuple(row) for row in rows}) == len(rows) == 12
+    deviation = np.std(rows)
+    assert 0.6 < deviation < 1.5
+
+
+def test_raw_keys_and_keys_in_a_batch_are_folded_and_counters_are_not():
+    keys = {
+        "raw": jax.random.PRNGKey(5),
+        "batch": jax.random.split(jax.random.key(2), 3),
+        "raw batch": jax.random.split(jax.random.PRNGKey(2), 3),
+        "count": jnp.zeros((), jnp.uint32),
+        "number": jnp.arange(2),
+    }
+    holding = optax.GradientTransformation(lambda p: keys, lambda u, s, p=None: (u, s))
+    state = mtl.per_task(holding, 2).init(jnp.ones(2)).each
+    for name, leaf in state.items():
+        assert leaf.shape == (2, *keys[name].shape)
+        assert leaf.dtype == keys[name].dtype
+        rows = leaf if "a" not in name or "raw" in name else jax.random.key_data(leaf)
+        assert np.any(rows[0] != rows[1]) == (name not in ("count", "number"))
+    folded = jax.random.key_data(jax.random.fold_in(jax.random.key(5), 1))
+    np.testing.assert_array_equal(state["raw"][1], folded)
+    seeds = jax.vmap(lambda _: mtl.per_task(holding, 2).init(jnp.ones(2)))(jnp.ones(3))
+    assert seeds.each["raw"].shape == (3, 2, 2)

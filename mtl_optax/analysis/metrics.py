@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.masked_mean import masked_sum
 
 
 class Average(NamedTuple):
@@ -320,8 +321,8 @@ def ratio(total: jax.Array, counted: jax.Array) -> jax.Array:
 
 def average_of(values: jax.Array, valid: jax.Array) -> Average:
     """The sum of the valid values, and their number."""
-    kept = jnp.where(valid, widen(values), 0)
-    return Average(jnp.sum(kept), jnp.sum(valid, dtype=jnp.result_type(int)))
+    total, count = masked_sum(widen(values), valid)
+    return Average(total, count.astype(jnp.result_type(int)))
 
 
 def widen(values: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ A `Weighting` decides T numbers. `from_weighting` does everything else: one Gram
 rule, one weighted sum, and the record of what the method did.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +13,27 @@ from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.cancellation import zero_if_cancelling, zero_if_noise
+from mtl_optax.core.chains.places import placed
+from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.in_range import as_seen
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
+from mtl_optax.core.task_grads.shape_checks import check_params
+from mtl_optax.core.trees.branches import as_before
 from mtl_optax.core.trees.leaves import blocks_of, chosen, one_block
 from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import TaskPairs, TaskRows
 from mtl_optax.core.weighting import Weighting, check_weighting
 
 
 class WeightingState(NamedTuple):
     """State of every method made by `from_weighting`."""
 
-    task_weights: jax.Array  # [T] weights of the last update ([B, T] for B blocks)
+    task_weights: TaskRows  # [T] weights of the last update ([B, T] for B blocks)
     # [T, T] of the last update, 0 for inactive tasks, the symmetric part of a cross
     # Gramian; None if not used
-    task_gramian: jax.Array | None
+    task_gramian: TaskPairs | None
     weighting: Any  # state of the weighting itself
 
 
@@ -76,7 +81,9 @@ def from_weighting(
       ValueError: at construction for a `num_tasks` that is no positive Python int or
         does not suit the weighting, or `leaves` with a granularity; in `init` and
         `update` if `leaves` names none; in `update` for gradients that are not stacked,
-        names that differ, or a `gramian` of another shape.
+        names that differ, a `gramian` of another shape, a state of another number of
+        tasks, or extra arguments that only other methods take (names that this library
+        does not know are ignored).
 
     Cost: T backward passes and one read of the gradients for the Gramian, if it is used
     (two and T copies of a leaf at a time, if the weighting looks again); one read for
@@ -104,9 +111,12 @@ def from_weighting(
     leaves = weighting.leaves if leaves is None else leaves
     if not one_block(granularity):
         _check_blocks(weighting, leaves)
-    jax.eval_shape(lambda: weighting.init(num_tasks))  # it checks the rule's arguments
+    # Asked at once, for it checks the rule's arguments.
+    wanted = _shapes(jax.eval_shape(lambda: weighting.init(num_tasks)), num_tasks)
+    wanted = wanted if weighting.uses_gramian else wanted._replace(task_gramian=None)
 
     def init(params: optax.Params) -> WeightingState:
+        check_params("tx.init", params)
         _kept_leaves(leaves, params)
         blocks = blocks_of(granularity, params)
         state = weighting.init(num_tasks)
@@ -130,7 +140,7 @@ def from_weighting(
         gramian: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WeightingState]:
-        checks.renamed(extra_args)
+        _check_taken(weighting, gramian, extra_args, updates)
         gradients = as_task_grads(
             *(updates, num_tasks, params),
             losses=losses,
@@ -142,6 +152,8 @@ def from_weighting(
             return like, state
         tree = like if params is None else params
         kept, blocks = _kept_leaves(leaves, tree), blocks_of(granularity, tree)
+        lead = () if blocks is None else (len(set(blocks)),)
+        check_state(state, batched(wanted, *lead), num_tasks)
         given = _given_gramian(gramian, state.task_gramian, mask)
         crossed = given is not None and weighting.asymmetric
         present = jnp.ones(num_tasks, bool) if mask is None else mask
@@ -185,12 +197,24 @@ def from_weighting(
             weights = jnp.where(present, state.task_weights, 0)
             return gradients.pull(weights), state._replace(weighting=inner)
 
+        def renewed(inner: Any) -> tuple[optax.Updates, WeightingState]:
+            new, after = fresh(inner)  # in the types of `held`, whatever the rule does
+            return new, as_before("The weighting in every_k", after, state)
+
         if weighting.due is None:
             return fresh(state.weighting)
         due, inner = weighting.due(state.weighting)
-        return lax.cond(due, fresh, held, inner)
+        return lax.cond(due, renewed, held, inner)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update)
+
+
+def _shapes(inner: Any, num_tasks: int) -> WeightingState:
+    """Those of the state, for a rule with the state `inner`."""
+    kind = jnp.result_type(float)
+    vector, square = (num_tasks,), (num_tasks, num_tasks)
+    of_weights, of_gramian = (jax.ShapeDtypeStruct(s, kind) for s in (vector, square))
+    return WeightingState(cast(Any, of_weights), cast(Any, of_gramian), inner)
 
 
 def _to_look_at(
@@ -210,7 +234,7 @@ def _to_look_at(
 
 def _kept_leaves(leaves: Any, tree: Any) -> tuple[bool, ...] | None:
     """One bool for each leaf of the tree that the Gramian is taken over, or None."""
-    kept = None if leaves is None else chosen(leaves, tree)
+    kept = None if leaves is None else chosen(leaves, tree, "leaves=")
     if kept and not any(kept):
         raise ValueError(
             "leaves= names no leaf to take the Gramian over: it must be True on one or "
@@ -241,6 +265,16 @@ def _check_blocks(weighting: Weighting, leaves: Any) -> None:
             "granularity= takes the weights of every block from its own Gramian, "
             "so there is none for the leaves that leaves= leaves out: use one of both."
         )
+
+
+def _check_taken(
+    weighting: Weighting, gramian: Any, extra_args: dict[str, Any], updates: Any
+) -> None:
+    """Raises for extra arguments that only other methods take."""
+    given = {"gramian": gramian, **extra_args}
+    taken = given.keys() if weighting.takes is None else weighting.takes
+    seen = {"gramian"} if weighting.uses_gramian else set()
+    checks.only_taken(given, (taken - {"gramian"}) | seen, updates)
 
 
 def _given_gramian(

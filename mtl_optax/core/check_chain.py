@@ -1,5 +1,6 @@
-"""check_chain: finds a misplaced aggregator by shapes alone, before any training."""
+"""check_chain: finds a misplaced part of a chain before any training."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -7,45 +8,65 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments.checks import static_int
-from mtl_optax.core.chain_parts import (
-    CANNOT_WRAP,
+from mtl_optax.core.chains import messages
+from mtl_optax.core.chains.asked import Asked
+from mtl_optax.core.chains.probing import CannotTell
+from mtl_optax.core.chains.state_parts import (
     check_nothing_optimises_twice,
-    wrapper_of_everything,
+    only_methods,
 )
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
+from mtl_optax.core.weighting import check_transformation
 
 
 def check_chain(
     tx: optax.GradientTransformation,
     params: optax.Params,
     num_tasks: int,
+    *,
+    gradients: Any = None,
     **extra_args: Any,
 ) -> None:
-    """Raises if an aggregator stands in the wrong place of a chain.
+    """Raises if a part of a chain stands in the wrong place.
 
-    Traces `tx.init` and one `tx.update` on stacked gradients of the parameters' shapes
-    (`jax.eval_shape`: nothing is computed) and looks at what no aggregator can see from
-    inside: state whose shape changes, updates that come out stacked, wrappers around, a
-    second optimiser after a method that contains its own.
+    It traces `tx.init` and one `tx.update` on gradients of the right shapes
+    (`jax.eval_shape`), and looks at what no method can see from inside: state whose
+    shape changes, updates that come out stacked, wrappers around, a second optimiser.
+    Then it tries what stands before each method, and behind one inside
+    :func:`mtl_optax.on_shared`, on a few numbers: all that may stand there multiplies
+    each entry by a number that depends neither on other entries nor on the parameters.
+    Clipping, weight decay, noise or normalisation before a method do not, and act on
+    all tasks at once.
 
     Args:
       tx: the whole transformation, as it will be given to the training loop.
       params: the parameters, or a tree of `jax.ShapeDtypeStruct` like them.
       num_tasks: T, a Python int.
-      **extra_args: whatever `tx.update` will get, for example `losses=jnp.ones(T)`.
+      gradients: what the training loop will pass to `tx.update`, stacked or lazy, or a
+        tree of `jax.ShapeDtypeStruct` like it. Give it to have its shapes compared with
+        those of the parameters: where each leaf begins with an axis of length T anyway
+        (layers stacked for `jax.lax.scan`), gradients that are not stacked go through
+        any method that gets no `params`. None: stacked gradients of the right shapes.
+      **extra_args: whatever else `tx.update` will get. What is missing of `losses`,
+        `losses_fn`, `epoch`, and `value`, `grad`, `value_fn`, `grad_fn` of optax is
+        made up where the chain asks for it; so are names of tasks.
 
     Returns:
-      None, if it found nothing.
+      None, if it found nothing. It warns if a wrapper calls a method without `params`,
+      so that this cannot tell gradients that are not stacked.
 
     Raises:
       ValueError: naming the misplaced part and the cure.
 
-    Cost: one trace, no computation. Call it once, before training.
+    Cost: two traces, and one small program for each chain that holds a method: it has
+    only what stands before the methods, at the parameters' shapes, or at axes cut to
+    three where there are more than 100,000 numbers. Call it once, before training.
 
-    When not to use it: it cannot see a *stateless* transformation before the
-    aggregator, such as `optax.clip_by_global_norm`, which then clips one norm joint
-    over all tasks; nor a stateless optimiser, such as `optax.sgd` without momentum,
-    after a method that contains its own: it looks like `optax.scale`, which may stand
-    there.
+    When not to use it: in the training step. It cannot see what acts in later steps
+    only; nor what stands before a method that runs neither on other parameters nor on
+    cut ones; nor a stateless optimiser, such as `optax.sgd` without momentum, after a
+    method that contains its own: it looks like `optax.scale`, which may stand there.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl
@@ -57,57 +78,75 @@ def check_chain(
       ValueError: check_chain: the updates come out stacked ... no aggregator ...
     """
     num_tasks = static_int("num_tasks", num_tasks)
-    tx = optax.with_extra_args_support(tx)
+    check_params("check_chain", params, complex_too=True)
+    check_transformation("check_chain", tx)
+    if gradients is None:
+        gradients = _stacked(params, num_tasks)
+    else:
+        _check_gradients(gradients, params, num_tasks)
+    asked = Asked(optax.with_extra_args_support(tx), params, num_tasks, extra_args)
     state = jax.eval_shape(tx.init, params)
-    stacked = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct((num_tasks, *jnp.shape(p)), jnp.result_type(p)),
-        params,
-    )
-    wrapper = wrapper_of_everything(state)
-
-    def one_update(stacked: Any, state: Any, params: Any) -> Any:
-        return tx.update(stacked, state, params, **extra_args)
-
-    try:
-        # Adam before the aggregator broadcasts; we want to see it do so.
-        with jax.numpy_rank_promotion("allow"):
-            updates, new_state = jax.eval_shape(one_update, stacked, state, params)
-    except (TypeError, ValueError) as error:
-        if wrapper is None:
-            raise
-        raise ValueError(f"check_chain: {CANNOT_WRAP[wrapper]}") from error
-    _check_updates(updates, params)
+    updates, new_state = asked.trace(state, gradients)
+    _check_updates(asked, updates)
     _check_state(state, new_state)
     check_nothing_optimises_twice(state)
+    _check_places(asked)
+    if asked.params_dropped:
+        warnings.warn(messages.PARAMS_DROPPED, stacklevel=2)
 
 
-def _check_updates(updates: Any, params: Any) -> None:
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(updates),
-        jax.tree.leaves(params),
-        strict=True,
-    )
+def _stacked(params: Any, num_tasks: int) -> Any:
+    def shape(p: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((num_tasks, *jnp.shape(p)), jnp.result_type(p))
+
+    return jax.tree.map(shape, params)
+
+
+def _check_gradients(gradients: Any, params: Any, num_tasks: int) -> None:
+    def check(gradients: Any) -> None:
+        as_task_grads(gradients, num_tasks, params)
+
+    try:
+        jax.eval_shape(check, gradients)
+    except ValueError as error:
+        raise ValueError(f"check_chain: gradients= do not fit. {error}") from error
+
+
+def _check_places(asked: Asked) -> None:
+    """Probes the chain, and then whatever wrappers of ours hold."""
+    try:
+        seen = asked.probe()
+    except CannotTell:
+        return
+    if not seen.before:
+        raise ValueError(messages.before(asked.names_of_parts()))
+    if asked.within is not None and not seen.behind:
+        raise ValueError(messages.behind(asked.within, only_methods(asked.within)))
+    for inner, within, shapes in seen.inner:
+        _check_places(asked.of(inner, within, shapes))
+
+
+def _check_updates(asked: Asked, updates: Any) -> None:
+    found = jax.tree_util.tree_leaves_with_path(updates)
+    leaves = jax.tree.leaves(asked.params)
+    if len(found) != len(leaves):
+        raise ValueError(messages.leaves(len(found), len(leaves)))
     wrong = [
         jax.tree_util.keystr(path)
-        for (path, update), param in pairs
+        for (path, update), param in zip(found, leaves, strict=True)
         if update.shape != jnp.shape(param)
     ]
     if not wrong:
         return
-    if len(wrong) == len(jax.tree.leaves(params)):
-        raise ValueError(
-            "check_chain: the updates come out stacked on every leaf: there is no "
-            "aggregator in this transformation. optax.apply_updates would broadcast "
-            "every parameter to [T, ...] in silence. Put one first: "
-            "optax.chain(mtl_optax.mgda(num_tasks), ...)."
-        )
-    raise ValueError(
-        f"check_chain: the updates of {', '.join(wrong)} come out stacked, the others "
-        "do not: optax.masked around the aggregator passes the leaves outside its mask "
-        "through, and optax.apply_updates would broadcast them to [T, ...] in silence. "
-        "Use mtl_optax.on_shared(aggregator, mask) instead; or optax.partition, with "
-        "mtl_optax.unitary(num_tasks) for the remaining leaves."
-    )
+    try:
+        seen = asked.probe(look_behind=True)
+    except CannotTell:
+        seen = None
+    zero = [path for path in wrong if seen and not jnp.any(seen.updates[path])]
+    same = [path for path in wrong if seen and seen.passes(path)]
+    if len(wrong) == len(leaves) and len(zero) < len(leaves) and not asked.methods:
+        raise ValueError(messages.NO_METHOD)
+    raise ValueError(messages.come_out_stacked(wrong, zero, same))
 
 
 def _check_state(before: Any, after: Any) -> None:
@@ -119,19 +158,8 @@ def _check_state(before: Any, after: Any) -> None:
             "jax.lax.scan and jit cannot carry it."
         )
     for (path, was), now in zip(old, new, strict=True):
+        name = jax.tree_util.keystr(path)
         if was.shape != now.shape:
-            raise ValueError(
-                f"check_chain: the state {jax.tree_util.keystr(path)} changes shape in "
-                f"one update, from {was.shape} to {now.shape}: a stateful "
-                "transformation (Adam, trace, ema, ...) stands before the aggregator "
-                "and mixes the tasks' gradients by broadcasting. Put the aggregator "
-                "first, optax.chain(aggregator, optax.adam(...)); to run a "
-                "transformation on each task's gradient use mtl_optax.per_task."
-            )
+            raise ValueError(messages.state_grows(name, was.shape, now.shape))
         if was.dtype != now.dtype:
-            raise ValueError(
-                f"check_chain: the state {jax.tree_util.keystr(path)} changes dtype in "
-                f"one update, from {was.dtype} to {now.dtype}, so jax.lax.scan cannot "
-                "carry it. Under optax.inject_hyperparams pass "
-                "hyperparam_dtype=jnp.float32."
-            )
+            raise ValueError(messages.state_changes_dtype(name, was.dtype, now.dtype))

@@ -16,6 +16,7 @@ from jax import lax
 
 from mtl_optax.core.arguments.leaf_groups import Owned
 from mtl_optax.core.solvers.proximal_affinity import proximal_affinity
+from mtl_optax.core.trees.branches import as_before
 
 _SHARED = "shared"  # the part that no single task owns
 
@@ -40,7 +41,8 @@ def by_owner(
     """
     parts = [_part(label) for label in labels]
     tree = jax.tree.unflatten(jax.tree.structure(params), parts)
-    return optax.partition(dict.fromkeys(sorted(set(parts)), inner), tree)
+    # A function of a tree: a module that can be called would be called as labels.
+    return optax.partition(dict.fromkeys(sorted(set(parts)), inner), lambda _: tree)
 
 
 def _part(label: Any) -> str:
@@ -92,9 +94,10 @@ def take_step(
     old, treedef = jax.tree.flatten(moved)
     trees = zip(of_leaf.tasks, old, jax.tree.leaves(updates), strict=True)
     moved = [
-        d + u if task is None else jnp.where(group[task], d + u, d)
+        (d + u if task is None else jnp.where(group[task], d + u, d)).astype(d.dtype)
         for task, d, u in trees
     ]
+    new_states = as_before("The optimiser of the groups", new_states, states)
     return (
         jax.tree.unflatten(treedef, moved),
         _unless_frozen(new_states, states, of_leaf, group),

@@ -9,14 +9,14 @@ import numpy as np
 import optax
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.trees.task_axis import where_active
+from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, where_active
 
 
 class TaskScalars(NamedTuple):
     """A vector of learned scalars and their optimiser's states."""
 
-    values: jax.Array  # [T]
-    optimizer_state: Any  # every leaf with leading axis T
+    values: TaskRows  # [T]
+    optimizer_state: TaskTree  # every leaf with leading axis T
 
 
 def scalars_from(

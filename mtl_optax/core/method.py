@@ -13,13 +13,18 @@ import jax
 import optax
 
 from mtl_optax.core.aggregation import from_weighting
-from mtl_optax.core.arguments import names, schedules
+from mtl_optax.core.arguments import checks, names, schedules
 from mtl_optax.core.arguments.names import PerTask
-from mtl_optax.core.arguments.schedules import ScalarOrSchedule, ScheduledState
+from mtl_optax.core.arguments.schedules import (
+    NumbersOrSchedule,
+    ScalarOrSchedule,
+    ScheduledState,
+)
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.weighting import Weighting
+from mtl_optax.core.weighting import Weighting, for_tasks_only
 
 P = ParamSpec("P")
+_Marks = dict[str, inspect.Parameter]
 
 
 class LossesMethod(Protocol[P]):
@@ -90,7 +95,7 @@ def transformation_method(
 
 def weighting_wrapper(factory: Callable[P, Weighting]) -> Callable[P, Weighting]:
     """Lets a wrapper of a weighting take values by name and by schedule."""
-    return cast(Callable[P, Weighting], _weighting(factory))
+    return cast(Callable[P, Weighting], _weighting(factory, wraps=True))
 
 
 def _method(
@@ -124,7 +129,9 @@ def _method(
     return method
 
 
-def _weighting(rule: Callable[..., Weighting]) -> Callable[..., Weighting]:
+def _weighting(
+    rule: Callable[..., Weighting], wraps: bool = False
+) -> Callable[..., Weighting]:
     """The rule, with arguments by name and by schedule."""
     name, marks = rule.__name__, _marks(rule)
 
@@ -132,32 +139,40 @@ def _weighting(rule: Callable[..., Weighting]) -> Callable[..., Weighting]:
     def weighting(*args: Any, **kwargs: Any) -> Weighting:
         def at(count: jax.Array | None) -> Weighting:
             values, own = _read(kwargs, marks, count)
-            return _named(name, rule(*args, **values), own)
+            made = rule(*args, **values)
+            if not wraps:  # a wrapper hands on what its weighting takes
+                made = made._replace(takes=checks.keywords(made.update))
+            return _named(name, made, own)
 
-        return _scheduled(at) if _changes(kwargs, marks) else at(None)
+        made = _scheduled(at) if _changes(kwargs, marks) else at(None)
+        return for_tasks_only(made)
 
     return weighting
 
 
-def _marks(factory: Callable[..., Any]) -> dict[str, Any]:
+def _marks(factory: Callable[..., Any]) -> _Marks:
     """The arguments that are numbers, or have one value for each task."""
     parameters = inspect.signature(factory).parameters.values()
-    kinds = PerTask, ScalarOrSchedule
-    return {p.name: p.annotation for p in parameters if p.annotation in kinds}
+    kinds = PerTask, ScalarOrSchedule, NumbersOrSchedule
+    return {p.name: p for p in parameters if p.annotation in kinds}
 
 
-def _changes(kwargs: dict[str, Any], marks: dict[str, Any]) -> bool:
+def _changes(kwargs: dict[str, Any], marks: _Marks) -> bool:
     return schedules.changes({key: kwargs[key] for key in marks.keys() & kwargs})
 
 
 def _read(
-    kwargs: dict[str, Any], marks: dict[str, Any], count: jax.Array | None
+    kwargs: dict[str, Any], marks: _Marks, count: jax.Array | None
 ) -> tuple[dict[str, Any], names.Names | None]:
     """The values at a step, dicts by name made vectors, and the names of these."""
     marked = {key: value for key, value in kwargs.items() if key in marks}
     if count is not None:
         marked = schedules.at_step(marked, count)
-    per_task = {k: v for k, v in marked.items() if marks[k] == PerTask}
+    for key, value in marked.items():
+        optional = marks[key].default is None and value is None
+        if marks[key].annotation == ScalarOrSchedule and not optional:
+            checks.scalar(key, value)
+    per_task = {k: v for k, v in marked.items() if marks[k].annotation == PerTask}
     vectors, own = names.read_all(per_task)
     return {**kwargs, **marked, **vectors}, own
 

@@ -61,8 +61,7 @@ def combine(task_gradients: Any, weights: Any, active: Any = None) -> optax.Upda
         :class:`mtl_optax.LazyTaskGrads`.
       weights: one weight a task, `[T]` in sorted order of names or a dict by name.
       active: `[T]` bool, or a dict by name; gradients of inactive tasks are masked out,
-        so that a NaN there does no harm. (A lazy sum is one backward pass, which cannot
-        mask: there the weight 0 of an inactive task multiplies its NaN.)
+        so that a NaN there does no harm.
 
     Returns:
       Tree of `[*param.shape]` leaves, summed in float32 and cast back to the dtype of
@@ -71,7 +70,8 @@ def combine(task_gradients: Any, weights: Any, active: Any = None) -> optax.Upda
     Raises:
       ValueError: if `weights` is not one weight a task.
 
-    Cost: one read of the gradients; one backward pass for lazy ones.
+    Cost: one read of the gradients; one backward pass for lazy ones, and T more where
+    the NaN of an inactive task got into it.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl

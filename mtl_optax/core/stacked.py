@@ -15,7 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.chains.places import placed
+from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.task_axis import lead, where_active
 
 
@@ -37,6 +40,7 @@ def from_stack(
       A transformation of stacked gradients, or of lazy ones, which it stacks. A tree
       without leaves goes through, and leaves the state as it is.
     """
+    taken = checks.keywords(update)
 
     def checked(
         updates: Any,
@@ -47,11 +51,13 @@ def from_stack(
         active: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        checks.renamed(extra_args)
+        checks.only_taken(extra_args, taken, updates)
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
         gradients, mask = given.stack(), given.active
         if not jax.tree.leaves(gradients):
             return gradients, state
+        tree = given.like() if params is None else params
+        check_state(state, jax.eval_shape(init, tree), num_tasks)
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         combined, state = update(
             *(gradients, state),
@@ -63,7 +69,11 @@ def from_stack(
         same = jax.tree.map(lambda d, g: d.astype(g.dtype), combined, gradients)
         return same, state
 
-    return optax.GradientTransformationExtraArgs(init, checked)
+    def checked_init(params: optax.Params) -> Any:
+        check_params("tx.init", params)
+        return init(params)
+
+    return placed(checked_init, checked)
 
 
 def zero_stack(params: optax.Params, num_tasks: int) -> optax.Params:

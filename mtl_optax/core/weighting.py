@@ -1,5 +1,6 @@
 """A method that only decides T numbers: a pair of pure functions of T-sized arrays."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,12 +8,19 @@ import jax
 
 from mtl_optax.core.arguments import checks
 
+_IS_A_RULE = (
+    "This is a weighting, the rule of a method without its number of tasks: make a "
+    "method of it with mtl_optax.from_weighting(weighting, num_tasks), or leave "
+    ".weighting away, mtl_optax.mgda(num_tasks)."
+)
+
 
 class Weighting(NamedTuple):
     """A rule that turns losses and Gramian into task weights.
 
     Attributes:
-      init: `init(num_tasks) -> state`, any pytree of arrays. It raises for arguments of
+      init: `init(num_tasks) -> state`, any pytree of arrays; how it tells which of them
+        belong to tasks, see :func:`mtl_optax.resize_tasks`. It raises for arguments of
         the rule that do not fit so many tasks; `from_weighting` asks it at once.
       update: `update(gramian, state, *, losses, active, **extra) -> (weights, state)`.
         `gramian` is `[T, T]`, zero in rows and columns of inactive tasks (None unless
@@ -33,6 +41,9 @@ class Weighting(NamedTuple):
         symmetric, and whose diagonal may be negative.
       leaves: the leaves that the Gramian is taken over, as in `from_weighting`.
       names: of the tasks, sorted, where arguments of the rule were given by name.
+      takes: which of the extra arguments of this library's methods (`order`, ...) the
+        rule reads, so that the others are errors; None, as for a rule of your own,
+        lets all pass.
     """
 
     init: Callable[[int], Any]
@@ -42,6 +53,7 @@ class Weighting(NamedTuple):
     asymmetric: bool = False
     leaves: Any = None
     names: tuple[Any, ...] | None = None
+    takes: frozenset[str] | None = None
 
 
 def no_state(**per_task: Any) -> Callable[[int], tuple[()]]:
@@ -63,3 +75,31 @@ def check_weighting(caller: str, weighting: Any) -> None:
             f"{type(weighting).__name__} {getattr(weighting, '__name__', '')}".rstrip()
             + "."
         )
+
+
+def check_transformation(caller: str, tx: Any) -> None:
+    """Raises unless it is a transformation, and says how to come by one."""
+    if isinstance(tx, Weighting):
+        raise ValueError(f"{caller} takes a transformation. {_IS_A_RULE}")
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        name = getattr(tx, "__name__", "")
+        raise ValueError(
+            f"{caller} takes a transformation, such as mtl_optax.mgda(num_tasks) or "
+            "optax.chain(mtl_optax.mgda(num_tasks), optax.adam(1e-3)); got "
+            f"{type(tx).__name__} {name}".rstrip()
+            + ". A method is made by calling it with the number of tasks."
+        )
+
+
+def for_tasks_only(weighting: Weighting) -> Weighting:
+    """The weighting whose `init` raises where it is taken for a transformation."""
+
+    def init(num_tasks: Any) -> Any:
+        if not isinstance(num_tasks, numbers.Integral):
+            raise ValueError(
+                "The init of a weighting was called with parameters, as that of a "
+                f"transformation is. {_IS_A_RULE}"
+            )
+        return weighting.init(int(num_tasks))
+
+    return weighting._replace(init=init)

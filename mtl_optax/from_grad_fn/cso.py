@@ -18,12 +18,15 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.group_steps import by_owner, look_at, standing, take_step
 from mtl_optax.core.method import transformation_method
+from mtl_optax.core.state_guard import check_keys, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import ByTask
 from mtl_optax.from_gradients.cso_project import cso_project
 
 _Place = tuple[Any, Any]  # displacement so far, states of the optimiser
@@ -34,7 +37,7 @@ class CSOState(NamedTuple):
 
     phase: jax.Array  # [] int32, 1 or 2, of the last update; 0 before the first
     key: jax.Array  # raw key data, uint32
-    inner: Any  # optax.PartitionState: "shared", and each task's own by its index
+    inner: ByTask  # optax.PartitionState: "shared", and each task's own by its index
 
     @property
     def contains_optimizer(self) -> bool:
@@ -217,16 +220,20 @@ def cso(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CSOState]:
         checks.required("cso", "params", params)
+        checks.only_taken(extra_args, ())
         part_done = checks.required("cso", "epoch", epoch) / total_epochs
         owns = owners(owner, params, num_tasks)
         about = {"losses": losses, "active": active}
         known = names_of_all(owns, num_tasks)
         given = as_task_grads(updates, num_tasks, params, names=known, **about)
         losses_at, given = asked("cso", losses_fn, given, params, extra_args)
-        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         if not jax.tree.leaves(like):
             return like, state
+        wanted = jax.eval_shape(init, params)
+        check_keys(state.inner.inner_states, wanted.inner.inner_states)
+        check_state(state, wanted, num_tasks)
+        ask = partial(group_grads_at(losses_at, axis_name=axis_name), active=mask)
 
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         of_leaf = owned(owns, given.names, num_tasks)
@@ -250,4 +257,4 @@ def cso(
         new = CSOState(jnp.where(phase > 0, phase, state.phase), keep, states)
         return jax.tree.map(lambda d, p: d.astype(p.dtype), moved, params), new
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update)

@@ -18,6 +18,8 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
+from mtl_optax.core.chains.state_parts import check_keeps_no_optimiser
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.stacked import task_norms
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
@@ -25,6 +27,7 @@ from mtl_optax.core.task_grads.at_other_params import task_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import chosen
 from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.weighting import check_transformation
 from mtl_optax.wrappers.on_shared import on_shared
 
 
@@ -131,13 +134,16 @@ def flat_mtl(
             'rho_specific out, or use norm="separate".'
         )
     rho_specific = rho_shared if rho_specific is None else rho_specific
-    inner = optax.with_extra_args_support(aggregator)
+    check_transformation("flat_mtl", aggregator)
+    inner = inside(aggregator, "flat_mtl")
     if shared is not None:
         inner = on_shared(inner, shared)
 
     def init(params: optax.Params) -> FlatMTLState:
         flat_part = inner.init(params) if mode == "split" else None
-        return FlatMTLState(inner.init(params), flat_part)
+        loss_part = inner.init(params)
+        check_keeps_no_optimiser("flat_mtl", loss_part, params)
+        return FlatMTLState(loss_part, flat_part)
 
     def update(
         updates: Any,
@@ -182,14 +188,14 @@ def flat_mtl(
         flatter, flat_part = aggregate(flat, state.flat_part)
         return optax.tree.add(new, flatter), FlatMTLState(loss_part, flat_part)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
 
 
 def _groups(params: optax.Params, shared: Any, norm: str) -> list[bool]:
     """For each leaf whether it counts as shared in norm and radius."""
     if shared is None or norm == "joint":
         return [True] * len(jax.tree.leaves(params))
-    return list(chosen(shared, params))
+    return list(chosen(shared, params, "shared="))
 
 
 def _perturbed(

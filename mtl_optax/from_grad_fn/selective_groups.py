@@ -8,6 +8,7 @@ converge, and counts a learning-rate schedule in batches, not in steps.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,24 +20,27 @@ from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.group_steps import by_owner, group_steps
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.solvers.proximal_affinity import affinity_groups
+from mtl_optax.core.state_guard import check_keys, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import ByTask, TaskIndices, TaskPairs, TaskRows
 
 
 class SelectiveGroupsState(NamedTuple):
     """State of Selective Task Group Updates."""
 
-    affinity: jax.Array  # [T, T] of source (row) on recipient
-    groups: jax.Array  # [T] int32 of the last update, equal for tasks of one group
-    losses: jax.Array  # [T] before the last update
-    step: jax.Array  # [T] int32, updates in which each task took part
+    affinity: TaskPairs  # [T, T] of source (row) on recipient
+    groups: TaskIndices  # [T] int32 of the last update, equal for tasks of one group
+    losses: TaskRows  # [T] before the last update
+    step: TaskRows  # [T] int32, updates in which each task took part
     key: jax.Array  # raw key data, uint32
-    inner: Any  # optax.PartitionState: "shared", and each task's own by its index
+    inner: ByTask  # optax.PartitionState: "shared", and each task's own by its index
 
     @property
     def contains_optimizer(self) -> bool:
@@ -179,6 +183,7 @@ def selective_groups(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SelectiveGroupsState]:
         checks.required("selective_groups", "params", params)
+        checks.only_taken(extra_args, ())
         owns = owners(owner, params, num_tasks)
         about = {"losses": losses, "active": active}
         known = names_of_all(owns, num_tasks)
@@ -186,11 +191,14 @@ def selective_groups(
         losses_at, given = asked(
             "selective_groups", losses_fn, given, params, extra_args
         )
-        ask = group_grads_at(losses_at, axis_name=axis_name)
         mask, like = given.active, given.like()
         active = jnp.ones(num_tasks, bool) if mask is None else mask
         if not jax.tree.leaves(like):
             return like, state
+        wanted = jax.eval_shape(init, params)
+        check_keys(state.inner.inner_states, wanted.inner.inner_states)
+        check_state(state, wanted, num_tasks)
+        ask = partial(group_grads_at(losses_at, axis_name=axis_name), active=mask)
 
         use, keep = next_key(state.key)
         if order is None:
@@ -219,7 +227,7 @@ def selective_groups(
         total = jax.tree.map(lambda d, p: d.astype(p.dtype), end.moved, params)
         return total, new_state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update)
 
 
 def _first_active(groups: jax.Array, active: jax.Array) -> jax.Array:

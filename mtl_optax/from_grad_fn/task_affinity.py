@@ -19,19 +19,23 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import names_of_all, owned, owners
 from mtl_optax.core.arguments.losses import losses_vector
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.chains.places import ROWS, placed
 from mtl_optax.core.method import transformation_method
+from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.losses_fn import asked
+from mtl_optax.core.trees.branches import as_before
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import TaskPairs
 
 
 class TaskAffinityState(NamedTuple):
     """State of task_affinity."""
 
-    affinity: jax.Array  # [T, T] mean of [source, recipient]; 0 where never measured
-    counts: jax.Array  # [T, T] int32, measurements in each mean
+    affinity: TaskPairs  # [T, T] mean of [source, recipient]; 0 where never measured
+    counts: TaskPairs  # [T, T] int32, measurements in each mean
     step_in_cycle: jax.Array  # [] int32, steps since the last measurement
     optimizer_state: Any  # of `optimizer`, on shared leaves; empty without
 
@@ -163,7 +167,7 @@ def task_affinity(
         losses_fn: Callable[[optax.Params], Any] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, TaskAffinityState]:
-        if not jax.tree.leaves(updates):
+        if not jax.tree.leaves(as_task_grads(updates, num_tasks, params).like()):
             return updates, state
         checks.required("task_affinity", "params", params)
         given = fixed_losses_fn if losses_fn is None else losses_fn
@@ -173,6 +177,7 @@ def task_affinity(
         if rows.names is not None:
             owned(owns, rows.names, num_tasks)  # raises for an owner that is no task
         ask, rows = asked("task_affinity", given, rows, params, extra_args)
+        check_state(state, jax.eval_shape(init, params), num_tasks)
         mask = rows.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         kept = shared_leaves(params)
@@ -196,15 +201,15 @@ def task_affinity(
         affinity, counts = lax.cond(due, measure, lambda past: past, past)
         inner = state.optimizer_state
         if optimizer is not None:
-            known = gradients if mask is None else gradients.computed()
-            joint = known.pull(present.astype(affinity.dtype))
+            joint = gradients.pull(present.astype(affinity.dtype))
             _, inner = optimizer.update(joint, inner, here)
         new = TaskAffinityState(
             affinity, counts, (state.step_in_cycle + 1) % every_k, inner
         )
+        new = as_before("The optimizer of task_affinity", new, state)
         return updates, jax.tree.map(partial(jnp.where, jnp.any(present)), new, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, ROWS)
 
 
 def _moved(params: Any, kept: tuple[bool, ...], ahead: Any) -> Any:

@@ -15,8 +15,12 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.stacked import from_stack
 from mtl_optax.core.task_grads.in_range import power_of_two
-from mtl_optax.core.trees.leaves import spread
+from mtl_optax.core.trees.leaves import is_function, spread
 from mtl_optax.core.trees.task_axis import lead
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def _check(name: str, first: jax.Array, leaf: jax.Array) -> None:
@@ -123,9 +127,9 @@ def cso_project(num_tasks: int, priority: Any) -> optax.GradientTransformationEx
     ) -> tuple[optax.Updates, tuple[()]]:
         del active, extra
         chosen = default if priority is None else priority
-        if callable(chosen):
+        if is_function(chosen, _is_none):
             chosen = chosen(checks.required("cso_project", "params", params))
-        found = spread(chosen, gradients, lambda x: x is None)
+        found = spread(chosen, gradients, _is_none, what="priority=")
         leaves, treedef = jax.tree.flatten(gradients)
         sums = []
         for leaf, (name, first) in zip(leaves, found, strict=True):

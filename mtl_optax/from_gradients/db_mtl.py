@@ -22,7 +22,7 @@ from mtl_optax.core.solvers import linalg
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
 from mtl_optax.core.task_grads.as_task_grads import unchecked
 from mtl_optax.core.trees.replicated import replicated_zeros
-from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, lead
 
 _LOSS_FLOOR = 1e-8
 
@@ -30,9 +30,9 @@ _LOSS_FLOOR = 1e-8
 class DBMTLState(NamedTuple):
     """State of DB-MTL."""
 
-    task_weights: jax.Array  # [T] of the last update, factors of the averages
-    averages: optax.Updates  # [T, *param], float32 or wider, of gradients of log losses
-    steps: jax.Array  # [T] int32, steps at which the task was active
+    task_weights: TaskRows  # [T] of the last update, factors of the averages
+    averages: TaskTree  # [T, *param], float32 or wider, of gradients of log losses
+    steps: TaskRows  # [T] int32, steps at which the task was active
 
 
 @transformation_method

@@ -22,6 +22,7 @@ from mtl_optax.core.products import combine
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.stacked import from_stack, task_sums, zero_stack
 from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.task_axis import TaskRows, TaskTree
 
 _FLOOR = 1e-7  # of the squares, and in the simplex form of the baseline
 
@@ -29,12 +30,12 @@ _FLOOR = 1e-7  # of the squares, and in the simplex form of the baseline
 class ExcessMTLState(NamedTuple):
     """State of ExcessMTL."""
 
-    task_weights: jax.Array  # [T] weights of the last update
-    log_weights: jax.Array  # [T] before they are normalised over the active tasks
+    task_weights: TaskRows  # [T] weights of the last update
+    log_weights: TaskRows  # [T] before they are normalised over the active tasks
     # [T, *param], float32 or wider, roots of the sums of squared gradients
-    roots: optax.Updates
-    risks: jax.Array  # [T] sum of the risks that make up the baseline
-    calls: jax.Array  # [T] int32, how many they are
+    roots: TaskTree
+    risks: TaskRows  # [T] sum of the risks that make up the baseline
+    calls: TaskRows  # [T] int32, how many they are
 
 
 @transformation_method

@@ -7,6 +7,7 @@ returns the mean, that of Kurin et al. rescales to the plain sum's norm. No cons
 added to the denominator of the purity, which is 1/2 where that is 0.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
+from mtl_optax.core.chains.places import placed
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.sign_dropout import drop_features, drop_signs, uniforms_like
 from mtl_optax.core.stacked import from_stack
@@ -28,9 +30,36 @@ class GradDropState(NamedTuple):
     key: jax.Array  # raw key data, uint32
 
 
+def _odds(f: Any) -> Callable[[jax.Array], jax.Array]:
+    """`f`, checked where it is called; the identity for None."""
+    if f is None:
+        return lambda purity: purity
+    if not callable(f):
+        raise ValueError(
+            "graddrop: f must be a function of the purity P, an array of numbers in "
+            f"[0, 1], for example jnp.round, or None for P itself; got {f!r}."
+        )
+
+    def checked(purity: jax.Array) -> jax.Array:
+        found = jnp.asarray(f(purity))
+        if found.shape != purity.shape:
+            raise ValueError(
+                f"graddrop: f must keep the shape of P, {purity.shape}, for each "
+                f"coordinate has odds of its own; it returned shape {found.shape}."
+            )
+        return found
+
+    return checked
+
+
 @transformation_method
 def graddrop(
-    num_tasks: int, *, key: Any, leak: PerTask = None, at: str = "gradients"
+    num_tasks: int,
+    *,
+    key: Any,
+    f: Callable[[jax.Array], jax.Array] | None = None,
+    leak: PerTask = None,
+    at: str = "gradients",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps, in each coordinate, either the positive or the negative gradients.
 
@@ -39,8 +68,8 @@ def graddrop(
       d = \sum_t \big( \ell_t + (1 - \ell_t) M_t \big) g_t
 
     where for :math:`U \sim \text{Uniform}(0, 1)`, one draw a coordinate, the mask
-    :math:`M_t` keeps positive entries if :math:`P > U` and negative ones if
-    :math:`P < U`.
+    :math:`M_t` keeps positive entries if :math:`f(P) > U` and negative ones if
+    :math:`f(P) < U`.
 
     On features z, whose first axis is the batch, P and M are those of :math:`\sum_b
     \text{sign}(z_b) \, \partial L_t / \partial z_b`, with one draw an entry. They mask
@@ -50,6 +79,11 @@ def graddrop(
     Args:
       num_tasks: T, a Python int.
       key: int or key for the draws.
+      f: the odds of the positive sign as a function of its purity P, which is in
+        [0, 1]: a function from an array to one of the same shape, increasing, and
+        0 at 0, 1/2 at 1/2 and 1 at 1, so that gradients that agree stay; for example
+        `jnp.round`, which lets the sign with the larger sum win always. None is P
+        itself.
       leak: :math:`\ell`, `[T]` in sorted order of names or a dict by name, in [0, 1],
         the part of each task that is never dropped; None is 0.
       at: "gradients" of the parameters, or "features".
@@ -63,9 +97,11 @@ def graddrop(
       without the entries whose sum over the batch is 0).
 
     Raises:
-      ValueError: if `leak` is not one number a task; for an unknown `at`; for gradients
+      ValueError: if `leak` is not one number a task, or `f` no function that keeps the
+        shape of P; for an unknown `at`; for gradients
         that are not stacked, or another task count; with `at="features"` for gradients
-        without features (`check_chain` has none either), or features without a batch.
+        without features (give `check_chain` some, `gradients=`), or features without a
+        batch.
 
     Cost: T backward passes and T copies of the gradient; one key of state; as many
     random numbers as parameters, which dominate the time. On features: T backward
@@ -97,6 +133,7 @@ def graddrop(
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
     checks.one_of("at", at, ("gradients", "features"))
+    odds = _odds(f)
     if leak is not None:
         leak = checks.task_vector("leak", leak, num_tasks)
     first_key = raw_key(key)
@@ -123,7 +160,7 @@ def graddrop(
         leaves, treedef = jax.tree.flatten(gradients)
         draws, state = draw(state, leaves, uniforms)
         pairs = zip(leaves, draws, strict=True)
-        kept = [drop_signs(list(leaf), uniform, leak) for leaf, uniform in pairs]
+        kept = [drop_signs(list(leaf), u, leak, odds) for leaf, u in pairs]
         return jax.tree.unflatten(treedef, kept), state
 
     def on_features(
@@ -136,18 +173,14 @@ def graddrop(
         uniforms: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, GradDropState]:
-        del extra_args
+        checks.only_taken(extra_args, ())
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
         gradients = at_features(given)
         draws, state = draw(state, jax.tree.leaves(gradients.features), uniforms)
-        trunk = gradients.pull_features(drop_features(gradients, draws, leak))
-        heads = gradients.heads()
-        # With a mask row by row, so that the NaN of an absent task stays with it.
-        own = (heads if given.active is None else heads.computed()).pull(
-            jnp.ones(num_tasks)
-        )
+        trunk = gradients.pull_features(drop_features(gradients, draws, leak, odds))
+        own = gradients.heads().pull(jnp.ones(num_tasks))
         return jax.tree.map(jnp.add, trunk, own), state
 
     if at == "gradients":
         return from_stack(num_tasks, init, on_gradients)
-    return optax.GradientTransformationExtraArgs(init, on_features)
+    return placed(init, on_features)

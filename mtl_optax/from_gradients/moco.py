@@ -24,16 +24,16 @@ from mtl_optax.core.stacked import follow, from_stack, zero_stack
 from mtl_optax.core.task_grads.as_task_grads import unchecked
 from mtl_optax.core.task_grads.in_range import as_seen
 from mtl_optax.core.trees.replicated import replicated_zeros
-from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, lead
 
 
 class MoCoState(NamedTuple):
     """State of MoCo."""
 
-    task_weights: jax.Array  # [T] weights of the last update
-    shares: jax.Array  # [T] lambda, as multiples of its mean
-    tracked: optax.Updates  # [T, *param], float32 or wider, corrected gradients
-    steps: jax.Array  # [T] int32, steps at which the task was active
+    task_weights: TaskRows  # [T] weights of the last update
+    shares: TaskRows  # [T] lambda, as multiples of its mean
+    tracked: TaskTree  # [T, *param], float32 or wider, corrected gradients
+    steps: TaskRows  # [T] int32, steps at which the task was active
 
 
 @transformation_method

@@ -20,15 +20,15 @@ from mtl_optax.core.method import gramian_method
 from mtl_optax.core.scalarization import positive
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.min_norm import stationary_weights
-from mtl_optax.core.trees.task_axis import where_active
+from mtl_optax.core.trees.task_axis import TaskRows, where_active
 from mtl_optax.core.weighting import Weighting
 
 
 class CDTTState(NamedTuple):
     """State of CDTT; every task has a clock of its own."""
 
-    norms: jax.Array  # [T, window] last gradient norms, the newest last
-    steps: jax.Array  # [T] int32, steps at which the task was active, at most window
+    norms: TaskRows  # [T, window] last gradient norms, the newest last
+    steps: TaskRows  # [T] int32, steps at which the task was active, at most window
 
 
 def _central(cosines: jax.Array, norms: jax.Array, rows: jax.Array) -> jax.Array:

@@ -7,11 +7,14 @@ direction is free of conflicts: theirs is then the least-squares one, which harm
 task; ours is exact zero.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.core.arguments.names import PerTask
+from mtl_optax.core.arguments.names import Names, PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.length_models import check_length, tracked_lengths
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.min_norm import in_hull
@@ -19,7 +22,9 @@ from mtl_optax.core.weighting import Weighting, no_state
 
 
 @gramian_method
-def conflictfree(*, preference: PerTask = None) -> Weighting:
+def conflictfree(
+    *, preference: PerTask = None, length: Any = "projection"
+) -> Weighting:
     r"""ConFIG: the direction at the same angle to every task's gradient.
 
     .. math::
@@ -32,17 +37,23 @@ def conflictfree(*, preference: PerTask = None) -> Weighting:
       num_tasks: T, a Python int.
       preference: p, `[T]` in sorted order of names or a dict by name, positive; only
         proportions matter. None is uniform: equal cosines.
+      length: how long d is. "projection", as above, is :math:`\sum_t \|g_t\| \cos(g_t,
+        d)`; the others put one norm in place of all :math:`\|g_t\|`: the "min", "max",
+        "mean", "harmonic" or "geometric" mean of those of the tasks that have a
+        gradient, or that of one task, by name, or by index in sorted order of names
+        (may be a tracer). Where that task has no gradient, or is inactive, d is zero.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. Its
       direction does not depend on the scale of any loss. Output scale: sum of the
-      gradients' projections on it. T=1 gives the gradient itself.
+      gradients' projections on it, or by `length`. T=1 gives the gradient itself.
 
     Raises:
-      ValueError: for a `preference` that is not `[T]`; for gradients that are not
-        stacked, or another task count.
+      ValueError: for a `preference` that is not `[T]`, or a `length` that is neither a
+        model nor a task (a name only in `update`); for gradients that are not stacked,
+        or another task count.
 
     Cost: T backward passes; no state of its own; one T x T eigenvalue problem and one
     quadratic program of size T.
@@ -71,9 +82,19 @@ def conflictfree(*, preference: PerTask = None) -> Weighting:
       Liu, Chu and Thuerey, `ConFIG: Towards Conflict-free Training of Physics Informed
       Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024.
     """
+    init = no_state(preference=preference)
+
+    def checked(num_tasks: int) -> tuple[()]:
+        check_length(length, num_tasks)
+        return init(num_tasks)
 
     def update(
-        gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
+        gramian: jax.Array,
+        state: tuple[()],
+        *,
+        active: jax.Array,
+        names: Names | None = None,
+        **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
         cosines, norms = linalg.cosine_matrix(gramian)
@@ -91,8 +112,9 @@ def conflictfree(*, preference: PerTask = None) -> Weighting:
         # Divided by the longest, so that neither end of the range overflows.
         longest = jnp.max(norms)
         size = norms / jnp.where(longest > 0, longest, 1)
-        length = jnp.sum(size * projected) / jnp.where(square > 0, square, 1)
-        weights = length * units / jnp.where(alive, size, 1)
+        lengths = tracked_lengths(length, size, names)
+        total = jnp.sum(lengths * projected) / jnp.where(square > 0, square, 1)
+        weights = total * units / jnp.where(alive, size, 1)
         return jnp.where(exists, weights, 0), state
 
-    return Weighting(no_state(preference=preference), update)
+    return Weighting(checked, update)

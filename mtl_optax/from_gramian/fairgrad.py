@@ -5,7 +5,10 @@ on tiny or badly scaled gradients; it is also the optimum of a strictly convex f
 which Newton's method finds on the device. Their trainer multiplies the result by T.
 """
 
+import numbers
+
 import jax
+import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
@@ -22,9 +25,11 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
 
     Args:
       num_tasks: T, a Python int.
-      alpha: kind of fairness, positive and finite; may be a tracer. 1 is Nash-MTL.
-        Towards 0 the update tends to the sum of the gradients, projected like
-        `dualproj` where the sum conflicts with a task; for large alpha to that of
+      alpha: kind of fairness, at least 0 and finite; may be a tracer. 1 is Nash-MTL.
+        Exactly 0 is linear scalarisation, weights of 1 each (TorchJD's are 1/T): what
+        :math:`w_t = (K w)_t^{-\alpha}` says at 0. Towards 0 the update tends to the
+        same sum of the gradients, but projected like `dualproj` where the sum
+        conflicts with a task; for large alpha to that of
         MGDA over its squared norm, the same gain of 1 for all tasks that bind.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
@@ -36,21 +41,22 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
       grows as they shrink above. T=1 gives g / ||g||^(2 alpha/(1+alpha)).
 
     Raises:
-      ValueError: for an `alpha` that is not positive and finite; for gradients that
-        are not stacked, or another task count.
+      ValueError: for an `alpha` that is negative or not finite; for gradients that are
+        not stacked, or another task count.
 
     Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
 
     Invariances: none to loss scales, but for alpha = 1, where the update does not
     depend on them.
 
-    Guarantee: descends every task, unless the point is Pareto stationary; there d is
-    zero.
+    Guarantee: with alpha above 0 descends every task, unless the point is Pareto
+    stationary; there d is zero.
 
     When not to use it: close to Pareto-stationary points weights grow large, and for
     alpha of 1 or more an optimiser without normalisation does not come to rest. The
     equation holds to 1e-4 in float32 for alpha from 0.5 to 10, and is solved more and
-    more coarsely outside. A task with zero gradient has weight 0.
+    more coarsely outside, but at exactly 0. A task with zero gradient has weight 0 (but
+    at alpha 0).
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
@@ -64,7 +70,8 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
       Ban and Ji, `Fair Resource Allocation in Multi-Task Learning
       <https://arxiv.org/abs/2402.15638>`_, 2024.
     """
-    checks.positive("alpha", alpha)
+    if not (isinstance(alpha, numbers.Real) and alpha == 0):
+        checks.positive("alpha", alpha)
 
     def update(
         gramian: jax.Array,
@@ -75,7 +82,10 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
         **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        weights = nash_solver.bargain(gramian, active, alpha)
-        return weights * unit ** (-2 * alpha / (1 + alpha)), state
+        fair = jnp.asarray(alpha, gramian.dtype)
+        # Solved at 1 where it is 0, so that no branch is needed and all stays finite.
+        bargained = nash_solver.bargain(gramian, active, jnp.where(fair > 0, fair, 1))
+        bargained *= unit ** (-2 * fair / (1 + fair))
+        return jnp.where(fair > 0, bargained, active), state
 
     return Weighting(no_state(), update)

@@ -20,6 +20,7 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 # A loss, or a learned weight, below this counts as this.
@@ -30,7 +31,7 @@ _LEAST_WEIGHT = 1e-6
 class GradNormState(NamedTuple):
     """State of GradNorm."""
 
-    initial_losses: jax.Array  # [T], 0 until the task's first step
+    initial_losses: TaskRows  # [T], 0 until the task's first step
     scalars: TaskScalars  # [T] weights before scaling ("paper"), logits ("softmax")
 
 

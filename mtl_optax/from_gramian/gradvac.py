@@ -17,6 +17,7 @@ from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg, surgery
+from mtl_optax.core.trees.task_axis import TaskPairs
 from mtl_optax.core.weighting import Weighting
 
 
@@ -24,7 +25,7 @@ class GradVacState(NamedTuple):
     """State of GradVac."""
 
     key: jax.Array  # raw key data, uint32
-    phi: jax.Array  # [T, T] targets, averages of the cosines met ([L, T, T] for leaves)
+    phi: TaskPairs  # [T, T] targets, averages of the cosines met ([L, T, T] for leaves)
 
 
 @jax.jit

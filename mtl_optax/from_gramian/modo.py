@@ -16,13 +16,14 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 
 class MoDoState(NamedTuple):
     """State of MoDo."""
 
-    simplex_weights: jax.Array  # [T], those of inactive tasks as they were
+    simplex_weights: TaskRows  # [T], those of inactive tasks as they were
 
 
 @gramian_method

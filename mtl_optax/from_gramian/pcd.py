@@ -2,8 +2,8 @@ r"""PCD: priority-constrained descent (Varam and AlHajri 2026).
 
 The authors enumerate the sets of constraints that may hold with equality; here one
 small quadratic program gives their answer for any number of tasks, and tells whether
-there is one. They add 1e-8 to the mean squares; here a task is divided by its own size
-however small that is.
+there is one. They add 1e-8 to the mean squares; here, by default, a task is divided by
+its own size however small that is.
 """
 
 from typing import Any, NamedTuple
@@ -19,18 +19,19 @@ from mtl_optax.core.arguments.primary_task import (
     thresholds,
     thresholds_by_name,
 )
-from mtl_optax.core.arguments.schedules import ScalarOrSchedule
+from mtl_optax.core.arguments.schedules import NumbersOrSchedule, ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.least_change import least_change
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 
 class PCDState(NamedTuple):
     """State of PCD."""
 
-    mean_square: jax.Array  # [T] running mean of squared norms, bias-corrected
-    correction: jax.Array  # [T] 1 - beta^k after k steps with the task
+    mean_square: TaskRows  # [T] running mean of squared norms, bias-corrected
+    correction: TaskRows  # [T] 1 - beta^k after k steps with the task
 
 
 def _follow(
@@ -50,8 +51,9 @@ def _follow(
 def pcd(
     *,
     primary: Any = 0,
-    tau: ScalarOrSchedule = 0.02,
+    tau: NumbersOrSchedule = 0.02,
     beta: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 0.0,
 ) -> Weighting:
     r"""Follows the primary task, as far as a little progress on every other one allows.
 
@@ -61,7 +63,7 @@ def pcd(
       \qquad d = \frac{\|g_1\|}{\|\tilde d\|} \tilde d
 
     where :math:`\tilde g_t` is the gradient divided by the root of the running mean of
-    its squared norm.
+    its squared norm, plus eps.
 
     Args:
       num_tasks: T, a Python int.
@@ -71,6 +73,9 @@ def pcd(
         names or a dict by name (the primary's is not read); without the primary task
         `[T - 1]`, or a dict if `primary` is a name. 0 only takes conflicts out.
       beta: decay of the running means, which are bias-corrected task by task.
+      eps: added to the running means, at least 0. A task whose gradients are shorter
+        than its root counts as small: it asks for less than others do, and its own
+        scale matters. The authors have 1e-8; the default 0 leaves no such size.
       granularity: None, "leaf" or a tree of labels: the leaves that share a Gramian,
         and weights, as in :func:`mtl_optax.from_weighting`.
 
@@ -82,15 +87,15 @@ def pcd(
       it, zero. A secondary gradient that is zero sets no constraint.
 
     Raises:
-      ValueError: for a negative `tau` or `beta`, a `tau` of another shape, or a
+      ValueError: for a negative `tau`, `beta` or `eps`, a `tau` of another shape, or a
         `primary` that is no task; in `update` for a `primary` by name, where neither
         gradients nor losses have names; for gradients that are not stacked, or another
         task count.
 
     Cost: T backward passes; state of 2 numbers a task; one T x T quadratic program.
 
-    Invariances: the direction does not depend on the scale of any loss. The primary
-    task is another than the rest.
+    Invariances: the direction does not depend on the scale of any loss (with `eps` 0).
+    The primary task is another than the rest.
 
     Guarantee: descends every secondary task by its tau, if any vector does, and stays
     as near to the primary gradient as that allows. It may then ascend the primary task:
@@ -114,6 +119,7 @@ def pcd(
       <https://arxiv.org/abs/2606.29521>`_, 2026.
     """
     checks.at_least("beta", beta, 0)
+    checks.at_least("eps", eps, 0)
     tau, own = thresholds_by_name(tau, primary)
 
     def init(num_tasks: int) -> PCDState:
@@ -128,13 +134,15 @@ def pcd(
         *,
         active: jax.Array,
         names: tuple[Any, ...] | None = None,
+        unit: jax.Array | float = 1.0,
         **extra: object,
     ) -> tuple[jax.Array, PCDState]:
         del extra
         task = index_of("pcd: primary", primary, names)
         cosines, norms = linalg.cosine_matrix(gramian)
         state = _follow(state, norms, beta, active)
-        usual = jnp.sqrt(jnp.where(state.mean_square > 0, state.mean_square, 1))
+        mean_square = state.mean_square + eps / unit / unit
+        usual = jnp.sqrt(jnp.where(mean_square > 0, mean_square, 1))
         lengths = jnp.where(active, norms / usual, 0)
         longest = jnp.max(lengths)
         lengths /= jnp.where(longest > 0, longest, 1)

@@ -21,13 +21,14 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 
 class SDMGradState(NamedTuple):
     """State of SDMGrad."""
 
-    simplex_weights: jax.Array  # [T], those of inactive tasks as they were
+    simplex_weights: TaskRows  # [T], those of inactive tasks as they were
 
 
 @partial(jax.jit, static_argnames="num_iters")

@@ -51,10 +51,11 @@ def upgrad(*, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0) -> We
     Invariances: none to loss scales: the cone does not depend on them, but the
     gradients that are projected on it are summed as they are.
 
-    Guarantee: never conflicts with any task, at any ratio of gradient norms, to
-    rounding: with weights w of the sum, :math:`\langle g_t, d \rangle \ge -16 \,
-    \varepsilon \, |g_t| \sum_s w_s |g_s|`. In float32 cosines are at least -1e-5 unless
-    d is shorter than a fifth of that sum (measured: -5e-4 where it is a thousandth).
+    Guarantee: never conflicts with any task, at any ratio of gradient norms, to 16
+    roundings of what is summed: cosines are at least -16 eps times the sum of the
+    weighted gradients' norms over that of d. So they are at least -1e-5 in float32,
+    unless the gradients cancel until a fifth of them is left (measured: -5e-4 where a
+    thousandth is).
 
     When not to use it: if one loss is much larger than the others and all are to
     train: it harms none, but like the mean gradient it follows the largest. With

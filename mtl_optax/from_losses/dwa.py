@@ -15,24 +15,24 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import positive, softmax_among
-from mtl_optax.core.trees.task_axis import where_active
+from mtl_optax.core.trees.task_axis import TaskRows, where_active
 from mtl_optax.core.weighting import Weighting
 
 
 class EpochState(NamedTuple):
     """State of DWA; every task has a clock of its own."""
 
-    steps: jax.Array  # [T] int32, in the open epoch
-    running: jax.Array  # [T] mean loss of the open epoch
-    last: jax.Array  # [T] mean loss of the last closed epoch, 0 for none
-    before: jax.Array  # [T] of the one before it
+    steps: TaskRows  # [T] int32, in the open epoch
+    running: TaskRows  # [T] mean loss of the open epoch
+    last: TaskRows  # [T] mean loss of the last closed epoch, 0 for none
+    before: TaskRows  # [T] of the one before it
 
 
 class SlidingState(NamedTuple):
     """State of DWA with sliding averages."""
 
-    steps: jax.Array  # [T] int32, at most window + 1
-    history: jax.Array  # [T, 2 window] losses, the newest last
+    steps: TaskRows  # [T] int32, at most window + 1
+    history: TaskRows  # [T, 2 window] losses, the newest last
 
 
 State = EpochState | SlidingState

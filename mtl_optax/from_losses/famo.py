@@ -20,6 +20,7 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.learned import TaskScalars, init_scalars, step_scalars
 from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import above, positive, softmax_among
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 _EPSILON = 1e-8  # of the authors, added to every loss
@@ -29,8 +30,8 @@ class FAMOState(NamedTuple):
     """State of FAMO."""
 
     logits: TaskScalars  # [T], with their optimiser
-    last: jax.Array  # [T] log loss at the task's last step
-    seen: jax.Array  # [T] bool, whether it has had a step
+    last: TaskRows  # [T] log loss at the task's last step
+    seen: TaskRows  # [T] bool, whether it has had a step
 
 
 def _logit_gradient(

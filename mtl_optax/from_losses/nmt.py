@@ -18,15 +18,16 @@ from mtl_optax.core.arguments import checks, names
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import losses_method
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 
 class NMTState(NamedTuple):
     """State of NMT."""
 
-    multipliers: jax.Array  # [T] lambda
-    targets: jax.Array  # [T] loss at the end of each task's stage, 0 before
-    steps: jax.Array  # [T] int32, steps of its stage so far
+    multipliers: TaskRows  # [T] lambda
+    targets: TaskRows  # [T] loss at the end of each task's stage, 0 before
+    steps: TaskRows  # [T] int32, steps of its stage so far
 
 
 def _ranks(priority: Sequence[int], num_tasks: int) -> jax.Array:

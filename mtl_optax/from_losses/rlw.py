@@ -15,6 +15,7 @@ from mtl_optax.core.arguments.names import Names, by_position
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import softmax_among
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
 _DISTRIBUTIONS = (
@@ -31,7 +32,7 @@ class RLWState(NamedTuple):
     """State of RLW."""
 
     key: jax.Array  # raw key data, uint32
-    moments: jax.Array | None  # [T, 2] mean and deviation of "random_normal"
+    moments: TaskRows | None  # [T, 2] mean and deviation of "random_normal"
 
 
 def _nonempty_subset(key: jax.Array, active: jax.Array) -> jax.Array:
@@ -82,7 +83,8 @@ def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
       simplex. T=1 gives the gradient itself.
 
     Raises:
-      ValueError: for an unknown distribution; for gradients that are not stacked, or
+      ValueError: for an unknown distribution, or `normals=` for one that has none; for
+        gradients that are not stacked, or
         another task count.
 
     Cost: one backward pass with lazy gradients; one key of state, and 2 numbers a task
@@ -136,6 +138,11 @@ def rlw(*, key: Any, distribution: str = "normal") -> Weighting:
         use, keep = next_key(state.key)
         state = state._replace(key=keep)
         if distribution not in ("normal", "random_normal"):
+            if normals is not None:
+                raise ValueError(
+                    f"rlw: normals= has no effect with distribution={distribution!r}, "
+                    "which draws no normal numbers. Leave it out."
+                )
             return _draw_weights(use, distribution, active), state
         if normals is None:
             normals = jax.random.normal(use, active.shape)

@@ -68,7 +68,8 @@ def stch(
     When not to use it: if losses of one task are of another order than the rest and
     `reference`, `preference` or `nadir` do not make them comparable: the largest owns
     the update. With `nadir` losses must be positive: they count as at least 1e-19 and
-    at most 9e18 (in float32).
+    at most 9e18 (in float32), and with mu above 1 the weight of a task grows, as
+    L^(1/mu - 1), as its loss goes to 0.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl

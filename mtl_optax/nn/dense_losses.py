@@ -2,7 +2,8 @@
 
 Each is a mean over the valid pixels of the whole batch, computed in float32 (float64
 under x64), and 0 with a gradient of 0 where no pixel is valid. Metrics for the same
-masks are in `mtl_optax.analysis`.
+masks are in `mtl_optax.analysis`. The mean is that of the batch which is handed over:
+with a batch split over devices take `mtl_optax.masked_mean(..., axis_name=...)`.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from mtl_optax.analysis.metrics import same_shape, widen
 from mtl_optax.analysis.normals import same_normals
+from mtl_optax.core.masked_mean import masked_mean
 
 
 def segmentation_loss(logits: Any, labels: Any, *, ignore_label: int = -1) -> jax.Array:
@@ -46,7 +48,7 @@ def segmentation_loss(logits: Any, labels: Any, *, ignore_label: int = -1) -> ja
     valid = labels != ignore_label
     log_p = jax.nn.log_softmax(widen(logits))
     at = jnp.where(valid, labels, 0)[..., None]
-    return _mean(-jnp.take_along_axis(log_p, at, axis=-1)[..., 0], valid)
+    return masked_mean(-jnp.take_along_axis(log_p, at, axis=-1)[..., 0], valid)
 
 
 def depth_loss(predictions: Any, depth: Any) -> jax.Array:
@@ -73,7 +75,7 @@ def depth_loss(predictions: Any, depth: Any) -> jax.Array:
     """
     predictions, depth = jnp.asarray(predictions), jnp.asarray(depth)
     same_shape("depth_loss", predictions, depth)
-    return _mean(jnp.abs(widen(predictions) - widen(depth)), depth != 0)
+    return masked_mean(jnp.abs(widen(predictions) - widen(depth)), depth != 0)
 
 
 def normal_loss(predictions: Any, normals: Any, *, eps: float = 1e-3) -> jax.Array:
@@ -109,9 +111,4 @@ def normal_loss(predictions: Any, normals: Any, *, eps: float = 1e-3) -> jax.Arr
     guessed, true = widen(predictions), widen(normals)
     length = jnp.sqrt(jnp.sum(guessed**2, axis=-1, keepdims=True) + eps**2)
     cosine = jnp.sum(guessed / length * true, axis=-1)
-    return _mean(1 - cosine, jnp.any(true != 0, axis=-1))
-
-
-def _mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Over the valid entries; 0 without."""
-    return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(jnp.sum(valid), 1)
+    return masked_mean(1 - cosine, jnp.any(true != 0, axis=-1))

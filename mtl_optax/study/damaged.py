@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mtl_optax.analysis import metrics
 from mtl_optax.analysis.calibration import calibration_bins, expected_calibration_error
 from mtl_optax.analysis.sharpness import sharpness
+from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.study.data import (
     CREDITS,
     NUM_IMAGES,
@@ -86,11 +87,6 @@ def splits(noise: float, fraction: float) -> dict[str, Labelled]:
     return {"train": train, "fit": fit, **clean}
 
 
-def mean_of_known(values: jax.Array, known: Any) -> jax.Array:
-    """Over the examples `[N]` whose label is known; 0 without any."""
-    return jnp.sum(jnp.where(known, values, 0)) / jnp.maximum(jnp.sum(known), 1)
-
-
 def damaged_digits(noise: float = 0, fraction: float = 1) -> Problem:
     """Two digits; a share of wrong or of known training labels of the left one."""
     tasks = tuple(TASKS)[:2]
@@ -99,7 +95,7 @@ def damaged_digits(noise: float = 0, fraction: float = 1) -> Problem:
     def losses(params: Any, batch: Labelled) -> tuple[jax.Array, ...]:
         """Means over what is known; 0 where nothing is, and then not active."""
         return tuple(
-            mean_of_known(cross_entropies(z, y), known)
+            masked_mean(cross_entropies(z, y), known)
             for z, y, known in zip(
                 logits(params, batch.images),
                 *(batch.labels.T, batch.known.T),

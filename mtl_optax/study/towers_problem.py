@@ -15,8 +15,9 @@ import optax
 from flax import nnx
 
 from mtl_optax.analysis import metrics
+from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.nn import HardSharing, SelfAuxiliary, owner, strip_auxiliaries
-from mtl_optax.study.damaged import Labelled, damage, mean_of_known
+from mtl_optax.study.damaged import Labelled, damage
 from mtl_optax.study.data import CREDITS, NUM_IMAGES, TASKS, multi_digits
 from mtl_optax.study.model import cross_entropies
 from mtl_optax.study.problem import Metric, Problem
@@ -136,5 +137,5 @@ def _means(
     for t, task in enumerate(CLASSES):
         known = batch.known[:, t]
         each = cross_entropy(logits[task], batch.labels[:, t])
-        found[task] = mean_of_known(each, known)
+        found[task] = masked_mean(each, known)
     return found

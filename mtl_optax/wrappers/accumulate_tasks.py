@@ -9,17 +9,21 @@ from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
+from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.trees.branches import as_before, strong, zeros_of
+from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, lead
+from mtl_optax.core.weighting import check_transformation
 
 
 class AccumulateTasksState(NamedTuple):
     """State of accumulate_tasks."""
 
     micro_step: jax.Array  # [] int32, micro-batches gathered since the last update
-    gathered: Any  # tree of [T, *param], sum of the stacked gradients
-    gathered_losses: jax.Array  # [T]
-    gathered_counts: jax.Array  # [T] int32, micro-batches in which each task was active
+    gathered: TaskTree  # tree of [T, *param], sum of the stacked gradients
+    gathered_losses: TaskRows  # [T]
+    gathered_counts: TaskRows  # [T] int32, micro-batches in which each task was active
     inner: Any  # state of the wrapped chain
 
 
@@ -45,11 +49,13 @@ def accumulate_tasks(
       are averaged too. A task that was `active` in some of the micro-batches only is
       averaged over those; in none, it is inactive. Losses and `active` reach `tx` by
       name, where the tasks have names. Other extra arguments are those of the last
-      micro-batch. Lazy gradients are stacked first.
+      micro-batch. Updates have the dtypes that `tx` gives them. Lazy gradients are
+      stacked first.
 
     Raises:
       ValueError: for an `every_k` that is no positive Python int; for gradients that
-        are not stacked, or another task count.
+        are not stacked, another task count, or a state of another one; for a chain
+        whose state changes its shapes.
 
     Cost: T backward passes at every micro-batch, and two stacks of T gradients, the new
     one and the accumulator (of the parameters' dtype).
@@ -74,7 +80,8 @@ def accumulate_tasks(
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
     every_k = checks.static_int("every_k", every_k)
-    inner = optax.with_extra_args_support(tx)
+    check_transformation("accumulate_tasks", tx)
+    inner = inside(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:
         def zeros(x: Any) -> jax.Array:
@@ -101,6 +108,7 @@ def accumulate_tasks(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateTasksState]:
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        check_state(*_gathered(state, given.like(), num_tasks), num_tasks)
         losses, mask = given.losses, given.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
 
@@ -132,12 +140,26 @@ def accumulate_tasks(
                 active=named(some, given.names),
                 **extra_args,
             )
-            empty = jax.tree.map(jnp.zeros_like, summed)
-            return new, empty._replace(inner=inner_state)
+            empty = jax.tree.map(jnp.zeros_like, summed._replace(inner=()))
+            inner_state = as_before(
+                "The chain in accumulate_tasks", inner_state, summed.inner
+            )
+            return strong(new), empty._replace(inner=inner_state)
+
+        updated, _ = jax.eval_shape(emit, summed)
 
         def wait(summed: AccumulateTasksState) -> Any:
-            return jax.tree.map(lambda x: jnp.zeros_like(x[0]), summed.gathered), summed
+            return zeros_of(updated), summed
 
         return lax.cond(summed.micro_step >= every_k, emit, wait, summed)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
+
+
+def _gathered(
+    state: AccumulateTasksState, like: optax.Params, num_tasks: int
+) -> tuple[Any, Any]:
+    """What the state has gathered, and the shapes of that for gradients like `like`."""
+    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    rows = batched((number, number, like), num_tasks)
+    return (state.gathered_counts, state.gathered_losses, state.gathered), rows

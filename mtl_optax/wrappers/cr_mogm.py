@@ -10,14 +10,15 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import weighting_wrapper
+from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting, check_weighting
 
 
 class CRMOGMState(NamedTuple):
     """State of cr_mogm."""
 
-    smooth_weights: jax.Array  # [T], those of inactive tasks as they were
-    started: jax.Array  # [T] bool, whether the task has smooth weights
+    smooth_weights: TaskRows  # [T], those of inactive tasks as they were
+    started: TaskRows  # [T] bool, whether the task has smooth weights
     smoothed: Any  # state of the wrapped weighting
 
 

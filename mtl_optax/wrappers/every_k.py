@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.weighting import Weighting, check_weighting
+from mtl_optax.core.weighting import Weighting, check_weighting, for_tasks_only
 
 
 class EveryKState(NamedTuple):
@@ -73,4 +73,4 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
         weights, inner = weighting.update(gramian, state.every, **extra)
         return weights, state._replace(every=inner)
 
-    return weighting._replace(init=init, update=update, due=due)
+    return for_tasks_only(weighting._replace(init=init, update=update, due=due))

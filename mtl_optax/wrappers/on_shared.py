@@ -9,10 +9,15 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.leaf_groups import groups_of_labels
+from mtl_optax.core.arguments.masks import some_shared
 from mtl_optax.core.arguments.names import Names, named
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
+from mtl_optax.core.chains.state_parts import check_keeps_no_optimiser
 from mtl_optax.core.readings import task_weights
+from mtl_optax.core.state_guard import check_keys
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.trees.leaves import chosen, only
+from mtl_optax.core.trees.leaves import only
+from mtl_optax.core.weighting import check_transformation
 
 _SHARED = ""  # the one group of a mask; its state is not put into a dict
 
@@ -37,7 +42,9 @@ def on_shared(
     the subset inactive.
 
     Args:
-      tx: an aggregator, or a chain that begins with one, for all T tasks.
+      tx: an aggregator for all T tasks; or a chain in which something stands before it,
+        or multiplies its update by numbers of at least zero. An optimiser goes behind
+        `on_shared`: inside it would act on shared leaves only, and the others climb.
       shared: tree of bools like the parameters (or a prefix of it), True where shared;
         or a function from parameters to such a tree, as in `optax.masked`.
       labels: instead of `shared`, such a tree or function with tuples of tasks, by name
@@ -55,16 +62,20 @@ def on_shared(
 
     Raises:
       ValueError: unless exactly one of `shared` and `labels` is given; for an unknown
-        `rest`, or "weights" with `labels`; in `init` or `update` for a label that is no
-        tuple of different tasks, or tasks by name on some leaves and by index on
+        `rest`, or "weights" with `labels`; in `init` if `tx` keeps state for each
+        parameter as optimisers do, or is a method that contains its optimiser (what has
+        no state, such as a negative scale or clipping,
+        :func:`mtl_optax.check_chain` finds); in `init` or `update` for a label that is
+        no tuple of different tasks, or tasks by name on some leaves and by index on
         others; in `update` for a name that is no task's, or labels that do not name all
         tasks where neither gradients nor losses have names; if gradients are not
-        stacked, or if `rest="weights"` and `tx` records no single vector of weights.
+        stacked, if `tx` holds no method, or if `rest="weights"` and it records no
+        single vector of weights.
 
     Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
     read of the others; with lazy gradients one more backward pass down to the lowest of
-    the other leaves (T passes there if `active` is passed, so that a NaN task stays
-    isolated). Under `jax.jit` groups share the T backward passes of lazy gradients.
+    the other leaves (T more where `active` leaves out a task whose NaN got into it).
+    Under `jax.jit` groups share the T backward passes of lazy gradients.
 
     When not to use it: to treat every leaf alike, leave it out; for other optimisers
     on heads use `optax.partition` with stacked gradients, which gives the same updates
@@ -106,18 +117,21 @@ def on_shared(
             'on_shared: rest="weights" needs one vector of weights, but with labels= '
             "each group of leaves has its own. Use shared=, or leave rest out."
         )
-    inner = optax.with_extra_args_support(tx)
+    check_transformation("on_shared", tx)
+    inner = inside(tx, "on_shared")
 
     def groups_of(
         tree: optax.Params, num_tasks: int | None = None, names: Names | None = None
     ) -> dict[str, Any]:
         if labels is not None:
             return groups_of_labels(labels, tree, num_tasks, names)
-        return {_SHARED: (None, chosen(shared, tree))}
+        return {_SHARED: (None, some_shared(shared, tree))}
 
     def init(params: optax.Params) -> Any:
         groups = groups_of(params).items()
         states = {name: inner.init(only(params, kept)) for name, (_, kept) in groups}
+        for state in states.values():
+            check_keeps_no_optimiser("on_shared", state, params)
         return states[_SHARED] if labels is None else states
 
     def update(
@@ -135,6 +149,7 @@ def on_shared(
         groups = groups_of(like if params is None else params, num_tasks, names)
 
         states = {_SHARED: state} if labels is None else dict(state)
+        check_keys(states, groups if labels is not None else states)
         leaves: list[Any] = [None] * len(jax.tree.leaves(like))
         for name, (tasks, kept) in groups.items():
             own = None if params is None else only(params, kept)
@@ -144,7 +159,7 @@ def on_shared(
             new, states[name] = inner.update(
                 part, states[name], own, **about, **extra_args
             )
-            _place(leaves, kept, new)
+            _place(leaves, kept, new, like)
         state = states[_SHARED] if labels is None else states
 
         weights = jnp.ones(num_tasks) if rest == "sum" else _one_vector(state)
@@ -152,19 +167,25 @@ def on_shared(
             weights = jnp.where(present, weights, 0)
         others = tuple(leaf is None for leaf in leaves)
         if any(others):
-            plain = gradients.select(others)
-            if present is not None:
-                plain = plain.at_parameters().computed()
-            _place(leaves, others, plain.pull(weights))
+            _place(leaves, others, gradients.select(others).pull(weights), like)
         return jax.tree.unflatten(jax.tree.structure(like), leaves), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
 
 
-def _place(leaves: list[Any], kept: tuple[bool, ...], part: Any) -> None:
+def _place(leaves: list[Any], kept: tuple[bool, ...], part: Any, like: Any) -> None:
     """Puts the leaves of `part` where they were kept."""
     where = [i for i, keep in enumerate(kept) if keep]
+    shapes = [x.shape for x in jax.tree.leaves(like)]
     for i, leaf in zip(where, jax.tree.leaves(part), strict=True):
+        if leaf.shape != shapes[i]:
+            raise ValueError(
+                f"on_shared: what is inside gives an update of shape {leaf.shape} for "
+                f"a gradient of shape {shapes[i]}: there is no method in it that takes "
+                "the tasks together, such as mtl_optax.cagrad(num_tasks). It comes "
+                "first, and the optimiser behind on_shared: "
+                "optax.chain(mtl_optax.on_shared(method, mask), optax.adam(...))."
+            )
         leaves[i] = leaf
 
 

@@ -1,14 +1,24 @@
 """per_task: a transformation run on each task's gradient, before they are combined."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments import checks
+from mtl_optax.core.arguments.random import is_key, one_a_task
+from mtl_optax.core.chains.places import ROWS, placed
+from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
-from mtl_optax.core.trees.task_axis import lead
+from mtl_optax.core.trees.task_axis import TaskTree, lead
+from mtl_optax.core.weighting import check_transformation
+
+
+class PerTaskState(NamedTuple):
+    """State of per_task."""
+
+    each: TaskTree  # state of the transformation, every leaf `[T, ...]`
 
 
 def per_task(
@@ -32,10 +42,14 @@ def per_task(
       stand before a method in a chain. Lazy gradients are stacked first, and their
       losses and names do not travel on: pass `losses=`, a dict, to methods that need
       one of them or take values by name. The state of
-      tasks that are not `active` stays, and their rows become zero.
+      tasks that are not `active` stays, and their rows become zero. Random keys in the
+      state of `tx` (typed ones, and arrays that end like raw key data, uint32 `[2]`)
+      are folded with the index of the task, so that `optax.add_noise` draws other noise
+      for each; what `tx` draws without a key in its state is the same for all.
 
     Raises:
-      ValueError: for gradients that are not stacked, or another task count.
+      ValueError: for gradients that are not stacked, another task count, or a state of
+        another one.
 
     Cost: T backward passes and T copies of gradient and state of `tx`.
 
@@ -57,35 +71,44 @@ def per_task(
       Learning <https://arxiv.org/abs/2211.15055>`_, 2023.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
+    check_transformation("per_task", tx)
     each = optax.with_extra_args_support(tx)
 
-    def init(params: optax.Params) -> Any:
+    def rows(x: Any) -> jax.Array:
+        if is_key(x):
+            return one_a_task(jnp.asarray(x), num_tasks)
         # Broadcasting keeps the sharding of the parameters; vmap of init loses it.
-        return jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (num_tasks, *jnp.shape(x))), each.init(params)
-        )
+        return jnp.broadcast_to(x, (num_tasks, *jnp.shape(x)))
+
+    def init(params: optax.Params) -> PerTaskState:
+        return PerTaskState(jax.tree.map(rows, each.init(params)))
 
     def update(
         updates: Any,
-        state: Any,
+        state: PerTaskState,
         params: optax.Params | None = None,
         *,
         active: Any = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, Any]:
+    ) -> tuple[optax.Updates, PerTaskState]:
         given = as_task_grads(updates, num_tasks, params, active=active)
         mask = given.active
+        tree = given.like() if params is None else params
+        check_state(
+            state, batched(jax.eval_shape(each.init, tree), num_tasks), num_tasks
+        )
 
         def one(gradient: Any, state: Any) -> Any:
             return each.update(gradient, state, params, **extra_args)
 
-        new, new_state = jax.vmap(one)(given.stack(), state)
+        new, new_state = jax.vmap(one)(given.stack(), state.each)
         if mask is None:
-            return new, new_state
+            return new, PerTaskState(new_state)
         new = jax.tree.map(lambda x: jnp.where(lead(mask, x), x, 0), new)
         kept = jax.tree.map(
-            lambda x, old: jnp.where(lead(mask, x), x, old), new_state, state
+            lambda x, old: jnp.where(lead(mask, x), x, old),
+            *(new_state, state.each),
         )
-        return new, kept
+        return new, PerTaskState(kept)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, ROWS)

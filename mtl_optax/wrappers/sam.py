@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtl_optax.core.weighting import check_transformation
+
 
 def drop_extra_args(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """Hides extra arguments from a transformation that would refuse them.
@@ -43,6 +45,7 @@ def drop_extra_args(tx: optax.GradientTransformation) -> optax.GradientTransform
       Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
       Generalization <https://arxiv.org/abs/2010.01412>`_, 2021.
     """
+    check_transformation("drop_extra_args", tx)
     inner = optax.with_extra_args_support(tx)
 
     def update(

@@ -8,13 +8,17 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
+from mtl_optax.core.chains.places import WRAPPER, inside, placed
+from mtl_optax.core.state_guard import batched, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.trees.task_axis import TaskRows
+from mtl_optax.core.weighting import check_transformation
 
 
 class SkipNonfiniteTasksState(NamedTuple):
     """State of skip_nonfinite_tasks."""
 
-    nonfinite_counts: jax.Array  # [T] int32, steps that each task was skipped
+    nonfinite_counts: TaskRows  # [T] int32, steps that each task was skipped
     inner: Any  # state of the wrapped chain
 
 
@@ -36,7 +40,8 @@ def skip_nonfinite_tasks(
       `tx` by name, where the tasks have names. Lazy gradients are stacked first.
 
     Raises:
-      ValueError: for gradients that are not stacked, or another task count.
+      ValueError: for gradients that are not stacked, another task count, or a state of
+        another one.
 
     Cost: one more read of the gradients; T backward passes and T copies.
 
@@ -57,7 +62,8 @@ def skip_nonfinite_tasks(
       `optax.apply_if_finite`, which drops the whole step instead.
     """
     num_tasks = checks.static_int("num_tasks", num_tasks)
-    inner = optax.with_extra_args_support(tx)
+    check_transformation("skip_nonfinite_tasks", tx)
+    inner = inside(tx)
 
     def init(params: optax.Params) -> SkipNonfiniteTasksState:
         counts = jnp.zeros(num_tasks, jnp.int32)
@@ -73,6 +79,8 @@ def skip_nonfinite_tasks(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteTasksState]:
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
+        counts = batched(jnp.zeros((), jnp.int32), num_tasks)
+        check_state(state.nonfinite_counts, counts, num_tasks)
         losses, mask = given.losses, given.active
         present = jnp.ones(num_tasks, bool) if mask is None else mask
         stacked = given.stack()
@@ -90,7 +98,7 @@ def skip_nonfinite_tasks(
         counts = state.nonfinite_counts + (present & ~finite).astype(jnp.int32)
         return new, SkipNonfiniteTasksState(counts, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return placed(init, update, WRAPPER)
 
 
 def _finite_tasks(stacked: optax.Updates, num_tasks: int) -> jax.Array:

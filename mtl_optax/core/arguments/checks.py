@@ -4,13 +4,16 @@ Python types and shapes are checked always, values on Python numbers only, so th
 hyper-parameters may be tracers.
 """
 
+import inspect
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 STATIC_ARGS_HINT = (
     'Under `optax.inject_hyperparams` pass static_args=("num_tasks", ...), so that '
@@ -46,6 +49,23 @@ def positive(name: str, value: Any) -> None:
     """Raises if `value` is a Python number that is not positive; tracers pass."""
     if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite; got {value}.")
+
+
+def scalar(name: str, value: Any) -> None:
+    """Raises unless `value` is one number: a Python number, a 0-d array or a tracer."""
+    if isinstance(value, numbers.Real):
+        return
+    shape, dtype = np.shape(value), getattr(value, "dtype", None)
+    if dtype is None:
+        found = repr(value)
+    elif shape or not jnp.issubdtype(dtype, jnp.number):
+        found = f"an array of shape {shape} and dtype {dtype}"
+    else:
+        return
+    raise ValueError(
+        f"{name} must be one number, or a function of the step count that returns one; "
+        f"got {found}. To try several values, jax.vmap over them."
+    )
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -92,6 +112,51 @@ _RENAMED = {
     "task_grad_fn": "losses_fn=lambda p: losses_fn(p, x, y)",
     "group_grad_fn": "losses_fn=lambda p: losses_fn(p, x, y)",
 }
+
+
+# What only a method that combines the tasks' gradients can use, so that nothing else in
+# a chain may be meant, and who does. `losses_fn` is not among them: `task_affinity`
+# reads it in front of any method, and `flat_mtl` hands it on. Nor are `epoch`,
+# `statistics` and `uniform` of cso, which a user's own transformation may take too.
+_TAKEN_BY = {
+    "gramian": "the methods that see the Gramian (mgda, upgrad, cagrad, ...)",
+    "order": "pcgrad, gradvac and selective_groups",
+    "uniforms": "graddrop",
+    "normals": 'rlw with distribution "normal" or "random_normal"',
+    "previous_losses": "famo",
+    "priority": "cso_project",
+}
+
+
+def only_taken(
+    extra_args: Mapping[str, Any], taken: Collection[str], updates: Any = None
+) -> None:
+    """Raises for extra arguments of other methods of ours; unknown ones are ignored.
+
+    Not on gradients with an `optax.MaskedNode`: there `optax.partition` hands the same
+    arguments to another method for the other leaves.
+    """
+    renamed(extra_args)
+    given = {key for key, value in extra_args.items() if value is not None}
+    strange = sorted((_TAKEN_BY.keys() & given) - set(taken))
+    if not strange or _is_part(updates):
+        return
+    raise ValueError(
+        f"{strange[0]}= has no effect here: this method does not take it, and no other "
+        "part of a chain can. It is an extra argument of "
+        f"{_TAKEN_BY[strange[0]]}. Leave it out, or use one of these."
+    )
+
+
+def keywords(update: Callable[..., Any]) -> frozenset[str]:
+    """The extra arguments that a rule reads by name."""
+    parameters = inspect.signature(update).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+
+
+def _is_part(updates: Any) -> bool:
+    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    return any(map(masked, jax.tree.leaves(updates, is_leaf=masked)))
 
 
 def renamed(extra_args: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mtl_optax.core.arguments.names import Names, sorted_names
+from mtl_optax.core.arguments.masks import no_effect
+from mtl_optax.core.arguments.names import Names, UnknownNames, sorted_names
 from mtl_optax.core.trees.leaves import spread
 
 
@@ -22,7 +23,7 @@ def groups_of_labels(
     In order of names, as JAX keeps the keys of a dict. Tasks are indices, or still what
     the labels call them with `num_tasks` None: not known yet.
     """
-    found = spread(labels, tree, _is_label)
+    found = spread(labels, tree, _is_label, what="labels=")
     subsets = [_subset(name, label, num_tasks) for name, label in found]
     mentioned = _mentioned(
         [(x[0], t) for x, s in zip(found, subsets, strict=True) for t in s]
@@ -32,6 +33,15 @@ def groups_of_labels(
         for tasks in set(subsets)
         if len(tasks) > 1
     }
+    if subsets and not groups:
+        raise ValueError(
+            "labels= gives every leaf to a single task, so that the method would never "
+            "act: name two or more tasks on the leaves that they share. Where nothing "
+            "is shared, mtl_optax.unitary(num_tasks) gives each leaf its owner's own "
+            "gradient."
+        )
+    if len(set(subsets)) == 1 and len(subsets[0]) == num_tasks:
+        no_effect("labels= names all tasks on every leaf")
     if mentioned and num_tasks is not None:
         place = task_order("on_shared: labels=", mentioned, names, num_tasks).index
         groups = {
@@ -48,11 +58,12 @@ def task_order(
     if names is None and len(mentioned) == num_tasks:
         return mentioned
     if names is None:
-        raise ValueError(
+        raise UnknownNames(
             f"{what} names {len(mentioned)} of {num_tasks} tasks, {list(mentioned)}, "
             "and neither gradients nor losses have names here, to tell their order. "
             "Return the losses as a dict from losses_fn, pass losses= as a dict to "
-            "update, or give indices."
+            "update, or give indices.",
+            mentioned,
         )
     if not set(mentioned) <= set(names):
         raise ValueError(
@@ -110,7 +121,7 @@ def owners(owner: Any, params: Any, num_tasks: int) -> list[Any]:
     `owner` is a tree of them like `params`, a prefix of one (None alone: every leaf is
     shared), or a function of `params`. Tasks are indices or names, as given.
     """
-    found = spread(owner, params, lambda x: x is None)
+    found = spread(owner, params, lambda x: x is None, what="owner=")
     labels = [_owner(name, label, num_tasks) for name, label in found]
     pairs = [(x[0], t) for x, t in zip(found, labels, strict=True) if t is not None]
     mentioned = _mentioned(pairs)

@@ -20,7 +20,7 @@ def stack_losses(losses: Any) -> jax.Array:
     elif isinstance(losses, (tuple, list)):
         named = [(f"losses[{i}]", loss) for i, loss in enumerate(losses)]
     else:
-        array = jnp.asarray(losses)
+        array = _array(losses)
         if array.ndim != 1:
             raise ValueError(
                 "Task losses must be a dict or tuple of scalars, or an array [T]; got "
@@ -29,6 +29,7 @@ def stack_losses(losses: Any) -> jax.Array:
             )
         return array
     for name, loss in named:
+        _one(name, loss)
         if jnp.shape(loss) != ():
             raise ValueError(
                 f"{name} has shape {jnp.shape(loss)}, but a task's loss must be a "
@@ -37,6 +38,67 @@ def stack_losses(losses: Any) -> jax.Array:
     if not named:
         raise ValueError("There are no task losses: the dict or tuple is empty.")
     return jnp.stack([jnp.asarray(loss) for _, loss in named])
+
+
+def differentiable(losses: Any) -> Any:
+    """The losses that a user's function returned, if they have gradients.
+
+    Raises:
+      ValueError: for those of `stack_losses`, and for numbers that are not real and
+        floating point.
+    """
+    stack_losses(losses)
+    for path, loss in jax.tree_util.tree_leaves_with_path(losses):
+        dtype = jnp.result_type(loss)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"losses{jax.tree_util.keystr(path)} has dtype {dtype}, but only a "
+                "real floating point loss has a gradient. Make it one, for example "
+                "with jnp.mean; for a task absent from this batch return 0.0 and set "
+                "its entry of active= to False."
+            )
+    return losses
+
+
+def losses_and_aux(out: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What a function returned that has auxiliary output, or has not."""
+    if not has_aux:
+        return out, None
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise ValueError(
+            "has_aux=True says that the function returns a pair, its output and "
+            f"anything else, (losses, aux); got a {type(out).__name__}. Return both, "
+            "or leave has_aux out."
+        )
+    losses, aux = out
+    return losses, aux
+
+
+def _array(losses: Any) -> jax.Array:
+    if losses is None:
+        raise ValueError(
+            "The task losses are None: does losses_fn end without a return? Return a "
+            "dict or tuple of scalars, or an array [T]."
+        )
+    try:
+        return jnp.asarray(losses)
+    except TypeError as error:
+        raise ValueError(
+            "Task losses must be a dict or tuple of scalars, or an array [T]; got a "
+            f"{type(losses).__name__}. Of a dataclass make a dict: "
+            "dataclasses.asdict(losses)."
+        ) from error
+
+
+def _one(name: str, loss: Any) -> None:
+    """Raises for the loss of one task that is no array, and says why that may be."""
+    if hasattr(loss, "dtype") or isinstance(loss, (bool, int, float, complex)):
+        return
+    raise ValueError(
+        f"{name} is a {type(loss).__name__}, but a task's loss must be a scalar. Tasks "
+        "are one flat dict or tuple: add up what belongs to one task. (If losses_fn "
+        "returns (losses, aux), say has_aux=True where it is handed over.)"
+    )
 
 
 def loss_of(losses: Any, task: int) -> jax.Array:

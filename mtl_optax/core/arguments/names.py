@@ -13,6 +13,14 @@ PerTask = Annotated[Any, "[T] in sorted order of names, or a dict by task name"]
 Names = tuple[Any, ...]
 
 
+class UnknownNames(ValueError):
+    """Tasks were named where nothing tells the order of all names."""
+
+    def __init__(self, message: str, names: Names) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 def sorted_names(named: Iterable[Any]) -> Names:
     """The names in the order of the tasks, which is that of `sorted`."""
     names = tuple(named)
@@ -130,11 +138,12 @@ def index_of(what: str, task: Any, names: Names | None) -> Any:
     if not isinstance(task, str):
         return task
     if names is None:
-        raise ValueError(
+        raise UnknownNames(
             f"{what}={task!r} is a name, but neither gradients nor losses have names "
             "here. Return the losses as a dict from losses_fn (mtl_optax.task_grads "
             "stacks them without names: pass losses= as a dict to update too), or give "
-            "the index."
+            "the index.",
+            (task,),
         )
     if task not in names:
         raise ValueError(f"{what}={task!r} is none of the tasks {list(names)}.")

@@ -27,6 +27,25 @@ def raw_key(key: Any) -> jax.Array:
     )
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf of a state holds keys: typed ones, or raw key data, as in JAX."""
+    dtype, shape = jnp.result_type(leaf), jnp.shape(leaf)
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return True
+    ours = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    return dtype == ours.dtype and shape[-1:] == ours.shape
+
+
+def one_a_task(keys: jax.Array, num_tasks: int) -> jax.Array:
+    """The keys in a leaf folded with each task's index, `[T, ...]`, typed or raw."""
+    typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    tasks = jnp.arange(num_tasks, dtype=jnp.uint32)
+    flat = (keys if typed else jax.random.wrap_key_data(keys)).reshape(-1)
+    each = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(flat, tasks)
+    folded = each if typed else jax.random.key_data(each)
+    return folded.reshape(num_tasks, *keys.shape)
+
+
 def next_key(raw: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A fresh typed key for this step, and the raw key for the state."""
     use, keep = jax.random.split(jax.random.wrap_key_data(raw))

@@ -4,6 +4,7 @@ One solver for MGDA (`min_norm`), UPGrad and DualProj (`dual_cone`), and the inn
 of CAGrad. All loops are bounded; nothing leaves the device.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -51,17 +52,20 @@ def nonnegative_qp_from(
     return end.point * scale / size, end.free
 
 
-def _solve(matrix: Array, linear: Array, free: Array, centre: Array) -> Array:
-    """Minimises over the free entries, `rho/2 |z - centre|^2` added; 0 elsewhere.
+def _factor(matrix: Array, free: Array) -> Callable[[Array], Array]:
+    """From a slope the step to where it is 0 on the free entries; 0 elsewhere.
 
-    With rho the `noise_floor` a singular Q has a factor. Where the centre is the
-    solution itself, rho has no effect.
+    The diagonal is raised by the `noise_floor`, so that a singular matrix has a factor:
+    a step from z minimises with `rho/2 |step|**2` added. Near the solution steps are
+    short, and that has no effect.
     """
     rho = noise_floor(matrix.shape[0], matrix.dtype)
     factor = lax.linalg.cholesky(among(matrix, free) + jnp.where(eye(matrix), rho, 0))
-    centre = jnp.where(free, centre, 0)
-    slope = dot(matrix, centre) + linear
-    return centre - cho_solve((factor, True), jnp.where(free, slope, 0))
+
+    def step(slope: Array) -> Array:
+        return -cho_solve((factor, True), jnp.where(free, slope, 0))
+
+    return step
 
 
 def _rounding(matrix: Array, linear: Array, point: Array) -> Array:
@@ -70,11 +74,17 @@ def _rounding(matrix: Array, linear: Array, point: Array) -> Array:
     return eps * (dot(jnp.abs(matrix), jnp.abs(point)) + jnp.abs(linear))
 
 
+def _off(point: Array, slope: Array) -> Array:
+    """By how much the conditions of the solution are violated, at most."""
+    return jnp.max(jnp.abs(jnp.minimum(point, slope)))
+
+
 class _Guess(NamedTuple):
     free: Array  # to be tried next
     fewest: Array  # wrong signs in the best guess so far, and
     retries: Array  # how many exchanges may still fail to improve on it
     solved: Array  # no wrong sign
+    exact: Array  # nor a residual beyond rounding
     point: Array
     best: Array  # the best guess
 
@@ -91,17 +101,22 @@ def _exchange(matrix: Array, linear: Array, free: Array) -> _Guess:
 
     def exchange(state: _Guess) -> _Guess:
         free = state.free
-        point = _solve(matrix, linear, free, jnp.zeros_like(linear))
+        step = _factor(matrix, free)
+        point = step(linear)
         slope = dot(matrix, point) + linear
-        below = slope < -_WRONG * _rounding(matrix, linear, point)
+        rounding = _rounding(matrix, linear, point)
+        below = slope < -_WRONG * rounding
         wrong = jnp.where(free, point < 0, below)
         count = jnp.sum(wrong, dtype=jnp.int32)
         progress = count < state.fewest
+        point = jnp.maximum(point + step(slope), 0)  # without the regularisation
+        off = _off(point, dot(matrix, point) + linear)
         return _Guess(
             free=free ^ wrong,
             fewest=jnp.minimum(count, state.fewest),
             retries=jnp.where(progress, jnp.int32(_RETRIES), state.retries - 1),
             solved=count == 0,
+            exact=(count == 0) & (off <= _CLOSE * jnp.max(rounding)),
             point=point,
             best=jnp.where(progress, free, state.best),
         )
@@ -111,6 +126,7 @@ def _exchange(matrix: Array, linear: Array, free: Array) -> _Guess:
         fewest=jnp.int32(num_tasks + 1),
         retries=jnp.int32(_RETRIES),
         solved=jnp.asarray(False),
+        exact=jnp.asarray(False),
         point=jnp.zeros_like(linear),
         best=free,
     )
@@ -146,7 +162,9 @@ def _descend(matrix: Array, linear: Array, guess: _Guess) -> _Descent:
         return ~state.solved & (state.step < 5 * num_tasks + 10)
 
     def step(state: _Descent) -> _Descent:
-        target = _solve(matrix, linear, state.free, state.centre)
+        centre = jnp.where(state.free, state.centre, 0)
+        along = _factor(matrix, state.free)(dot(matrix, centre) + linear)
+        target = centre + along
         low = state.free & (target <= 0)
         blocked = jnp.any(low)
         gap = state.point - target
@@ -163,7 +181,6 @@ def _descend(matrix: Array, linear: Array, guess: _Guess) -> _Descent:
         pulled = jnp.where(free | state.barred, jnp.inf, pulled)
         enters = ~blocked & (index == lax.argmin(pulled, 0, jnp.int32)) & (pulled < 0)
         stands = ~blocked & ~jnp.any(enters)
-        off = jnp.max(jnp.abs(jnp.minimum(point, slope)))
         rounds = state.rounds + stands.astype(jnp.int32)
         # Rounding alone sends an entry back where it came from: not to be tried again.
         back = leaves & state.entered & (part <= 0)
@@ -175,11 +192,14 @@ def _descend(matrix: Array, linear: Array, guess: _Guess) -> _Descent:
             free=free | enters,
             entered=jnp.where(blocked, state.entered & ~leaves, enters),
             barred=(state.barred & ~stands) | back,
-            solved=stands & ((off <= _CLOSE * jnp.max(rounding)) | (rounds >= _ROUNDS)),
+            solved=stands
+            & (
+                (_off(point, slope) <= _CLOSE * jnp.max(rounding)) | (rounds >= _ROUNDS)
+            ),
         )
 
     nothing = jnp.zeros(num_tasks, bool)
-    point = jnp.where(guess.solved, jnp.maximum(guess.point, 0), 0)
+    point = jnp.where(guess.solved, guess.point, 0)
     start = _Descent(
         step=jnp.int32(0),
         rounds=jnp.int32(0),
@@ -188,6 +208,6 @@ def _descend(matrix: Array, linear: Array, guess: _Guess) -> _Descent:
         free=jnp.where(guess.solved, guess.free, guess.best),
         entered=nothing,
         barred=nothing,
-        solved=jnp.asarray(False),
+        solved=guess.exact,
     )
     return lax.while_loop(unsolved, step, start)

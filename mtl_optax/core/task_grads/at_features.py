@@ -2,21 +2,29 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.tree_util import Partial
 
-from mtl_optax.core.arguments.losses import names_of, stack_losses
+from mtl_optax.core.arguments.losses import (
+    differentiable,
+    losses_and_aux,
+    names_of,
+    stack_losses,
+)
 from mtl_optax.core.task_grads.data_axis import local, mean_over
+from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
+from mtl_optax.core.task_grads.not_a_tree import not_a_tree
+from mtl_optax.core.task_grads.shape_checks import check_params
 
 
-@jax.tree_util.register_dataclass
+@not_a_tree
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FeatureTaskGrads(LazyTaskGrads):
     """Lazy gradients whose Gramian is that at the features z; internal to the library.
@@ -59,9 +67,27 @@ class FeatureTaskGrads(LazyTaskGrads):
         return self._as_lazy(self.heads_only)
 
     def pull_features(self, cotangent: Any) -> optax.Updates:
-        """Gradient for a cotangent of the features; one backward pass of the trunk."""
-        (gradient,) = jax.linear_transpose(self.trunk, self.params)(cotangent)
-        return self._finish(gradient)
+        """Gradient for a cotangent of the features; one backward pass of the trunk.
+
+        One more a leaf of the features where `active` leaves a task out and the sum is
+        not finite: a leaf that no task asks to move then adds nothing, whatever an
+        absent task left in it.
+        """
+        once = self._pull_through(lambda features: features, cotangent)
+        leaves = jax.tree.leaves(cotangent)
+
+        def of_leaf(i: int) -> optax.Updates:
+            return self._pull_through(lambda z: jax.tree.leaves(z)[i], leaves[i])
+
+        def apart() -> optax.Updates:
+            asked = jnp.stack([jnp.any(leaf != 0) for leaf in leaves])
+            return masked_sum(of_leaf, jnp.ones(len(leaves)), asked, once)
+
+        return mean_over(unless_nonfinite(once, self.active, apart), self.axis_name)
+
+    def _pull_through(self, part: Callable[[Any], Any], cotangent: Any) -> Any:
+        through = jax.linear_transpose(lambda p: part(self.trunk(p)), self.params)
+        return self._keep(through(cotangent)[0])
 
     def onto(self, params: optax.Params) -> "FeatureTaskGrads":
         """The same gradients as trees like `params`, whose leaves are the same."""
@@ -96,20 +122,21 @@ def feature_task_grads(
     substitute.
 
     Args:
-      features_fn: `features_fn(params, *args) -> z`, any tree of arrays; or
+      features_fn: `features_fn(params, *args, **kwargs) -> z`, any tree of arrays; or
         `(z, aux)` with `has_aux`.
-      heads_fn: `heads_fn(params, z, *args) -> losses`, a dict or tuple of scalars
-        (or an array `[T]`), as in :func:`task_grads`.
+      heads_fn: `heads_fn(params, z, *args, **kwargs) -> losses`, a dict or tuple of
+        scalars (or an array `[T]`), as in :func:`task_grads`.
       has_aux: whether `features_fn` returns auxiliary output.
       axis_name: as in :func:`task_grads`.
 
     Returns:
-      A function `(params, *args) -> (losses [T], lazy)`, or `((losses, aux), lazy)`
-      with `has_aux`. Wrap the method in :func:`mtl_optax.on_shared`, so that heads get
-      their own plain gradient.
+      A function `(params, *args, **kwargs) -> (losses [T], lazy)`, or `((losses, aux),
+      lazy)` with `has_aux`. Wrap the method in :func:`mtl_optax.on_shared`, so that
+      heads get their own plain gradient.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: one forward pass, T backward passes through the heads, one through the trunk;
     T copies of the representation's cotangent. A method that reads single coordinates
@@ -136,17 +163,15 @@ def feature_task_grads(
       <https://arxiv.org/abs/1810.04650>`_, 2018.
     """
 
-    def value_and_lazy_grads(params: optax.Params, *args: Any) -> Any:
+    def value_and_lazy_grads(params: optax.Params, *args: Any, **kwargs: Any) -> Any:
+        check_params("feature_task_grads", params)
         params = local(params, axis_name)
 
         def trunk(params: optax.Params) -> Any:
-            out = features_fn(params, *args)
-            return out if has_aux else (out, None)
+            return losses_and_aux(features_fn(params, *args, **kwargs), has_aux)
 
         def heads(params: optax.Params, features: Any) -> Any:
-            losses = heads_fn(params, features, *args)
-            stack_losses(losses)
-            return losses
+            return differentiable(heads_fn(params, features, *args, **kwargs))
 
         features, push_trunk, aux = jax.linearize(trunk, params, has_aux=True)
         primal, push_heads = jax.linearize(heads, params, features)
@@ -155,21 +180,21 @@ def feature_task_grads(
             losses=losses,
             names=names,
             primal=primal,
-            pushforward=Partial(_from_features, push_heads, params),
+            pushforward=partial(_from_features, push_heads, params),
             params=features,
         )
         lazy = FeatureTaskGrads(
             losses=mean_over(losses, axis_name),
             names=names,
             primal=primal,
-            pushforward=Partial(_through_features, push_trunk, push_heads),
+            pushforward=partial(_through_features, push_trunk, push_heads),
             params=params,
             axis_name=axis_name,
             features=features,
             cotangents=cotangents,
             feature_gramian=_over_devices(*cotangents.measure(), axis_name),
             trunk=push_trunk,
-            heads_only=Partial(_past_features, push_heads, features),
+            heads_only=partial(_past_features, push_heads, features),
         )
         return ((lazy.losses, aux) if has_aux else lazy.losses), lazy
 

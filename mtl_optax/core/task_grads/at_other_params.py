@@ -1,5 +1,6 @@
 """Gradients at other parameters, for methods that look around or step twice."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_optax.core.arguments.losses import loss_of, stack_losses
+from mtl_optax.core.arguments.losses import (
+    differentiable,
+    loss_of,
+    losses_and_aux,
+)
 from mtl_optax.core.task_grads.data_axis import local, mean_over
+from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
 
 
 def task_grads_at(
@@ -16,6 +23,7 @@ def task_grads_at(
     *args: Any,
     has_aux: bool = False,
     axis_name: Any = None,
+    **kwargs: Any,
 ) -> Callable[[optax.Params], optax.Updates]:
     r"""The gradient of each task at parameters of its own, as `flat_mtl` asks for it.
 
@@ -24,19 +32,21 @@ def task_grads_at(
 
     Args:
       losses_fn: the same that :func:`mtl_optax.task_grads` takes: `losses_fn(params,
-        *args) -> losses`, a dict (tasks in order of sorted names) or tuple of scalars,
-        or an array `[T]`.
+        *args, **kwargs) -> losses`, a dict (tasks in order of sorted names) or tuple of
+        scalars, or an array `[T]`.
       *args: its other arguments, for example the batch of this step.
       has_aux: whether `losses_fn` returns `(losses, aux)`. The auxiliary output, such
         as batch statistics, is dropped: it belongs to the unperturbed pass.
       axis_name: as in :func:`mtl_optax.task_grads`.
+      **kwargs: its keyword arguments, but for these two names.
 
     Returns:
       `task_grad_fn(stacked_params) -> stacked_grads`, leaves `[T, *param]` both. Make
       it inside the jitted step, since a function is no argument of `jax.jit`.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: T forward and T backward passes, for each task without the heads of the others
     (with a dict or tuple of losses); T copies of the gradient.
@@ -50,11 +60,11 @@ def task_grads_at(
 
     def task_grad_fn(stacked_params: optax.Params) -> optax.Updates:
         def loss(params: optax.Params, task: int) -> jax.Array:
-            out = losses_fn(params, *args)
-            losses = out[0] if has_aux else out
-            stack_losses(losses)  # raises here, where the caller's names are known
-            return loss_of(losses, task)
+            out = losses_fn(params, *args, **kwargs)
+            losses, _ = losses_and_aux(out, has_aux)
+            return loss_of(differentiable(losses), task)
 
+        check_params("task_grads_at", stacked_params)
         num_tasks = jax.tree.leaves(stacked_params)[0].shape[0]
         rows = []
         for task in range(num_tasks):
@@ -71,7 +81,8 @@ def group_grads_at(
     *args: Any,
     has_aux: bool = False,
     axis_name: Any = None,
-) -> Callable[[optax.Params, jax.Array], tuple[jax.Array, optax.Updates]]:
+    **kwargs: Any,
+) -> Callable[..., tuple[jax.Array, optax.Updates]]:
     r"""Losses and the gradient of some of them, as `selective_groups` and `cso` ask.
 
     .. math:: (\theta, w) \mapsto
@@ -82,18 +93,22 @@ def group_grads_at(
       *args: as in :func:`task_grads_at`.
       has_aux: as in :func:`task_grads_at`.
       axis_name: as in :func:`mtl_optax.task_grads`.
+      **kwargs: as in :func:`task_grads_at`.
 
     Returns:
-      `group_grad_fn(params, weights) -> (losses, gradient)`, where `weights` and
-      `losses` are `[T]`, and `gradient` is like `params`. Make it inside the jitted
-      step, since a function is no argument of `jax.jit`.
+      `group_grad_fn(params, weights, active=None) -> (losses, gradient)`, where
+      `weights` and `losses` are `[T]`, `gradient` is like `params`, and a NaN of tasks
+      that `active` `[T]` leaves out does not reach it. Make it inside the jitted step,
+      since a function is no argument of `jax.jit`.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: one forward and one backward pass through everything; only the forward pass,
-    under `jit`, where the gradient is not used. A loss of weight 0 may be NaN, its
-    gradient may not: 0 times NaN is NaN.
+    under `jit`, where the gradient is not used. T backward passes more, where `active`
+    leaves a task out and the gradient is not finite. (Without `active`, weight 0 times
+    the NaN of a task's gradient is NaN.)
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -101,20 +116,13 @@ def group_grads_at(
       >>> mtl.group_grads_at(losses_fn)(jnp.array([2.0]), jnp.array([0.0, 1.0]))
       (Array([4., 8.], dtype=float32), Array([12.], dtype=float32))
     """
+    at = lazy_task_grads(losses_fn, has_aux=has_aux, axis_name=axis_name)
 
     def group_grad_fn(
-        params: optax.Params, weights: jax.Array
+        params: optax.Params, weights: jax.Array, active: jax.Array | None = None
     ) -> tuple[jax.Array, optax.Updates]:
-        def total(params: optax.Params) -> tuple[jax.Array, jax.Array]:
-            out = losses_fn(params, *args)
-            losses = stack_losses(out[0] if has_aux else out)
-            # A float64 weight would promote the whole backward pass.
-            chosen = losses * weights.astype(losses.dtype)
-            return jnp.sum(jnp.where(weights != 0, chosen, 0)), losses
-
-        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(
-            local(params, axis_name)
-        )
-        return mean_over((losses, gradient), axis_name)
+        _, lazy = at(params, *args, **kwargs)
+        asked = dataclasses.replace(lazy, active=active)
+        return lazy.losses, asked.pull(weights)
 
     return group_grad_fn

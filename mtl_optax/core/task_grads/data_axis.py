@@ -1,4 +1,10 @@
-"""Means over a mapped data axis, before anything looks at the gradients."""
+"""Means over a mapped data axis, before anything looks at the gradients.
+
+Every device counts alike. So a loss must be a mean over as many examples on each; where
+they differ, as with labels of which some are missing, means of the devices' own parts
+are wrong, and `mtl_optax.masked_mean(..., axis_name=...)` is right: it divides by the
+number in the whole batch, times the number of devices.
+"""
 
 from typing import Any
 

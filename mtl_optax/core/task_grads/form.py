@@ -10,9 +10,7 @@ class TaskGrads(Protocol):
     """The gradients of T tasks, with their names, losses and mask inside.
 
     An aggregator begins with `as_task_grads(...)` and sees nothing else. Rows of tasks
-    that are not active count as zero, whatever they hold, where rows are read; `pull`
-    of gradients that were not computed is one backward pass, which cannot tell rows
-    apart: there an inactive task's weight 0 multiplies its NaN.
+    that are not active count as zero, whatever they hold.
     """
 
     names: tuple[Any, ...] | None  # of the tasks, sorted, where they are known

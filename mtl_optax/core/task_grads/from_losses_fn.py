@@ -7,9 +7,15 @@ import jax
 import optax
 
 from mtl_optax.core.arguments.checks import static_int
-from mtl_optax.core.arguments.losses import names_of, stack_losses
+from mtl_optax.core.arguments.losses import (
+    differentiable,
+    losses_and_aux,
+    names_of,
+    stack_losses,
+)
 from mtl_optax.core.task_grads.data_axis import local, mean_over
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
+from mtl_optax.core.task_grads.shape_checks import check_params
 
 
 def task_grads(
@@ -27,28 +33,35 @@ def task_grads(
     head of task s costs nothing in the gradient of task t, and a NaN stays in its task.
 
     Args:
-      losses_fn: `losses_fn(params, *args) -> losses`, a dict (tasks in order of sorted
-        names) or tuple of scalars; the first choice. An array `[T]` works too, but
-        then tasks are not isolated: 0 times the NaN of a neighbour is NaN, and every
-        head is pulled back for every task. Inside, tasks may use inputs of their own.
+      losses_fn: `losses_fn(params, *args, **kwargs) -> losses`, a dict (tasks in order
+        of sorted names) or tuple of scalars; the first choice. An array `[T]` works
+        too, but then tasks are not isolated: 0 times the NaN of a neighbour is NaN, and
+        every head is pulled back for every task. Inside, tasks may use inputs of their
+        own.
       has_aux: whether `losses_fn` returns `(losses, aux)`, for example new batch
         statistics.
       axis_name: name of a mapped data axis (`jax.shard_map`, `jax.vmap`); losses and
-        each task's gradient are averaged over it, *before* any Gramian is formed.
+        each task's gradient are averaged over it, *before* any Gramian is formed. A
+        mean over known labels only must then be :func:`mtl_optax.masked_mean` with the
+        same axis, for devices know different numbers of them.
       chunk_size: number of tasks pulled back together by `jax.vmap`; None, one after
         the other, is faster on CPU and isolates tasks. On an accelerator a larger
         number may pay; it needs memory for that many backward passes at once.
 
     Returns:
-      A function `(params, *args) -> (losses [T], stacked)`, or
+      A function `(params, *args, **kwargs) -> (losses [T], stacked)`, or
       `((losses, aux), stacked)` with `has_aux`; each leaf of `stacked` is
       `[T, *param.shape]`.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
-    Cost: one forward and T backward passes, T copies of the parameters. Use
-    :func:`lazy_task_grads` where the method does not need the stack. Where each task
+    Cost: one forward and T backward passes, T copies of the parameters. What
+    `jax.checkpoint` wraps, such as the blocks of a scanned trunk, is computed again in
+    each backward pass, T times; with `chunk_size` once a chunk, at the price of a chunk
+    of backward passes in memory. Use :func:`lazy_task_grads` where the method does not
+    need the stack. Where each task
     has a batch of its own of one shape, `jax.vmap(jax.value_and_grad(loss_fn),
     in_axes=(None, 0))(params, batches)` needs nothing from us.
 
@@ -67,8 +80,8 @@ def task_grads(
         losses_fn, has_aux=has_aux, axis_name=axis_name, chunk_size=chunk_size
     )
 
-    def value_and_task_grads(params: optax.Params, *args: Any) -> Any:
-        value, task_gradients = lazy(params, *args)
+    def value_and_task_grads(params: optax.Params, *args: Any, **kwargs: Any) -> Any:
+        value, task_gradients = lazy(params, *args, **kwargs)
         return value, task_gradients.stack()
 
     return value_and_task_grads
@@ -90,21 +103,25 @@ def lazy_task_grads(
       chunk_size: as in :func:`task_grads`.
 
     Returns:
-      A function `(params, *args) -> (losses [T], lazy)`, or `((losses, aux), lazy)`
-      with `has_aux`, where `lazy` is a :class:`LazyTaskGrads`, taken by every method
-      in place of stacked gradients and giving the same update to rounding.
+      A function `(params, *args, **kwargs) -> (losses [T], lazy)`, or `((losses, aux),
+      lazy)` with `has_aux`, where `lazy` is a :class:`LazyTaskGrads`, taken by every
+      method in place of stacked gradients and giving the same update to rounding.
 
     Raises:
-      ValueError: when called, if a task's loss is not a scalar.
+      ValueError: when called, if a task's loss is not a real floating point scalar, or
+        a leaf of the parameters is no array of these.
 
     Cost: one forward pass; then one backward pass for a method that sees losses only,
     T backward passes and T trees (no stack) for one that needs the Gramian, and the
-    stack for one that reads single coordinates. Make and use it inside one `jax.jit`.
+    stack for one that reads single coordinates. Under `jax.checkpoint` each pass
+    computes its block again, as in :func:`task_grads`. A sum made in one pass is looked
+    at where `active=` leaves a task out: if that task's NaN got into it, it is made
+    anew from T backward passes, without the rows of absent tasks (code that is
+    compiled, and seldom run; under `jax.vmap` in all lanes as soon as one needs it).
 
     When not to use it: with `optax.partition`, `optax.masked`, `nnx.Optimizer.update`
     or any transformation before the method; these need stacked gradients, and raise.
-    With a NaN task and `active=`: a method that sees losses only then runs a single
-    backward pass, in which weight 0 times NaN is NaN; use :func:`task_grads` there.
+    Across `jax.jit`: make and use it inside one jitted step, or it raises.
 
     Example:
       >>> import jax, jax.numpy as jnp, mtl_optax as mtl
@@ -122,14 +139,14 @@ def lazy_task_grads(
     if chunk_size is not None:
         chunk_size = static_int("chunk_size", chunk_size)
 
-    def value_and_lazy_grads(params: optax.Params, *args: Any) -> Any:
+    def value_and_lazy_grads(params: optax.Params, *args: Any, **kwargs: Any) -> Any:
+        check_params("task_grads", params)
         params = local(params, axis_name)
 
         def checked(params: optax.Params) -> Any:
-            out = losses_fn(params, *args)
-            losses, aux = out if has_aux else (out, None)
-            stack_losses(losses)  # raises here, where the caller's names are known
-            return losses, aux
+            out = losses_fn(params, *args, **kwargs)
+            losses, aux = losses_and_aux(out, has_aux)
+            return differentiable(losses), aux
 
         primal, pushforward, aux = jax.linearize(checked, params, has_aux=True)
         lazy = LazyTaskGrads(

@@ -7,24 +7,23 @@ gradients travel as the linearised losses and are pulled back on demand.
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import Partial
 
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.task_grads.computed import Computed
 from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
+from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
 from mtl_optax.core.trees.leaves import only
 
-_STATIC = {"static": True}
 
-
-@jax.tree_util.register_dataclass
+@not_a_tree
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class LazyTaskGrads:
+class LazyTaskGrads(NoArithmetic):
     r"""Per-task gradients, pulled back when a method asks for them.
 
     Made by :func:`mtl_optax.lazy_task_grads` and :func:`mtl_optax.feature_task_grads`;
@@ -32,9 +31,10 @@ class LazyTaskGrads:
     :math:`L(\theta)\in R^T` linearised as :math:`J`, `row(t)` is :math:`J^\top e_t` and
     `pull(w)` is :math:`J^\top w`, each one backward pass.
 
-    It is a pytree, so it may cross `jax.jit`, but it is not a tree *of gradients*: a
-    transformation that stands before the method (scaling, clipping, Adam) has nothing
-    to map over, and raises a TypeError about `key<...>` dtypes or a tree mismatch.
+    It is no pytree: a transformation that stands before the method (scaling, clipping,
+    Adam) has nothing to map over, and each step linearises the losses anew, so that a
+    jitted function that it were handed to would compile at every step. Both raise a
+    ValueError that says what to do: make and use it inside one jitted step.
 
     Attributes (the others are internal to the library):
       losses: `[T]`, the task losses (means over `axis_name`, where one was given).
@@ -42,19 +42,15 @@ class LazyTaskGrads:
       num_tasks: T.
     """
 
-    # Arithmetic on a typed key raises: whoever maps over this tree as if its leaves
-    # were gradients finds out at once, for it comes first.
-    seal: jax.Array = dataclasses.field(default_factory=lambda: jax.random.key(0))
     losses: jax.Array
     active: jax.Array | None = None
     primal: Any  # the losses as the user's function returned them
     pushforward: Any  # tangent of the parameters -> tangent of `primal`
     params: optax.Params
-    axis_name: Any = dataclasses.field(default=None, metadata=_STATIC)
-    chunk_size: int | None = dataclasses.field(default=None, metadata=_STATIC)
-    names: tuple[Any, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
-    # Leaves that `select` left; None: all.
-    kept: tuple[bool, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
+    axis_name: Any = None
+    chunk_size: int | None = None
+    names: tuple[Any, ...] | None = None
+    kept: tuple[bool, ...] | None = None  # leaves that `select` left; None: all
 
     @property
     def num_tasks(self) -> int:
@@ -85,16 +81,26 @@ class LazyTaskGrads:
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
     ) -> optax.Updates:
-        """Weighted sum of the T gradients; one backward pass (T with `blocks`)."""
+        """Weighted sum of the T gradients; one backward pass (T with `blocks`).
+
+        T more where `active` leaves a task out and the sum is not finite.
+        """
         if blocks is not None:
             return self._rows().pull(weights, blocks)
+        if self.active is not None:
+            weights = jnp.where(self.active, weights, 0)
 
         # Without this cast a float64 weight would promote the whole backward pass.
         def total(out: Any) -> jax.Array:
             losses = stack_losses(out)
             return jnp.sum(losses * weights.astype(losses.dtype))
 
-        return self._finish(self._transpose(total))
+        once = self._keep(self._transpose(total))
+
+        def apart() -> optax.Updates:
+            return masked_sum(self._local_row, weights, cast(Any, self.active), once)
+
+        return mean_over(unless_nonfinite(once, self.active, apart), self.axis_name)
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs `[T, T]`; T backward passes, T trees."""
@@ -137,12 +143,15 @@ class LazyTaskGrads:
         """A tree of arrays shaped like one row; nothing is computed."""
         return self._keep(self.params)
 
-    def _grown(self, pushforward: Any) -> Partial:
+    def _grown(self, pushforward: Any) -> Any:
         old = jax.tree.structure(self.params)
-        return Partial(partial(_in_the_old_tree, old), pushforward)
+        return partial(_in_the_old_tree, old, pushforward)
 
     def _row(self, task: int) -> optax.Updates:
-        return self._finish(self._transpose(lambda out: loss_of(out, task)))
+        return mean_over(self._local_row(task), self.axis_name)
+
+    def _local_row(self, task: int) -> optax.Updates:
+        return self._keep(self._transpose(lambda out: loss_of(out, task)))
 
     def _rows(self) -> Computed:
         num_tasks, size = self.num_tasks, self.chunk_size or 1
@@ -171,9 +180,6 @@ class LazyTaskGrads:
         one = jnp.where(like == like, jnp.ones_like(like), 1)
         (gradient,) = jax.linear_transpose(tangent, self.params)(one)
         return gradient
-
-    def _finish(self, gradient: optax.Updates) -> optax.Updates:
-        return mean_over(self._keep(gradient), self.axis_name)
 
     def _keep(self, tree: Any) -> Any:
         return tree if self.kept is None else only(tree, self.kept)

@@ -10,6 +10,43 @@ import jax
 import jax.numpy as jnp
 import optax
 
+KEEP_OUT = (
+    "Give losses_fn, tx.init and tx.update only what is trained, real floating point "
+    "arrays, and hold the rest aside: for a dict of parameters trained = {'w': "
+    "params['w']}, with losses_fn(trained) putting both together again, {**params, "
+    "**trained}; with Equinox eqx.partition(model, eqx.is_inexact_array) and "
+    "eqx.combine; with Flax NNX nnx.split(model, nnx.Param, ...), nnx.merge and "
+    "nnx.Optimizer(..., wrt=nnx.Param). (optax.partition and optax.masked come too "
+    "late: they still differentiate the leaf. Complex leaves may be split into two "
+    "real ones, optax.contrib.split_real_and_imaginary.)"
+)
+
+
+def check_params(caller: str, params: Any, *, complex_too: bool = False) -> None:
+    """Raises for a leaf of the parameters that has no gradient of real numbers.
+
+    `complex_too` where a part of a chain may split complex ones.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        kind = _kind(leaf)
+        if kind is not None and not (complex_too and jnp.iscomplexobj(leaf)):
+            name = jax.tree_util.keystr(path)
+            where = f"leaf {name} of the parameters is" if name else "params is"
+            raise ValueError(f"{caller}: {where} {kind}. {KEEP_OUT}")
+
+
+def _kind(leaf: Any) -> str | None:
+    """What a leaf is that cannot be trained; None for real floating point numbers."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None and isinstance(leaf, (bool, int, float, complex)):
+        dtype = jnp.result_type(leaf)
+    if dtype is None:
+        named = getattr(leaf, "__name__", "")
+        return f"no array but a {type(leaf).__name__} {named}".rstrip()
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return f"a random key of dtype {dtype}"
+    return None if jnp.issubdtype(dtype, jnp.floating) else f"of dtype {dtype}"
+
 
 def check_stacked(updates: Any, num_tasks: int, params: optax.Params | None) -> None:
     """Raises unless every leaf is `[num_tasks, *param.shape]`."""
@@ -58,9 +95,7 @@ def _real_floating(path: str, leaf: Any) -> None:
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"Task gradients must be real floating point numbers, but leaf {path} has "
-            f"dtype {dtype}. Keep integer and complex leaves out of the optimised "
-            "parameters (optax.partition), or split complex ones into two real leaves "
-            "(optax.contrib.split_real_and_imaginary)."
+            f"dtype {dtype}. {KEEP_OUT}"
         )
 
 

@@ -1,10 +1,31 @@
 """Vectors `[T]` beside arrays with a leading task axis, `[T, ...]`."""
 
-from typing import Any
+import typing
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+# What a field of a state is annotated with that belongs to tasks, for `resize_tasks`:
+# arrays with one row a task, or one for each pair; numbers that are indices of tasks; a
+# dict with an entry for each task, by its name or its index.
+TaskRows = Annotated[jax.Array, "[T, ...]"]
+TaskTree = Annotated[Any, "[T, ...]"]
+TaskPairs = Annotated[jax.Array, "[T, T, ...]"]
+TaskIndices = Annotated[jax.Array, "[T] of indices"]
+ByTask = Annotated[Any, "by task"]
+_MARKS = "[T, ...]", "[T, T, ...]", "[T] of indices", "by task"
+
+
+def mark_of(node: Any, field: str) -> str | None:
+    """How the field of a state belongs to tasks; None if it does not say."""
+    hint = getattr(type(node), "__annotations__", {}).get(field)
+    for part in (hint, *typing.get_args(hint)):
+        for mark in getattr(part, "__metadata__", ()):
+            if mark in _MARKS:
+                return str(mark)
+    return None
 
 
 def lead(vector: jax.Array, like: jax.Array) -> jax.Array:
