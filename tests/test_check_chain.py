@@ -421,9 +421,7 @@ def test_extra_arguments_reach_the_method():
 def test_leaves_without_gradients_have_one_cure(leaf, kind):
     """Whatever goes around: neither partition nor unitary nor freezing is one."""
     for tx in (chain(), beside(optax.set_to_zero())):
-        message = (
-            rf"leaf \['b'\] of params is .*({kind}).*eqx.partition.*nnx.split.*wrt="
-        )
+        message = rf"leaf \['b'\] of .* is .*({kind}).*eqx.partition.*nnx.split.*wrt="
         with pytest.raises(ValueError, match=message):
             mtl.check_chain(tx, {"w": jnp.ones(3), "b": leaf}, T)
 

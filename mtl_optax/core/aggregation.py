@@ -88,8 +88,7 @@ def from_weighting(
     Cost: T backward passes and one read of the gradients for the Gramian, if it is used
     (two and T copies of a leaf at a time, if the weighting looks again); one read for
     the weighted sum. With `leaves`, lazy gradients need T passes down to these leaves
-    and one full pass (T full ones if `active` is passed, so that a NaN task stays
-    isolated).
+    and one full pass.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -225,11 +224,10 @@ def _to_look_at(
         whole = gradients.computed()
         return whole, whole
     gradients = gradients.at_parameters()
-    if kept is not None and gradients.active is None:
+    if kept is not None:
         return gradients.select(kept).computed(), gradients
-    # One backward pass could not keep the NaN of a missing task apart.
     whole = gradients.computed()
-    return whole if kept is None else whole.select(kept), whole
+    return whole, whole
 
 
 def _kept_leaves(leaves: Any, tree: Any) -> tuple[bool, ...] | None:

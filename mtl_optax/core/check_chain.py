@@ -15,7 +15,7 @@ from mtl_optax.core.chains.state_parts import (
     check_nothing_optimises_twice,
     only_methods,
 )
-from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads, is_lazy
 from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.weighting import check_transformation
 
@@ -107,7 +107,10 @@ def _check_gradients(gradients: Any, params: Any, num_tasks: int) -> None:
         as_task_grads(gradients, num_tasks, params)
 
     try:
-        jax.eval_shape(check, gradients)
+        if is_lazy(gradients):
+            check(gradients)
+        else:
+            jax.eval_shape(check, gradients)
     except ValueError as error:
         raise ValueError(f"check_chain: gradients= do not fit. {error}") from error
 

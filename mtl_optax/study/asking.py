@@ -14,7 +14,7 @@ import optax
 
 import mtl_optax as mtl
 from mtl_optax.study.group_methods import GROUPS
-from mtl_optax.study.parts import Parts, keyed
+from mtl_optax.study.parts import Parts, among_tasks, keyed
 from mtl_optax.study.priority_methods import ORDERED
 
 
@@ -41,7 +41,7 @@ def _sam(parts: Parts, rho_shared: Any = 0.05) -> optax.GradientTransformation:
         return sam.update(updates, state, params, grad_fn=grad_fn)
 
     only_grad_fn = optax.GradientTransformationExtraArgs(sam.init, update)
-    joint = mtl.on_shared(mtl.unitary(parts.num_tasks), parts.shared)
+    joint = among_tasks(mtl.unitary(parts.num_tasks), parts.shared)
     return optax.chain(joint, only_grad_fn)
 
 

@@ -8,7 +8,7 @@ import optax
 
 import mtl_optax as mtl
 from mtl_optax.study.halves import joint_against_halves
-from mtl_optax.study.parts import Parts
+from mtl_optax.study.parts import Parts, among_tasks
 
 LOOK_AHEAD = 0.01  # of the studies, see benchmarks/groups_tuning.py
 
@@ -40,7 +40,7 @@ def tag(
     parts: Parts, ahead: Any = None, every_k: int = 10
 ) -> optax.GradientTransformation:
     """The plain sum, watched by TAG."""
-    joint = mtl.on_shared(mtl.unitary(parts.num_tasks), parts.shared)
+    joint = among_tasks(mtl.unitary(parts.num_tasks), parts.shared)
     return optax.chain(_watch(parts, ahead, every_k), joint, parts.optimizer)
 
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 import mtl_optax as mtl
 from mtl_optax.study.asking import ASKING
-from mtl_optax.study.parts import Parts, keyed
+from mtl_optax.study.parts import Parts, among_tasks, keyed
 from mtl_optax.study.priority_methods import OF_CHANNELS, OF_TOWERS
 from mtl_optax.study.problem import Problem
 
@@ -130,8 +130,8 @@ def transformation(
     if name == SINGLE_TASK:
         # "weights": the head of a task that is not trained stays as it was.
         rule = mtl.constant(num_tasks, weights=trained)
-        rule = mtl.on_shared(rule, problem.shared, rest="weights")
+        rule = among_tasks(rule, problem.shared, rest="weights")
         return optax.chain(rule, optimizer)
     aggregator = keyed(TABLE[name], key)(num_tasks, **settings)
-    rule = mtl.on_shared(aggregator, problem.shared)
+    rule = among_tasks(aggregator, problem.shared)
     return optax.chain(rule, optimizer)

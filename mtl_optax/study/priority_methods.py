@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
-from mtl_optax.study.parts import Parts
+from mtl_optax.study.parts import Parts, among_tasks
 
 UPDATES_AN_EPOCH = 4000 // 64  # of Multi-digits
 
@@ -23,7 +23,7 @@ def _nmt(
         multiplier_lr=multiplier_lr,
         stage_steps=stage_steps,
     )
-    rule = mtl.on_shared(rule, parts.shared, rest="weights")
+    rule = among_tasks(rule, parts.shared, rest="weights")
     return optax.chain(rule, parts.optimizer)
 
 
@@ -31,7 +31,7 @@ def _weighted(parts: Parts, later: Any = 1.0) -> optax.GradientTransformation:
     """The sum, with this weight for the second half of the tasks."""
     is_later = jnp.arange(parts.num_tasks) >= parts.num_tasks / 2
     rule = mtl.constant(parts.num_tasks, weights=jnp.where(is_later, later, 1.0))
-    return optax.chain(mtl.on_shared(rule, parts.shared), parts.optimizer)
+    return optax.chain(among_tasks(rule, parts.shared), parts.optimizer)
 
 
 def _cso(

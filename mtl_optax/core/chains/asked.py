@@ -10,6 +10,7 @@ from mtl_optax.core.chains.explained import explained, parts_that_ran
 from mtl_optax.core.chains.places import watched_by
 from mtl_optax.core.chains.probing import Seen, probe, run_through
 from mtl_optax.core.chains.tracing import Tracing
+from mtl_optax.core.task_grads.as_task_grads import is_lazy
 
 
 class Asked:
@@ -38,8 +39,11 @@ class Asked:
         Raises:
           ValueError: what the error of a part means, and how to cure it.
         """
+        # Lazy gradients are no tree, and stay outside.
+        held, given = (gradients, None) if is_lazy(gradients) else (None, gradients)
 
-        def update(gradients: Any, state: Any, params: Any) -> Any:
+        def update(given: Any, state: Any, params: Any) -> Any:
+            gradients = given if held is None else held
             extra_args = self._extra_args(params, gradients)
             return self.tx.update(gradients, state, params, **extra_args)
 
@@ -48,7 +52,7 @@ class Asked:
             try:
                 # Adam before a method broadcasts; we want to see it do so.
                 with watched_by(tracing), jax.numpy_rank_promotion("allow"):
-                    found = jax.eval_shape(update, gradients, state, self.params)
+                    found = jax.eval_shape(update, given, state, self.params)
             except Exception as error:
                 behind = tracing.methods > 0
                 if self._makes_up(supplies.wanted(error), behind):

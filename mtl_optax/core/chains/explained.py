@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from mtl_optax.core.chains.tracing import Tracing, is_ours, part_of
+from mtl_optax.core.task_grads.not_a_tree import MESSAGE as LAZY_IS_NO_TREE
 
 # Wrappers with a cure of their own.
 _CURES = {
@@ -37,6 +38,8 @@ def explained(error: Exception, tracing: Tracing) -> str | None:
     if isinstance(error, TypeError) and "keyword" in text and not parts:
         cure = _MISSING if "missing" in text else _KEYWORD
         return f"a part of the chain raised {_quoted(error, text)}. {cure}"
+    if str(error) == LAZY_IS_NO_TREE and not tracing.methods:
+        return f"{_name(frames[parts[-1]])} {_LAZY}" if parts else f"a part {_LAZY}"
     if ours and (not parts or ours[-1] > parts[-1]):
         outside = [i for i in parts if i < ours[0]]
         if not isinstance(error, ValueError):
@@ -46,9 +49,6 @@ def explained(error: Exception, tracing: Tracing) -> str | None:
         if tracing.second:
             return f"{_SECOND} {text}"
         return f"{text} {_RESHAPED}" if tracing.reshaped else None
-    if tracing.lazy and not tracing.methods:
-        name = f"{_name(frames[parts[-1]])} " if parts else "a part of the chain "
-        return f"{name}raised {_quoted(error, text)}. {_LAZY}"
     if not parts:
         return _UNNAMED.format(_quoted(error, text))
     part = frames[parts[-1]]
@@ -83,9 +83,9 @@ _SECOND = (
     "mask) or optax.partition."
 )
 _LAZY = (
-    "The gradients are lazy, and nothing but mtl_optax.task_affinity can stand between "
-    "them and a method: stack them, with mtl_optax.task_grads, or put it behind the "
-    "method, optax.chain(method, ...)."
+    "stands before the method. The gradients are lazy, and nothing but "
+    "mtl_optax.task_affinity can stand between them and a method: stack them, with "
+    "mtl_optax.task_grads, or put it behind the method, optax.chain(method, ...)."
 )
 _RESHAPED = (
     "What stands before the method handed it leaves of other shapes than the gradients "

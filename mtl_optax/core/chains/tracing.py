@@ -68,11 +68,6 @@ class Tracing:
         self.methods += kind == METHOD
         return found
 
-    @property
-    def lazy(self) -> bool:
-        """Whether the gradients are still to be pulled back."""
-        return hasattr(self.gradients, "as_updates")
-
     def look_inside(self, *_: Any) -> None:
         """Nothing to add: what is inside is visited too."""
 
@@ -109,4 +104,8 @@ def plain(updates: Any) -> Any:
 
 
 def _shapes(updates: Any) -> set[tuple[int, ...]]:
-    return {jnp.shape(leaf) for leaf in jax.tree.leaves(plain(updates))}
+    updates = plain(updates)
+    if hasattr(updates, "num_tasks"):  # lazy ones, which are no tree
+        rows = jax.tree.leaves(updates.like())
+        return {(updates.num_tasks, *row.shape) for row in rows}
+    return {jnp.shape(leaf) for leaf in jax.tree.leaves(updates)}

@@ -29,7 +29,7 @@ def check_params(caller: str, params: Any, *, complex_too: bool = False) -> None
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         kind = _kind(leaf)
-        if kind is not None and not (complex_too and jnp.iscomplexobj(leaf)):
+        if kind is not None and not (complex_too and kind.startswith("of dtype c")):
             name = jax.tree_util.keystr(path)
             where = f"leaf {name} of the parameters is" if name else "params is"
             raise ValueError(f"{caller}: {where} {kind}. {KEEP_OUT}")
