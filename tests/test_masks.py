@@ -7,6 +7,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -181,7 +182,7 @@ def test_a_mask_of_everything():
     tx.init({})  # a part of `optax.partition` may have no leaves
 
 
-@pytest.mark.parametrize("value", ["False", None, ("a", "b"), 0.5])
+@pytest.mark.parametrize("value", ["False", None, ("a", "b"), 0.5, np.ones(2, bool)])
 def test_a_mask_of_something_else(value):
     tx = mtl.on_shared(mtl.mgda(T), {"w": True, "b": value})
     with pytest.raises(ValueError, match=r"^shared= must be.*\['b'\]"):

@@ -83,7 +83,8 @@ def chosen(mask: Any, tree: Any, what: str = "the mask") -> tuple[bool, ...]:
     """One bool a leaf of `tree`, from a mask as `spread` reads it."""
     pairs = spread(mask, tree, what=what)
     for name, keep in pairs:
-        if not isinstance(keep, (bool, np.bool_, int, np.ndarray, jax.Array)):
+        known = isinstance(keep, (bool, np.bool_, int, np.ndarray, jax.Array))
+        if not known or np.size(keep) != 1:  # one that is traced is an error of JAX
             raise ValueError(
                 f"{what} must be True or False on each leaf; leaf "
                 f"{name or 'of the parameters'} has {keep!r}."
