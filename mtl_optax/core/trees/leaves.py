@@ -44,10 +44,9 @@ def spread(
 
 def is_function(x: Any, is_leaf: Any = None) -> bool:
     """Whether to call it for a tree; a module that can be called is a tree itself."""
-    if not callable(x):
-        return False
-    leaves = jax.tree.leaves(x, is_leaf=is_leaf)
-    return not leaves or leaves[0] is x
+    if isinstance(x, jax.tree_util.Partial):  # a function that is a node
+        return True
+    return callable(x) and any(x is y for y in jax.tree.leaves(x, is_leaf=is_leaf))
 
 
 def children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
