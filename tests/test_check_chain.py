@@ -241,6 +241,9 @@ DEEPER = {
         before(CLIP).init, jax.jit(before(CLIP).update)
     ),
     "between scales": before(optax.scale(2.0), CLIP, optax.scale(0.5)),
+    "warming up": before(
+        optax.add_decayed_weights(optax.linear_schedule(0.0, 0.1, 10))
+    ),
 }
 # Fault 1: what acts on displacements, behind a method in on_shared.
 BEHIND = {
@@ -250,6 +253,7 @@ BEHIND = {
     "decay": optax.add_decayed_weights(1e-4),
     "sign": optax.scale_by_sign(),
     "a schedule": optax.scale_by_learning_rate(optax.constant_schedule(0.1)),
+    "warming up": optax.sgd(optax.linear_schedule(0.0, 0.1, 10)),
     "adafactor": optax.adafactor(0.1),
     "trust ratio": optax.scale_by_trust_ratio(),
 }
@@ -321,7 +325,7 @@ def test_the_same_wherever_the_method_is(name):
         check(DEEPER[name])
 
 
-@pytest.mark.parametrize("name", sample(BEHIND, "sgd", "clip"))
+@pytest.mark.parametrize("name", sample(BEHIND, "sgd", "warming up"))
 def test_what_acts_on_displacements_inside_on_shared(name):
     with pytest.raises(ValueError, match=STEP):
         check(inside(BEHIND[name]))

@@ -7,6 +7,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -96,6 +97,22 @@ def test_a_module_that_can_be_called_is_a_tree(way):
     chex.assert_trees_all_equal(updated(tree), updated(function))
 
 
+def test_a_module_without_leaves_is_a_tree_and_a_partial_a_function():
+    tx = mtl.on_shared(mtl.mgda(T), Model(None, None))
+    with pytest.raises(ValueError, match=r"^shared= must be a tree.*NoneType"):
+        tx.init(PARAMS)
+    mask = jax.tree_util.Partial(lambda trunk, _: Model(trunk, False), True)
+    mtl.on_shared(mtl.mgda(T), mask).init(PARAMS)
+
+
+@pytest.mark.parametrize("way", ["shared", "labels", "owner", *OWNING])
+def test_a_leaf_without_gradients_beside_the_shared_ones(way):
+    """It does not reach the method's own `init`."""
+    tx = OWNING[way](OWNER) if way in OWNING else WAYS[way](Model)
+    with pytest.raises(ValueError, match=r"tx.init: leaf .head\['w'\].*int32.*wrt="):
+        tx.init(Model(jnp.ones(3), {"w": jnp.arange(2)}))
+
+
 def test_an_nnx_module_is_a_tree():
     class Net(nnx.Module):
         def __init__(self, trunk, head):
@@ -181,7 +198,7 @@ def test_a_mask_of_everything():
     tx.init({})  # a part of `optax.partition` may have no leaves
 
 
-@pytest.mark.parametrize("value", ["False", None, ("a", "b"), 0.5])
+@pytest.mark.parametrize("value", ["False", None, ("a", "b"), 0.5, np.ones(2, bool)])
 def test_a_mask_of_something_else(value):
     tx = mtl.on_shared(mtl.mgda(T), {"w": True, "b": value})
     with pytest.raises(ValueError, match=r"^shared= must be.*\['b'\]"):

@@ -20,7 +20,7 @@ BELOW = {
     "solvers": set(),
     "arguments": {"trees"},
     "task_grads": {"trees", "arguments"},
-    "chains": {"arguments"},
+    "chains": {"arguments", "task_grads"},
 }
 
 

@@ -25,6 +25,7 @@ from mtl_optax.core.state_guard import check_keys, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.core.trees.task_axis import ByTask
 from mtl_optax.from_gradients.cso_project import cso_project
@@ -199,6 +200,7 @@ def cso(
     first_key = raw_key(key)
 
     def init(params: optax.Params) -> CSOState:
+        check_params("tx.init", params)
         of_leaf = owners(owner, params, num_tasks)
         return CSOState(
             phase=replicated_zeros((), params).astype(jnp.int32),

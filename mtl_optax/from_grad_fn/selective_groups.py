@@ -28,6 +28,7 @@ from mtl_optax.core.state_guard import check_keys, check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.losses_fn import asked
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.core.trees.task_axis import ByTask, TaskIndices, TaskPairs, TaskRows
 
@@ -159,6 +160,7 @@ def selective_groups(
     causal, first_key = credit == "causal", raw_key(key)
 
     def init(params: optax.Params) -> SelectiveGroupsState:
+        check_params("tx.init", params)
         vector = replicated_zeros((num_tasks,), params)
         return SelectiveGroupsState(
             affinity=replicated_zeros((num_tasks, num_tasks), params),

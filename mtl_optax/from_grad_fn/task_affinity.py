@@ -25,6 +25,7 @@ from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.losses_fn import asked
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.branches import as_before
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.replicated import replicated_zeros
@@ -150,6 +151,7 @@ def task_affinity(
         return kept
 
     def init(params: optax.Params) -> TaskAffinityState:
+        check_params("tx.init", params)
         affinity = replicated_zeros((num_tasks, num_tasks), params)
         return TaskAffinityState(
             affinity=affinity,

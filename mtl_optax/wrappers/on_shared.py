@@ -16,6 +16,7 @@ from mtl_optax.core.chains.state_parts import check_keeps_no_optimiser
 from mtl_optax.core.readings import task_weights
 from mtl_optax.core.state_guard import check_keys
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.weighting import check_transformation
 
@@ -128,6 +129,7 @@ def on_shared(
         return {_SHARED: (None, some_shared(shared, tree))}
 
     def init(params: optax.Params) -> Any:
+        check_params("tx.init", params)
         groups = groups_of(params).items()
         states = {name: inner.init(only(params, kept)) for name, (_, kept) in groups}
         for state in states.values():

@@ -30,6 +30,7 @@ from mtl_optax.core.chains.numbers import (
 from mtl_optax.core.chains.places import ROWS, WRAPPER, watched_by
 from mtl_optax.core.chains.tracing import plain
 
+_STEPS = 2  # a schedule that warms up multiplies by zero in the first
 # A transformation, the wrapper that it is within if it may only multiply behind its
 # method, and what its updates look like.
 _Inner = tuple[Any, str | None, Any]
@@ -123,12 +124,15 @@ def probe(
 
     def run(stacked: Any, single: Any, params: Any) -> Any:
         watcher = Probing(num_tasks, names, by_path(stacked), by_path(single))
+        state, extra_args = tx.init(params), extra_args_at(params, stacked)
+        outs = []
         with watched_by(watcher):
-            state = tx.init(params)
-            out, _ = tx.update(stacked, state, params, **extra_args_at(params, stacked))
+            for _ in range(_STEPS):
+                out, state = tx.update(stacked, state, params, **extra_args)
+                outs.append(by_path(out))
         inner.update(watcher.inner)
         arrived = [leaf for _, leaf in watcher.arrived]
-        return arrived, by_path(out) if look_behind else {}
+        return arrived, outs if look_behind else []
 
     errors: list[Exception] = []
     for like in shapes_to_try(params, num_tasks):
@@ -152,15 +156,17 @@ def _run_all(run: Callable[..., Any], given: list[Try]) -> list[Any]:
 
 
 def _seen(given: list[Try], found: list[Any], inner: list[_Inner]) -> Seen:
-    out, single = [out for _, out in found], by_path(given[0][1])
+    single = by_path(given[0][1])
+    steps = list(zip(*(outs for _, outs in found), strict=True))
     return Seen(
         before=all(map(scales, *(arrived for arrived, _ in found))),
         behind=all(
             scales(*(leaves[path] for leaves in out)) and upright(leaf, single[path])
+            for out in steps
             for path, leaf in out[0].items()
             if leaf.shape == single[path].shape
         ),
-        updates=out[0],
+        updates=steps[-1][0] if steps else {},
         gradients=by_path(given[0][0]),
         inner=inner,
     )

@@ -44,10 +44,9 @@ def spread(
 
 def is_function(x: Any, is_leaf: Any = None) -> bool:
     """Whether to call it for a tree; a module that can be called is a tree itself."""
-    if not callable(x):
-        return False
-    leaves = jax.tree.leaves(x, is_leaf=is_leaf)
-    return not leaves or leaves[0] is x
+    if isinstance(x, jax.tree_util.Partial):  # a function that is a node
+        return True
+    return callable(x) and any(x is y for y in jax.tree.leaves(x, is_leaf=is_leaf))
 
 
 def children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
@@ -83,7 +82,8 @@ def chosen(mask: Any, tree: Any, what: str = "the mask") -> tuple[bool, ...]:
     """One bool a leaf of `tree`, from a mask as `spread` reads it."""
     pairs = spread(mask, tree, what=what)
     for name, keep in pairs:
-        if not isinstance(keep, (bool, np.bool_, int, np.ndarray, jax.Array)):
+        known = isinstance(keep, (bool, np.bool_, int, np.ndarray, jax.Array))
+        if not known or np.size(keep) != 1:  # one that is traced is an error of JAX
             raise ValueError(
                 f"{what} must be True or False on each leaf; leaf "
                 f"{name or 'of the parameters'} has {keep!r}."
