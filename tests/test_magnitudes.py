@@ -91,3 +91,79 @@ def test_normalised_updates(scale):
     np.testing.assert_allclose(update["w"], wanted, rtol=1e-6)
     nothing, _ = step.update({"w": jnp.zeros(2), "none": ()}, step.init(None))
     assert not nothing["w"].any()
+
+
+# --- Long gradients beside short ones: rightly what float64 makes of them -------------
+
+MIXED = {"one long": [2.0**67, 1, 1], "one short": [2.0**-67, 1, 1]}
+
+
+def updates_from(make, rows, dtype, losses):
+    """Two updates, for what a method remembers of the first."""
+    with jax.enable_x64(dtype is np.float64):
+        tx, gradients = make(), jnp.asarray(rows, dtype)
+        update = jax.jit(lambda s: tx.update(gradients, s, losses=losses))
+        first, state = update(tx.init(gradients[0]))
+        return np.stack([first, update(state)[0]]).astype(np.float64)
+
+
+TOGETHER = {
+    "mgda": lambda: mtl.mgda(3),
+    "upgrad": lambda: mtl.upgrad(3),
+    "dualproj": lambda: mtl.dualproj(3),
+    "nash_mtl": lambda: mtl.nash_mtl(3),
+    "conflictfree": lambda: mtl.conflictfree(3),
+    "modo": lambda: mtl.modo(3),
+    "gradnorm": lambda: mtl.gradnorm(3, variant="softmax"),
+    "cdtt": lambda: mtl.cdtt(3, window=1),
+    "cso_project": lambda: mtl.cso_project(3, jnp.array([0, 1, 0])),
+}
+
+
+@pytest.mark.parametrize("scales", MIXED)
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.slow
+def test_long_beside_short_gradients(name, scales):
+    rows, losses = np.array(MIXED[scales])[:, None] * ROWS, np.array([0.5, 1, 2])
+    got, wanted = (
+        updates_from(TOGETHER[name], rows, dtype, losses.astype(dtype))
+        for dtype in (np.float32, np.float64)
+    )
+    bound = 2e-5 * np.abs(wanted).max(axis=1, keepdims=True)
+    assert (np.abs(got - wanted) <= bound).all(), (got, wanted)
+
+
+def test_a_short_gradient_beside_usual_ones_counts():
+    short = np.array([[3 * SMALL, 0], [-1, 1]], np.float32)
+    update, _ = update_of(mtl.mgda(2), jnp.asarray(short))
+    np.testing.assert_allclose(update, [1.5 * SMALL, 1.5 * SMALL], rtol=1e-6)
+    update, _ = update_of(mtl.upgrad(2), jnp.asarray(short))
+    np.testing.assert_allclose(update, [0, 0.5], atol=1e-6)  # not (-0.5, 0.5)
+
+
+@both
+def test_divisors_of_mgda_have_the_unit_of_gradients(scale):
+    losses, like = jnp.array([0.5, 1, 2]), jnp.zeros(3)
+    for normalization in ("l2", "loss+"):
+        tx = mtl.mgda(3, normalization=normalization, apply_to="normalized")
+        usual, large = (
+            tx.update(s * jnp.asarray(ROWS), tx.init(like), losses=losses)[0]
+            for s in (1, scale)
+        )
+        np.testing.assert_allclose(large, usual, rtol=1e-5)
+
+
+def test_norms_that_cdtt_remembers_have_no_unit():
+    tx, losses = mtl.cdtt(2, window=1), jnp.ones(2)
+    gradients = jnp.eye(2) * 2.0**-38
+    state = tx.init(gradients[0])
+    for scale in (1, 0.25):  # squares of the second are near to underflow
+        _, state = tx.update(scale * gradients, state, losses=losses)
+        norms = state.weighting.norms.ravel()
+        np.testing.assert_allclose(norms, scale * 2.0**-38, rtol=1e-6)
+
+
+def test_the_gramian_beside_a_gradient_of_zero():
+    rows = jnp.asarray(ROWS).at[1].set(0)
+    _, state = update_of(mtl.mgda(3), rows)
+    np.testing.assert_allclose(state.task_gramian, rows @ rows.T, rtol=1e-6)

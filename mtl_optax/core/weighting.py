@@ -29,7 +29,10 @@ class Weighting(NamedTuple):
         `look(V)`, the S combinations of the gradients by the rows of V `[S, T]`, whose
         `gramian()` `[S, S]` has the digits that the rounding of `V K V'` wiped out
         (None where no gradients are there to read again: with a given Gramian, one at
-        features, one a block); and what the caller of `tx.update` passed. Weights of
+        features, one a block); `unit`, over whose square the Gramian is, which is 1
+        unless squares would leave the range of numbers: only what is not the same for
+        all multiples of the Gramian needs it; and what the caller of `tx.update`
+        passed. Weights of
         inactive tasks are set to 0 afterwards; their statistics in `state` are the
         weighting's own to keep.
       uses_gramian: whether `update` reads the Gramian; if not, none is formed and lazy

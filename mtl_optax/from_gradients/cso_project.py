@@ -43,8 +43,11 @@ def _project(leaf: jax.Array, first: jax.Array) -> jax.Array:
     # Ratios of products do not depend on a common unit, but squares may overflow.
     wide = leaf.astype(jnp.result_type(float))
     near_one = wide / power_of_two(jnp.max(jnp.abs(wide), initial=0))
+    reference = jnp.where(mine, near_one, 0)
+    largest = jnp.max(jnp.abs(reference), axis=range(1, leaf.ndim), initial=0)
+    reference /= lead(power_of_two(largest), leaf)  # in a unit of its own
     # Row s: products of all gradients with that of task s, on the channels of s.
-    on_mine = gramian(near_one, jnp.where(mine, near_one, 0)).T
+    on_mine = gramian(near_one, reference).T
     square = jnp.diagonal(on_mine)
     some = square >= jnp.finfo(square.dtype).tiny
     against = jnp.sum(jnp.maximum(-on_mine, 0), axis=1)

@@ -151,6 +151,7 @@ def cdtt(*, window: int = 10, alpha: ScalarOrSchedule = 0.3) -> Weighting:
         *,
         losses: jax.Array | None,
         active: jax.Array,
+        unit: jax.Array | float = 1.0,
         **extra: object,
     ) -> tuple[jax.Array, CDTTState]:
         del extra
@@ -159,7 +160,7 @@ def cdtt(*, window: int = 10, alpha: ScalarOrSchedule = 0.3) -> Weighting:
         rows = active & (norms > 0)
         center = _central(cosines, norms, rows)
 
-        history = jnp.concatenate([state.norms[:, 1:], norms[:, None]], axis=1)
+        history = jnp.concatenate([state.norms[:, 1:], norms[:, None] * unit], axis=1)
         now, before = jnp.sum(history, axis=1), jnp.sum(state.norms, axis=1)
         change = jnp.where(before > 0, now / jnp.where(before > 0, before, 1), 1)
         slow = change + jnp.log10(positive(losses))
@@ -167,7 +168,7 @@ def cdtt(*, window: int = 10, alpha: ScalarOrSchedule = 0.3) -> Weighting:
         tense = rows & (state.steps == window)
         tension = jnp.where(tense, jnp.maximum(tension, 0), 0)
 
-        along = norms * center + _pulls(cosines, norms, center, tension)
+        along = norms * center + _pulls(cosines, norms, center, tension / unit)
         along = _turn(cosines, norms, along)
         weights = jnp.where(rows, along / jnp.where(rows, norms, 1), 0)
         # Without tension exactly the centre, which conflicts with no task.

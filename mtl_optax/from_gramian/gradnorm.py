@@ -147,6 +147,7 @@ def gradnorm(
         *,
         losses: jax.Array | None,
         active: jax.Array,
+        unit: jax.Array | float = 1.0,
         **extra: object,
     ) -> tuple[jax.Array, GradNormState]:
         del extra
@@ -164,7 +165,8 @@ def gradnorm(
             weights = _by_mean(jnp.maximum(scalars.values, _LEAST_WEIGHT), active)
             values = jnp.where(active, weights, scalars.values)
             scalars = scalars._replace(values=values)
-        slopes = _slopes(weights, jnp.sqrt(jnp.diag(gramian)), rates, active)
+        norms = jnp.sqrt(jnp.diag(gramian)) * jnp.minimum(unit, 1)
+        slopes = _slopes(weights, norms, rates, active)
         if variant == "softmax":
             slopes = weights * (slopes - _mean(weights * slopes, active))
         scalars = step_scalars(tx, slopes, scalars, active)

@@ -83,19 +83,21 @@ def mgda(*, normalization: str = "none", apply_to: str = "raw") -> Weighting:
         *,
         losses: jax.Array | None,
         active: jax.Array,
+        unit: jax.Array | float = 1.0,
         **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        scale = jnp.ones_like(gramian[0])
+        divisor, own = jnp.ones_like(gramian[0]), jnp.ones_like(gramian[0, 0])
         if normalization in ("l2", "loss+"):
-            scale *= jnp.sqrt(jnp.diag(gramian))
+            # Norms are in the unit of the Gramian.
+            divisor, own = jnp.sqrt(jnp.diag(gramian)), own * unit
         if normalization in ("loss", "loss+"):
             method = f"mgda(normalization={normalization!r})"
-            scale *= checks.required(method, "losses", losses)
+            divisor *= checks.required(method, "losses", losses)
         # A task without gradient, or with a loss that is not positive, stays as it is.
-        scale = jnp.where(scale > 0, scale, 1)
-        normalized = gramian / scale[:, None] / scale[None, :]
+        divisor = jnp.where(divisor > 0, divisor, 1 / own)
+        normalized = gramian / divisor[:, None] / divisor[None, :]
         weights = min_norm_weights(normalized, active)
-        return (weights if apply_to == "raw" else weights / scale), state
+        return (weights if apply_to == "raw" else weights / (divisor * own)), state
 
     return Weighting(no_state(), update)

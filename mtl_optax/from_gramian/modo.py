@@ -16,6 +16,7 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
+from mtl_optax.core.task_grads.in_range import as_seen
 from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
@@ -92,12 +93,17 @@ def modo(*, gamma: ScalarOrSchedule = 1e-3, rho: ScalarOrSchedule = 0.1) -> Weig
         return MoDoState(jnp.full(num_tasks, 1 / num_tasks, jnp.result_type(float)))
 
     def update(
-        gramian: jax.Array, state: MoDoState, *, active: jax.Array, **extra: object
+        gramian: jax.Array,
+        state: MoDoState,
+        *,
+        active: jax.Array,
+        unit: jax.Array | float = 1.0,
+        **extra: object,
     ) -> tuple[jax.Array, MoDoState]:
         del extra
         # Among the tasks that are present the weights sum to 1 again.
         weights = project_simplex(state.simplex_weights, active)
-        slope = linalg.dot(gramian, weights) + rho * weights
+        slope = linalg.dot(as_seen(gramian, jnp.asarray(unit)), weights) + rho * weights
         weights = project_simplex(weights - gamma * slope, active)
         kept = jnp.where(active, weights, state.simplex_weights)
         return weights, MoDoState(kept)

@@ -23,12 +23,14 @@ def project_dual_cone(gramian: Array, weights: Array) -> Array:
 
 
 def regularised_projection(gramian: Array, weights: Array, reg_eps: ArrayLike) -> Array:
-    """`project_dual_cone` on the trace-normalised Gramian, `reg_eps` on its diagonal.
+    """`project_dual_cone` on the Gramian over its trace, `reg_eps` on the diagonal.
 
     Exactly 0 where rounding is all that is left of a projection, and could conflict.
     """
     trace = jnp.trace(gramian)
-    regularised = gramian / jnp.where(trace > 0, trace, 1)
+    # As it is without reg_eps: over the trace, short rows beside long ones underflow.
+    scaled = (jnp.asarray(reg_eps) > 0) & (trace > 0)
+    regularised = gramian / jnp.where(scaled, trace, 1)
     # TorchJD, which reg_eps reproduces, takes a trace below 1e-4 for zero.
     too_small = (jnp.asarray(reg_eps) > 0) & (trace < 1e-4)
     regularised = jnp.where(too_small, 0, regularised)

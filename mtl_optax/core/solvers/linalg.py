@@ -48,7 +48,7 @@ def cancels(weights: Array, gramian: Array) -> Array:
     """
     largest = jnp.max(jnp.abs(weights))  # whose square may be no number
     weights = weights / jnp.where(largest > 0, largest, 1)
-    apart = jnp.sum(weights**2 * jnp.diagonal(gramian))
+    apart = jnp.sum(weights * (weights * jnp.diagonal(gramian)))
     floor = noise_floor(weights.shape[0], weights.dtype)
     return dot(weights, dot(gramian, weights)) <= floor * apart
 

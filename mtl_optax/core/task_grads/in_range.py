@@ -31,29 +31,44 @@ def in_range(
     """The Gramian over `unit**2`, and the unit, a power of two; one for each block.
 
     The unit is 1 and the Gramian as it came, unless squares of the longest gradient
-    overflow, or all come near to underflow (norms of 1e17 and 1e-12 in float32). Only
-    then gradients are read again, divided by the unit that brings them just inside.
+    overflow, or all come near to underflow (norms of 1e17 and 1e-12 in float32), or
+    those of one that is not zero do (1e-15). Only then gradients are read again,
+    divided by the unit that brings them inside; short beside long ones as far up as
+    numbers go.
     """
     info = jnp.finfo(gramian.dtype)
-    longest = jnp.max(jnp.diagonal(gramian, axis1=-2, axis2=-1), axis=-1)
+    squares = jnp.diagonal(gramian, axis1=-2, axis2=-1)
+    longest = jnp.max(squares, axis=-1)
     above = ~(longest <= 2.0 ** (info.maxexp - 14))  # or not a number
     below = longest < 2.0 ** (info.minexp + 46)
-
-    def again(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
-        sizes = [math.prod(row_like(leaf).shape) for leaf in leaves]
-        room = math.ceil(math.log2(max(sum(sizes), 1)) / 2)
-        target = jnp.where(above, (info.maxexp - 16) // 2 - room, info.minexp // 3)
-        unit = power_of_two(_largest(leaves, active, blocks), target)
-        unit = jnp.where(above | below, unit, 1)
-        units = [unit] * len(leaves) if blocks is None else [unit[b] for b in blocks]
-        each = [_row_by_row(*pair) for pair in zip(leaves, units, strict=True)]
-        return over_leaves(each, active, blocks), unit
+    short = squares < 2.0 ** (info.minexp + 26)
+    if active is not None:
+        short = short & active
+    doubtful = above | below | jnp.any(short, axis=-1)
 
     def as_it_is(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
         return gramian, jnp.ones_like(longest)
 
+    def look_closer(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
+        largest = _largest(leaves, active, blocks)
+        lost = jnp.any(short & (largest > 0), axis=-1)  # a zero row is as it should be
+        sizes = [math.prod(row_like(leaf).shape) for leaf in leaves]
+        room = math.ceil(math.log2(max(sum(sizes), 1)) / 2)
+        top = (info.maxexp - 16) // 2 - room
+        target = jnp.where(above | (lost & ~below), top, info.minexp // 3)
+        unit = power_of_two(jnp.max(largest, axis=-1), target)
+        unit = jnp.where(above | below | lost, unit, 1)
+
+        def again(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
+            each = [unit] * len(leaves) if blocks is None else [unit[b] for b in blocks]
+            read = [_row_by_row(*pair) for pair in zip(leaves, each, strict=True)]
+            return over_leaves(read, active, blocks), unit
+
+        some = any_lane(jnp.any(above | below | lost))
+        return lax.cond(some, again, as_it_is, gramian)
+
     # A branch under vmap too: read twice only if some lane has such gradients.
-    return lax.cond(any_lane(jnp.any(above | below)), again, as_it_is, gramian)
+    return lax.cond(any_lane(jnp.any(doubtful)), look_closer, as_it_is, gramian)
 
 
 def _row_by_row(leaf: LeafRows, unit: jax.Array) -> jax.Array:
@@ -89,13 +104,13 @@ def power_of_two(largest: jax.Array, target: Any = 0) -> jax.Array:
 def _largest(
     leaves: tuple[LeafRows, ...], active: jax.Array | None, blocks: Blocks
 ) -> jax.Array:
-    """The largest coordinate of any task `[]`, or of each block `[B]`."""
+    """Each task's largest coordinate `[T]`, or in each block `[B, T]`."""
 
     def of_leaf(leaf: LeafRows) -> jax.Array:
         rows = jnp.abs(stack_rows(leaf)).astype(jnp.result_type(float))
         if active is not None:
             rows = jnp.where(lead(active, rows), rows, 0)
-        return jnp.max(rows, initial=0)
+        return jnp.max(rows, axis=range(1, rows.ndim), initial=0)
 
     each: list[Any] = [of_leaf(leaf) for leaf in leaves]
     if blocks is None:
