@@ -86,7 +86,7 @@ def measure(
     """For each solver its residual and its time over that of a Cholesky factor."""
     matrices = gramians(num_tasks, width, count).astype(dtype)
     some = jnp.asarray(matrices[:: max(count // TIMED, 1)][:TIMED])
-    definite = some + jnp.eye(num_tasks, dtype=dtype)
+    definite = some + jnp.eye(num_tasks, dtype=dtype)[None]
     found, contenders = {}, {}
     for name, solver in SOLVERS.items():
         chunked = jax.jit(lambda x, f=solver: lax.map(f, x, batch_size=20))

@@ -103,7 +103,7 @@ def updates_of(method, rows):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("method", [mtl.upgrad, mtl.dualproj])
+@pytest.mark.parametrize("method", [mtl.upgrad, mtl.dualproj, mtl.mgda])
 @pytest.mark.rounded
 @pytest.mark.slow
 def test_no_task_is_harmed_beyond_rounding(method, dtype):

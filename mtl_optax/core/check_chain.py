@@ -63,10 +63,11 @@ def check_chain(
     only what stands before the methods, at the parameters' shapes, or at axes cut to
     three where there are more than 100,000 numbers. Call it once, before training.
 
-    When not to use it: in the training step. It cannot see what acts in later steps
-    only; nor what stands before a method that runs neither on other parameters nor on
-    cut ones; nor a stateless optimiser, such as `optax.sgd` without momentum, after a
-    method that contains its own: it looks like `optax.scale`, which may stand there.
+    When not to use it: in the training step. It cannot see what acts from the third
+    step on only; nor what stands before a method that runs neither on other parameters
+    nor on cut ones; nor a stateless optimiser, such as `optax.sgd` without momentum,
+    after a method that contains its own: it looks like `optax.scale`, which may stand
+    there.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl

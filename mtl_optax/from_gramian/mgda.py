@@ -54,7 +54,8 @@ def mgda(*, normalization: str = "none", apply_to: str = "raw") -> Weighting:
     but "none".
 
     Guarantee: descends every task, by at least the squared norm of d, unless the point
-    is Pareto stationary; there d is zero.
+    is Pareto stationary; there d is zero. To rounding, as :func:`mtl_optax.upgrad`:
+    what is left of gradients that nearly cancel has their rounding errors.
 
     When not to use it: if task gradients differ much in length and none is to be
     favoured: the shortest gets the weight (see "l2"). A task whose gradient is zero

@@ -30,7 +30,7 @@ from mtl_optax.core.weighting import Weighting
 class PCDState(NamedTuple):
     """State of PCD."""
 
-    mean_square: TaskRows  # [T] running mean of squared norms, bias-corrected
+    usual_norm: TaskRows  # [T] root of the running mean of squares, bias-corrected
     correction: TaskRows  # [T] 1 - beta^k after k steps with the task
 
 
@@ -40,9 +40,11 @@ def _follow(
     """Running means of the active tasks, one step on."""
     correction = beta * state.correction + (1 - beta)
     rate = jnp.where(correction > 0, (1 - beta) / correction, 1)
-    mean_square = state.mean_square + rate * (norms**2 - state.mean_square)
+    # The squares themselves may be no numbers.
+    before = jnp.sqrt(jnp.maximum(1 - rate, 0)) * state.usual_norm
+    usual = jnp.hypot(before, jnp.sqrt(rate) * norms)
     return PCDState(
-        jnp.where(active, mean_square, state.mean_square),
+        jnp.where(active, usual, state.usual_norm),
         jnp.where(active, correction, state.correction),
     )
 
@@ -140,10 +142,10 @@ def pcd(
         del extra
         task = index_of("pcd: primary", primary, names)
         cosines, norms = linalg.cosine_matrix(gramian)
-        state = _follow(state, norms, beta, active)
-        mean_square = state.mean_square + eps / unit / unit
-        usual = jnp.sqrt(jnp.where(mean_square > 0, mean_square, 1))
-        lengths = jnp.where(active, norms / usual, 0)
+        state = _follow(state, norms * unit, beta, active)
+        usual = jnp.hypot(state.usual_norm, jnp.sqrt(eps))
+        usual = jnp.where(usual > 0, usual, 1)
+        lengths = jnp.where(active, norms * unit / usual, 0)
         longest = jnp.max(lengths)
         lengths /= jnp.where(longest > 0, longest, 1)
 

@@ -43,7 +43,7 @@ def in_range(
     below = longest < 2.0 ** (info.minexp + 46)
     short = squares < 2.0 ** (info.minexp + 26)
     if active is not None:
-        short = short & active
+        short &= jnp.broadcast_to(active, short.shape)
     doubtful = above | below | jnp.any(short, axis=-1)
 
     def as_it_is(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
