@@ -61,8 +61,7 @@ def in_range(
 
         def again(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
             each = [unit] * len(leaves) if blocks is None else [unit[b] for b in blocks]
-            read = [_row_by_row(*pair) for pair in zip(leaves, each, strict=True)]
-            return over_leaves(read, active, blocks), unit
+            return over_leaves(_row_by_row(leaves, each), active, blocks), unit
 
         some = any_lane(jnp.any(above | below | lost))
         return lax.cond(some, again, as_it_is, gramian)
@@ -71,12 +70,16 @@ def in_range(
     return lax.cond(any_lane(jnp.any(doubtful)), look_closer, as_it_is, gramian)
 
 
-def _row_by_row(leaf: LeafRows, unit: jax.Array) -> jax.Array:
-    """`leaf_gramian` over the squared unit; copies one row at a time, never all."""
-    if isinstance(leaf, tuple) and len(leaf) > PAIRED:
-        leaf = stack_rows(leaf)
+def _row_by_row(
+    leaves: tuple[LeafRows, ...], units: list[jax.Array]
+) -> list[jax.Array]:
+    """`leaf_gramian` of each over its squared unit; copies one row at a time."""
+    leaves = tuple(
+        stack_rows(leaf) if isinstance(leaf, tuple) and len(leaf) > PAIRED else leaf
+        for leaf in leaves
+    )
 
-    def products(task: jax.Array) -> jax.Array:
+    def products(leaf: LeafRows, unit: jax.Array, task: jax.Array) -> jax.Array:
         # The unit twice on one side: XLA would keep a copy of the whole other side.
         if isinstance(leaf, tuple):
             row = lax.switch(task, [lambda x=x: x for x in leaf])
@@ -85,8 +88,12 @@ def _row_by_row(leaf: LeafRows, unit: jax.Array) -> jax.Array:
         row = lax.dynamic_index_in_dim(leaf, task).astype(unit.dtype) / unit / unit
         return jnp.sum(leaf * row, axis=range(1, leaf.ndim))
 
-    gramian = lax.map(products, jnp.arange(len(leaf)))
-    return (gramian + gramian.T) / 2
+    def of_all(task: jax.Array) -> list[jax.Array]:
+        pairs = zip(leaves, units, strict=True)
+        return [products(leaf, unit, task) for leaf, unit in pairs]
+
+    each = lax.map(of_all, jnp.arange(len(leaves[0])))
+    return [(gramian + gramian.T) / 2 for gramian in each]
 
 
 def as_seen(gramian: jax.Array, unit: jax.Array) -> jax.Array:
