@@ -220,10 +220,8 @@ def _to_look_at(
     gradients: TaskGrads, kept: tuple[bool, ...] | None, blocks: Any
 ) -> tuple[TaskGrads, TaskGrads]:
     """What the Gramian is of, and what is summed, in the cheapest forms for both."""
-    if kept is None and blocks is None:
-        whole = gradients.computed()
-        return whole, whole
-    gradients = gradients.at_parameters()
+    if kept is not None or blocks is not None:
+        gradients = gradients.at_parameters()
     if kept is not None:
         return gradients.select(kept).computed(), gradients
     whole = gradients.computed()

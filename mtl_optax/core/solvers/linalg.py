@@ -7,6 +7,7 @@ jitted, so that eager calls compile their loops once.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -77,8 +78,16 @@ def among(matrix: Array, rows: Array) -> Array:
     return jnp.where(both, matrix, eye(matrix).astype(matrix.dtype))
 
 
-def solve_among(matrix: Array, right: Array, rows: Array) -> Array:
-    """Solves for the named rows only, slightly regularised; 0 elsewhere."""
+def solver_among(matrix: Array, rows: Array) -> Callable[[Array], Array]:
+    """From a right side the solution for the named rows only; 0 elsewhere.
+
+    The diagonal is raised by the `noise_floor`, so that a singular matrix has a factor.
+    """
     shift = jnp.where(eye(matrix), noise_floor(matrix.shape[0], matrix.dtype), 0)
     factor = lax.linalg.cholesky(among(matrix, rows) + shift)
-    return cho_solve((factor, True), jnp.where(rows, right, 0))
+    return lambda right: cho_solve((factor, True), jnp.where(rows, right, 0))
+
+
+def solve_among(matrix: Array, right: Array, rows: Array) -> Array:
+    """Solves for the named rows only, slightly regularised; 0 elsewhere."""
+    return solver_among(matrix, rows)(right)

@@ -4,15 +4,13 @@ One solver for MGDA (`min_norm`), UPGrad and DualProj (`dual_cone`), and the inn
 of CAGrad. All loops are bounded; nothing leaves the device.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import cho_solve
 
-from mtl_optax.core.solvers.linalg import among, dot, eye, noise_floor
+from mtl_optax.core.solvers.linalg import dot, eye, noise_floor, solver_among
 
 Array = jax.Array
 
@@ -52,22 +50,6 @@ def nonnegative_qp_from(
     return end.point * scale / size, end.free
 
 
-def _factor(matrix: Array, free: Array) -> Callable[[Array], Array]:
-    """From a slope the step to where it is 0 on the free entries; 0 elsewhere.
-
-    The diagonal is raised by the `noise_floor`, so that a singular matrix has a factor:
-    a step from z minimises with `rho/2 |step|**2` added. Near the solution steps are
-    short, and that has no effect.
-    """
-    rho = noise_floor(matrix.shape[0], matrix.dtype)
-    factor = lax.linalg.cholesky(among(matrix, free) + jnp.where(eye(matrix), rho, 0))
-
-    def step(slope: Array) -> Array:
-        return -cho_solve((factor, True), jnp.where(free, slope, 0))
-
-    return step
-
-
 def _rounding(matrix: Array, linear: Array, point: Array) -> Array:
     """By how much `Qz + q` may be off."""
     eps = jnp.finfo(linear.dtype).eps
@@ -101,15 +83,15 @@ def _exchange(matrix: Array, linear: Array, free: Array) -> _Guess:
 
     def exchange(state: _Guess) -> _Guess:
         free = state.free
-        step = _factor(matrix, free)
-        point = step(linear)
+        solve = solver_among(matrix, free)
+        point = -solve(linear)
         slope = dot(matrix, point) + linear
         rounding = _rounding(matrix, linear, point)
         below = slope < -_WRONG * rounding
         wrong = jnp.where(free, point < 0, below)
         count = jnp.sum(wrong, dtype=jnp.int32)
         progress = count < state.fewest
-        point = jnp.maximum(point + step(slope), 0)  # without the regularisation
+        point = jnp.maximum(point - solve(slope), 0)  # without the regularisation
         off = _off(point, dot(matrix, point) + linear)
         return _Guess(
             free=free ^ wrong,
@@ -163,8 +145,9 @@ def _descend(matrix: Array, linear: Array, guess: _Guess) -> _Descent:
 
     def step(state: _Descent) -> _Descent:
         centre = jnp.where(state.free, state.centre, 0)
-        along = _factor(matrix, state.free)(dot(matrix, centre) + linear)
-        target = centre + along
+        # Minimises with rho/2 |target - centre|^2 added.
+        solve = solver_among(matrix, state.free)
+        target = centre - solve(dot(matrix, centre) + linear)
         low = state.free & (target <= 0)
         blocked = jnp.any(low)
         gap = state.point - target
