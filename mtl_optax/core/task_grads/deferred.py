@@ -12,7 +12,7 @@ from mtl_optax.core.task_grads.in_range import in_range
 from mtl_optax.core.task_grads.leaf_products import over_leaves
 from mtl_optax.core.task_grads.leaf_values import Part
 from mtl_optax.core.trees.leaves import only
-from mtl_optax.core.trees.task_axis import over_tasks
+from mtl_optax.core.trees.task_axis import over_tasks, rows_of_all, where_active
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,8 +111,13 @@ class Deferred:
 
     def stack(self) -> optax.Updates:
         """All gradients, those of inactive tasks zero."""
-        rows = [self.row(task) for task in range(self.num_tasks)]
-        return jax.tree.map(lambda *rows: jnp.stack(rows), *rows)
+        rows = zip(self.parts, self.tasks, strict=True)
+        stacks = [
+            rows_of_all(part.stack(), tasks, self.num_tasks) for part, tasks in rows
+        ]
+        if self.active is not None:
+            stacks = [where_active(self.active, x, jnp.zeros_like(x)) for x in stacks]
+        return jax.tree.unflatten(self.treedef, stacks)
 
     def as_updates(self) -> optax.Updates:
         """The stack."""

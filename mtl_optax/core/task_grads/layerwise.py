@@ -18,7 +18,7 @@ from mtl_optax.core.layerwise.last_products import (
     FoundValue,
     find,
 )
-from mtl_optax.core.layerwise.regions import Pieces, Tasks, pull_back
+from mtl_optax.core.layerwise.regions import Pieces, Tasks, Together, pull_back
 from mtl_optax.core.layerwise.scans import products_behind
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.leaf_factors import Product
@@ -42,7 +42,6 @@ def parts_of_losses(
       form: "auto", "rows" or "direct".
       axis_name: the mapped axis over which gradients are means, or None.
     """
-    linear = jaxprs.trace(losses_of, params)
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
     rule = Rule(form, axis_name, devices)
 
@@ -57,17 +56,65 @@ def parts_of_losses(
         closed, found = _traced(jax.vmap(transposed), cotangents, leaves, rule)
         if form == "auto" and not any(_by_rows(one, rule) for one in found):
             # As cheap, and in less memory at a time.
-            one_by_one = [
-                transposed([cotangent[i] for cotangent in cotangents])
-                for i in range(len(tasks))
-            ]
-            return [
-                [((task,), row) for task, row in zip(tasks, rows, strict=True)]
-                for rows in zip(*one_by_one, strict=True)
-            ]
+            return _one_by_one(transposed, tasks, cotangents)
         made = _evaluated(closed, found, cotangents, rule)
         return [[(tasks, value)] for value in made]
 
+    return _parts(losses_of, ones, params, together, axis_name)
+
+
+def stacks_of_losses(
+    losses_of: Callable[[Any], Sequence[jax.Array]],
+    ones: Sequence[jax.Array],
+    params: Any,
+    chunk_size: int | None,
+    axis_name: Any,
+) -> tuple[tuple[Part, ...], tuple[Tasks, ...]]:
+    """The same, each part a stack where several tasks reach the leaf.
+
+    So many tasks are pulled back together; None is one after the other.
+    """
+
+    def together(
+        function: Callable[..., Any],
+        types: Sequence[Any],
+        tasks: Tasks,
+        cotangents: Sequence[jax.Array],
+        leaves: Sequence[bool],
+    ) -> Sequence[Pieces]:
+        transposed = jax.linear_transpose(function, *types)
+        closed = jax.make_jaxpr(function)(*types)
+        if chunk_size is None and jaxprs.CONVOLUTION in jaxprs.names_in(closed.jaxpr):
+            # In a loop XLA's CPU takes a naive form of a kernel's gradient.
+            return _one_by_one(transposed, tasks, cotangents)
+        # A loop writes every row into the stack: rows beside it would be a second one.
+        stacks = lax.map(transposed, list(cotangents), batch_size=chunk_size)
+        return [[(tasks, stack)] for stack in stacks]
+
+    return _parts(losses_of, ones, params, together, axis_name)
+
+
+def _one_by_one(
+    transposed: Callable[[Any], Any], tasks: Tasks, cotangents: Sequence[jax.Array]
+) -> Sequence[Pieces]:
+    each = [
+        transposed([cotangent[i] for cotangent in cotangents])
+        for i in range(len(tasks))
+    ]
+    return [
+        [((task,), row) for task, row in zip(tasks, rows, strict=True)]
+        for rows in zip(*each, strict=True)
+    ]
+
+
+def _parts(
+    losses_of: Callable[[Any], Sequence[jax.Array]],
+    ones: Sequence[jax.Array],
+    params: Any,
+    together: Together,
+    axis_name: Any,
+) -> tuple[tuple[Part, ...], tuple[Tasks, ...]]:
+    linear = jaxprs.trace(losses_of, params)
     each = zip(pull_back(linear, ones, together), jax.tree.leaves(params), strict=True)
     merged = [_merged(pieces, leaf, axis_name) for pieces, leaf in each]
     return tuple(part for part, _ in merged), tuple(tasks for _, tasks in merged)

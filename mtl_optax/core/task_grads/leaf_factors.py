@@ -71,6 +71,10 @@ class Product:
         """The product of one task."""
         return self._gradient(self.d[i])
 
+    def stack(self) -> jax.Array:
+        """The products, one after the other."""
+        return lax.map(self._gradient, self.d)
+
     def _product(self, d: jax.Array) -> jax.Array:
         batch, rows = tuple(range(self.batch)), (self.batch,)
         pair = (d, self.x) if self.d_first else (self.x, d)
