@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,15 @@ class Part(Protocol):
         None in place of sizes for that of the rows, whose squares may be no numbers;
         then `largest` and `normal_row` are there to read them again.
         """
+
+
+class OfLeaf(NamedTuple):
+    """What is known of one leaf's gradients."""
+
+    part: Part
+    tasks: tuple[int, ...]  # that have a row in it
+    like: jax.Array  # one row
+    why: str  # it has this form
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=[])

@@ -161,15 +161,12 @@ class LazyTaskGrads(NoArithmetic):
         return self._keep(self._transpose(lambda out: loss_of(out, task)))
 
     def _layer_by_layer(self, parts_of: Any, how: Any) -> Deferred:
-        parts, tasks = parts_of(
+        leaves = parts_of(
             self._losses_of, self._ones(), self.params, how, self.axis_name
         )
-        leaves, treedef = jax.tree.flatten(self.params)
         return Deferred(
-            parts=parts,
-            tasks=tasks,
             leaves=tuple(leaves),
-            treedef=treedef,
+            treedef=jax.tree.structure(self.params),
             num_tasks=self.num_tasks,
             names=self.names,
             losses=self.losses,
