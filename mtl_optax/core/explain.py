@@ -73,6 +73,11 @@ def explain(
     Raises:
       ValueError: as :func:`lazy_task_grads` does.
 
+    Cost: tracing the losses and their backward passes once.
+
+    When not to use it: in a training step; it prints. For methods that see losses only,
+    or single coordinates, which form no Gramian of parameters.
+
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
       >>> def losses_fn(params, x):

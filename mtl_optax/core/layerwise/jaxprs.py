@@ -84,6 +84,19 @@ def body_of(eqn: JaxprEqn) -> ClosedJaxpr:
     return ClosedJaxpr(inner, ()) if isinstance(inner, Jaxpr) else inner
 
 
+def scan_layout(eqn: JaxprEqn) -> tuple[int, int] | None:
+    """How many constants and carried values a scan has; None where it does not say."""
+    params: Any = eqn.params
+    if "num_carry" in params:
+        consts, carried = params["num_consts"], params["num_carry"]
+    elif "ft_in" in params:  # from JAX 0.12 on
+        consts, carried, _ = map(len, params["ft_in"].unpack())
+    else:
+        return None
+    alike = len(body_of(eqn).jaxpr.outvars) == len(eqn.outvars)
+    return (consts, carried) if alike else None
+
+
 def flat_body(eqn: JaxprEqn) -> ClosedJaxpr:
     """That of a scan in a backward pass."""
     return _inlined(body_of(eqn), partial(_backward, scan=lambda eqn, values: None))
