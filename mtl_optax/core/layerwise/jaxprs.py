@@ -66,15 +66,16 @@ def name(eqn: JaxprEqn) -> str:
     return eqn.primitive.name
 
 
-def names_in(jaxpr: Jaxpr) -> set[str]:
+def names_in(eqns: Iterable[JaxprEqn]) -> set[str]:
     """Those of all primitives, also of the jaxprs inside."""
-    found = set(map(name, jaxpr.eqns))
-    for eqn in jaxpr.eqns:
+    found = set()
+    for eqn in eqns:
+        found.add(name(eqn))
         for value in jax.tree.leaves(list(eqn.params.values())):
             if isinstance(value, ClosedJaxpr):
-                found |= names_in(value.jaxpr)
+                found |= names_in(value.jaxpr.eqns)
             elif isinstance(value, Jaxpr):
-                found |= names_in(value)
+                found |= names_in(value.eqns)
     return found
 
 

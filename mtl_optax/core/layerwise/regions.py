@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
-from mtl_optax.core.layerwise.jaxprs import cut, is_variable
+from mtl_optax.core.layerwise.jaxprs import CONVOLUTION, cut, is_variable, names_in
 
 Tasks = tuple[int, ...]
 # What was pulled back to a variable: for some tasks a stack `[tasks, ...]`; for one
@@ -91,7 +91,23 @@ def _regions(
             found[tuple(sorted(tasks))].append(eqn)
             for var in inputs:
                 serves[var] |= tasks
-    return [(tasks, found[tasks][::-1]) for tasks in sorted(found, key=len)]
+    return [
+        (tasks, eqns)
+        for tasks in sorted(found, key=len)
+        for eqns in _behind_convolutions(found[tasks][::-1])
+    ]
+
+
+def _behind_convolutions(eqns: list[JaxprEqn]) -> list[list[JaxprEqn]]:
+    """First what follows the last convolution, then the rest.
+
+    Tasks are pulled back through convolutions one by one, for together they are slower:
+    what does not need to go with them should not.
+    """
+    last = max(
+        (i for i, eqn in enumerate(eqns) if CONVOLUTION in names_in([eqn])), default=-1
+    )
+    return [part for part in (eqns[last + 1 :], eqns[: last + 1]) if part]
 
 
 def _alike(

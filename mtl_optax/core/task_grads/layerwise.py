@@ -53,8 +53,11 @@ def parts_of_losses(
         leaves: Sequence[bool],
     ) -> Sequence[Pieces]:
         transposed = jax.linear_transpose(function, *types)
+        if form == "auto" and _convolves(function, types):
+            why = "convolutions are slower for tasks together"
+            return _one_by_one(transposed, tasks, cotangents, why)
         closed, found = _traced(jax.vmap(transposed), cotangents, leaves, rule)
-        if form == "auto" and not any(_by_rows(one, rule) for one in found):
+        if form == "auto" and not any(_by_rows(x, rule) or _tables(x) for x in found):
             # As cheap, and in less memory at a time.
             why = "no weight that these tasks share has fewer rows than inputs"
             return _one_by_one(transposed, tasks, cotangents, why)
@@ -87,8 +90,7 @@ def stacks_of_losses(
         leaves: Sequence[bool],
     ) -> Sequence[Pieces]:
         transposed = jax.linear_transpose(function, *types)
-        closed = jax.make_jaxpr(function)(*types)
-        if chunk_size is None and jaxprs.CONVOLUTION in jaxprs.names_in(closed.jaxpr):
+        if chunk_size is None and _convolves(function, types):
             # In a loop XLA's CPU takes a naive form of a kernel's gradient.
             return _one_by_one(transposed, tasks, cotangents, "")
         # A loop writes every row into the stack: rows beside it would be a second one.
@@ -96,6 +98,11 @@ def stacks_of_losses(
         return [[(tasks, stack, "")] for stack in stacks]
 
     return _parts(losses_of, ones, params, together, axis_name)
+
+
+def _convolves(function: Callable[..., Any], types: Sequence[Any]) -> bool:
+    eqns = jax.make_jaxpr(function)(*types).jaxpr.eqns
+    return jaxprs.CONVOLUTION in jaxprs.names_in(eqns)
 
 
 def _one_by_one(
