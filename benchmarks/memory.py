@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from benchmarks import step_models, step_ways, timing
+from benchmarks.aggregate import torchjd_found
+from benchmarks.step_models import SIZES
 
-MODELS = {"mlp": (2, 10, 40), "transformer": (8,), "cnn": (3,)}
 MIB = 2**20
 
 
@@ -130,13 +132,15 @@ def show(measured: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny models")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--models", nargs="+", choices=SIZES, default=[*SIZES])
     parser.add_argument("--tasks", nargs="+", type=int, help="numbers of tasks")
     parser.add_argument(
         "--processes", action="store_true", help="also what fresh processes hold"
     )
     parser.add_argument("--torchjd", action="store_true", help="and TorchJD's")
-    parser.add_argument("--one", help="make a few steps of this way, print what it held")
+    parser.add_argument(
+        "--one", help="make a few steps of this way, print what it held"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(argv)
     if options.one:
@@ -153,13 +157,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sizes": [],
     }
     peers: Sequence[str] = ()
-    if options.torchjd and timing.torchjd_found():
+    if options.torchjd and torchjd_found(Console()):
         from benchmarks import peers_step
 
         peers = tuple(peers_step.WAYS)
         record["environment"]["torchjd"] = peers_step.environment()
     for model in options.models:
-        for num_tasks in options.tasks or (MODELS[model][:1] if options.quick else MODELS[model]):
+        for num_tasks in options.tasks or SIZES[model][: 1 if options.quick else None]:
             problem = step_models.problem(model, num_tasks, quick=options.quick)
             record["sizes"].append(measure(problem, options, peers))
             show(record["sizes"][-1])

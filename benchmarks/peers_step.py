@@ -5,6 +5,7 @@ called where it is installed and is no dependency.
 """
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,8 @@ WAYS: dict[str, Callable[[Step], Backward]] = {
     "torchjd autogram": _autogram,
 }
 EXACT = tuple(name for name in WAYS if name != PLAIN)
+
+
+def environment() -> dict[str, Any]:
+    versions = {name: version(name) for name in ("torch", "torchjd")}
+    return {"versions": versions, "torch_threads": torch.get_num_threads()}

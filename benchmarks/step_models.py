@@ -7,6 +7,7 @@ computing them would seem to agree.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,16 +22,15 @@ class Problem(NamedTuple):
 
     model: str
     num_tasks: int
-    params: dict[str, Any]  # {"trunk": layers, "heads": {task: layer}}
-    data: tuple[Any, Any]  # inputs, and targets by task
+    params: Any
+    losses_fn: Callable[..., Any]  # of parameters and data
+    data: tuple[Any, ...]
+    # Whether parameters are {"trunk": ..., "heads": ...}, and the trunk alone is shared
+    trunk: bool = True
 
-    def losses(self, params: Any, inputs: Any, targets: Any) -> dict[str, jax.Array]:
-        """Mean squares, one a task."""
-        features = TRUNKS[self.model](params["trunk"], inputs)
-        return {
-            task: jnp.mean((_linear(head, features) - targets[task]) ** 2)
-            for task, head in params["heads"].items()
-        }
+
+# Numbers of tasks that each model is measured with
+SIZES = {"mlp": (2, 10, 40), "transformer": (8,), "cnn": (3,)}
 
 
 def problem(model: str, num_tasks: int, *, quick: bool = False) -> Problem:
@@ -51,9 +51,19 @@ def problem(model: str, num_tasks: int, *, quick: bool = False) -> Problem:
         name: (scale[t] * mixed[t]).astype(np.float32) for t, name in enumerate(names)
     }
     params = {"trunk": trunk, "heads": heads}
-    return Problem(model, num_tasks, params, (inputs, targets))
+    losses_fn = partial(_losses, TRUNKS[model])
+    return Problem(model, num_tasks, params, losses_fn, (inputs, targets))
 
 
+def _losses(
+    features_fn: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any
+) -> dict[str, jax.Array]:
+    """Mean squares; targets by task."""
+    features = features_fn(params["trunk"], inputs)
+    return {
+        task: jnp.mean((_linear(head, features) - targets[task]) ** 2)
+        for task, head in params["heads"].items()
+    }
 
 
 def _dense(random: np.random.Generator, num_in: int, num_out: int) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import mtl_optax as mtl
 from benchmarks.step_models import Problem
 
 LEARNING_RATE = 1e-3
-PLAIN, PASSES, LAZY, STACKED = "plain", "T passes", "lazy", "stacked"
 REG_EPS = 1e-4
+PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
+LAZY, STACKED = "lazy", "stacked"
 
 
 class Way(NamedTuple):
@@ -57,7 +58,7 @@ def ours(tx: Any, task_grads: Callable[..., Any], problem: Problem) -> Way:
     tx = optax.chain(tx, optax.adam(LEARNING_RATE))
 
     def train(params: Any, state: Any, *data: Any) -> Any:
-        losses, grads = task_grads(problem.losses)(params, *data)
+        losses, grads = task_grads(problem.losses_fn)(params, *data)
         updates, state = tx.update(grads, state, params, losses=losses)
         weights = mtl.task_weights(state)
         return optax.apply_updates(params, updates), state, weights
@@ -70,25 +71,27 @@ def by_hand(grads_of: Callable[..., tuple[Any, jax.Array]], problem: Problem) ->
     adam = optax.adam(LEARNING_RATE)
 
     def train(params: Any, state: Any, *data: Any) -> Any:
-        losses_fn = partial(_tuple_of_losses, problem, *data)
-        grads, weights = grads_of(losses_fn, params)
+        grads, weights = grads_of(partial(_in_a_tuple, problem, data), params, problem)
         updates, state = adam.update(grads, state, params)
         return optax.apply_updates(params, updates), state, weights
 
     return Way(train, adam.init)
 
 
-def _tuple_of_losses(problem: Problem, inputs: Any, targets: Any, params: Any) -> Any:
-    return tuple(problem.losses(params, inputs, targets).values())
+def _in_a_tuple(problem: Problem, data: Any, params: Any) -> tuple[jax.Array, ...]:
+    losses = problem.losses_fn(params, *data)
+    if isinstance(losses, dict):
+        return tuple(losses[task] for task in sorted(losses))
+    return tuple(losses[t] for t in range(problem.num_tasks))
 
 
-def _plain(losses_fn: Any, params: Any) -> Any:
+def _plain(losses_fn: Any, params: Any, problem: Problem) -> Any:
     grads = jax.grad(lambda p: sum(losses_fn(p)))(params)
-    return grads, jnp.ones(len(params["heads"]))
+    return grads, jnp.ones(problem.num_tasks)
 
 
-def _pullbacks(losses_fn: Any, params: Any) -> tuple[Any, Any]:
-    """One forward pass; then the gradient of any sum of the losses."""
+def _passes(losses_fn: Any, params: Any, problem: Problem) -> Any:
+    """T backward passes one after the other: a list of trees, products by pairs."""
     losses, push = jax.linearize(losses_fn, params)
 
     # Of one output only, for a vector of cotangents with zeros in it would be pulled
@@ -97,42 +100,37 @@ def _pullbacks(losses_fn: Any, params: Any) -> tuple[Any, Any]:
         transpose = jax.linear_transpose(lambda dp: scalar_of(push(dp)), params)
         return transpose(jnp.ones_like(losses[0]))[0]
 
-    return losses, gradient
-
-
-def _passes(losses_fn: Any, params: Any) -> Any:
-    """T backward passes one after the other: a list of trees, products by pairs."""
-    losses, gradient = _pullbacks(losses_fn, params)
-    num_tasks = len(losses)
-    rows = [gradient(lambda out, t=t: out[t])["trunk"] for t in range(num_tasks)]
-    products = {
-        (s, t): optax.tree.vdot(rows[s], rows[t])
-        for t in range(num_tasks)
-        for s in range(t + 1)
+    tasks = range(problem.num_tasks)
+    each = [gradient(lambda out, t=t: out[t]) for t in tasks]
+    rows = [row["trunk"] for row in each] if problem.trunk else each
+    upper = {
+        (s, t): optax.tree.vdot(rows[s], rows[t]) for t in tasks for s in tasks[: t + 1]
     }
-    gram = jnp.stack(
-        [
-            jnp.stack([products[min(s, t), max(s, t)] for s in range(num_tasks)])
-            for t in range(num_tasks)
-        ]
-    )
-    weights = _upgrad(gram, jnp.stack(losses))
-    trunk = jax.tree.map(
-        lambda *leaves: sum(w * x for w, x in zip(weights, leaves, strict=True)), *rows
-    )
-    return {"trunk": trunk, "heads": gradient(sum)["heads"]}, weights
+    gram = [jnp.stack([upper[min(s, t), max(s, t)] for s in tasks]) for t in tasks]
+    weights = _upgrad(jnp.stack(gram), jnp.stack(losses))
+
+    def total(*leaves: jax.Array) -> jax.Array:
+        return sum(weights[t] * leaves[t] for t in tasks)
+
+    mixed = jax.tree.map(total, *rows)
+    if problem.trunk:
+        mixed = {"trunk": mixed, "heads": gradient(sum)["heads"]}
+    return mixed, weights
 
 
-def _vmapped(losses_fn: Any, params: Any) -> Any:
+def _vmapped(losses_fn: Any, params: Any, problem: Problem) -> Any:
     """One pull-back mapped over one-hot cotangents: one tree of `[T, *param]`."""
     losses, pullback = jax.vjp(lambda p: jnp.stack(losses_fn(p)), params)
-    (stacked,) = jax.vmap(pullback)(jnp.eye(len(losses)))
-    flat = [x.reshape(len(losses), -1) for x in jax.tree.leaves(stacked["trunk"])]
+    (stacked,) = jax.vmap(pullback)(jnp.eye(problem.num_tasks))
+    rows = stacked["trunk"] if problem.trunk else stacked
+    flat = [x.reshape(problem.num_tasks, -1) for x in jax.tree.leaves(rows)]
     products = [jnp.matmul(x, x.T, precision="highest") for x in flat]
     weights = _upgrad(sum(products[1:], products[0]), losses)
-    trunk = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), stacked["trunk"])
-    heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked["heads"])
-    return {"trunk": trunk, "heads": heads}, weights
+    mixed = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), rows)
+    if problem.trunk:
+        heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked["heads"])
+        mixed = {"trunk": mixed, "heads": heads}
+    return mixed, weights
 
 
 def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
@@ -143,9 +141,10 @@ def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
     return weights
 
 
-BY_HAND = {PLAIN: _plain, PASSES: _passes, "vmapped": _vmapped}
+BY_HAND = {PLAIN: _plain, PASSES: _passes, VMAPPED: _vmapped}
+FORMS = {LAZY: mtl.lazy_task_grads, STACKED: mtl.task_grads}
 # Ways of the same method, and two methods that need no Gramian
-EXACT = (LAZY, STACKED, PASSES, "vmapped")
+EXACT = (*FORMS, PASSES, VMAPPED)
 LOSSES_ONLY = ("unitary", "uw")
 WAYS = (PLAIN, *EXACT, *LOSSES_ONLY)
 
@@ -157,8 +156,7 @@ def make(name: str, problem: Problem) -> Way:
     if name in LOSSES_ONLY:
         method = getattr(mtl, name)(problem.num_tasks)
         return ours(method, mtl.lazy_task_grads, problem)
-    method = mtl.on_shared(
-        mtl.upgrad(problem.num_tasks, reg_eps=REG_EPS), {"trunk": True, "heads": False}
-    )
-    form = {LAZY: mtl.lazy_task_grads, STACKED: mtl.task_grads}[name]
-    return ours(method, form, problem)
+    method = mtl.upgrad(problem.num_tasks, reg_eps=REG_EPS)
+    if problem.trunk:
+        method = mtl.on_shared(method, {"trunk": True, "heads": False})
+    return ours(method, FORMS[name], problem)
