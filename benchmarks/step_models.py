@@ -42,13 +42,14 @@ def problem(model: str, num_tasks: int, *, quick: bool = False) -> Problem:
     for head in heads.values():
         head["kernel"] = kernel + 0.1 * head["kernel"]
     rows = inputs.shape[:2] if inputs.dtype == np.int32 else inputs.shape[:1]
-    own = random.normal(size=(num_tasks, *rows, OUTPUTS))
-    # Norms from 3 to 9, above those of the first outputs, so that gradients follow them
-    scale = np.geomspace(3.0, 9.0, num_tasks)
-    mixed = own.copy()
-    mixed[1:] -= 0.6 * own[:-1]
+    # Above the first outputs and much the same in all rows, so that gradients follow
+    # them: noise would average out, and leave what all tasks have in common.
+    middle = random.normal(size=(num_tasks, OUTPUTS))
+    middle[1:] -= 0.8 * middle[:-1]
+    middle *= np.geomspace(10.0, 30.0, num_tasks)[:, None]
+    noise = random.normal(size=(*rows, OUTPUTS))
     targets = {
-        name: (scale[t] * mixed[t]).astype(np.float32) for t, name in enumerate(names)
+        name: (middle[t] + noise).astype(np.float32) for t, name in enumerate(names)
     }
     params = {"trunk": trunk, "heads": heads}
     losses_fn = partial(_losses, TRUNKS[model])
