@@ -6,6 +6,7 @@ targets nearly opposite. Without conflict the weights are uniform, and every way
 computing them would seem to agree.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from benchmarks import zoo
 
 OUTPUTS = 10  # of each head
 
@@ -65,6 +68,20 @@ def _losses(
         task: jnp.mean((_linear(head, features) - targets[task]) ** 2)
         for task, head in params["heads"].items()
     }
+
+
+def from_the_zoo(name: str, size: str) -> Problem:
+    """One of `zoo.MODELS`; its losses alone, and all of its parameters are shared."""
+    params, losses_fn, batch = zoo.MODELS[name](size)
+    if name in zoo.WITH_AUX:
+        losses_fn = partial(_first_of, losses_fn)
+    shapes = jax.eval_shape(losses_fn, params, *batch)
+    num_tasks = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    return Problem(name, num_tasks, params, losses_fn, batch, trunk=False)
+
+
+def _first_of(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)[0]
 
 
 def _dense(random: np.random.Generator, num_in: int, num_out: int) -> dict[str, Any]:
