@@ -24,7 +24,6 @@ from rich.console import Console
 
 from benchmarks import step_models, step_ways, timing
 from benchmarks.aggregate import torchjd_found
-from benchmarks.step_models import SIZES
 
 MIB = 2**20
 
@@ -68,14 +67,18 @@ def steps(name: str, problem: step_models.Problem, calls: int = 3) -> None:
         step()
 
 
-def in_a_process(name: str, model: str, num_tasks: int, quick: bool) -> float:
+def in_a_process(name: str, problem: step_models.Problem) -> float:
     """`held` of a fresh process after these steps."""
     command = [sys.executable, "-m", "benchmarks.memory", "--one", name]
-    command += ["--models", model, "--tasks", str(num_tasks)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+    command += ["--quick"] * problem.quick
+    if problem.trunk:
+        command += ["--models", problem.model, "--tasks", str(problem.num_tasks)]
+    else:
+        command += ["--zoo", problem.model]
     done = subprocess.run(
-        command + ["--quick"] * quick,
-        env=environment,
+        command,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"OMP_WAIT_POLICY": "passive"},
         capture_output=True,
         text=True,
         check=True,
@@ -84,25 +87,26 @@ def in_a_process(name: str, model: str, num_tasks: int, quick: bool) -> float:
 
 
 def measure(
-    problem: step_models.Problem, options: argparse.Namespace, peers: Sequence[str]
+    problem: step_models.Problem,
+    names: Sequence[str],
+    peers: Sequence[str],
+    *,
+    processes: bool,
 ) -> dict[str, Any]:
     """Everything about one model and number of tasks, ready for JSON."""
     load_before = timing.load_average()
     results: dict[str, dict[str, float]] = {
-        name: compiled(step_ways.make(name, problem), problem)
-        for name in step_ways.WAYS
+        name: compiled(step_ways.make(name, problem), problem) for name in names
     }
-    if options.processes:
-        for name in (*step_ways.WAYS, *peers):
-            most = in_a_process(
-                *(name, problem.model, problem.num_tasks, options.quick)
-            )
-            results.setdefault(name, {})["process_mib"] = most
-    trunk = jax.tree.leaves(problem.params["trunk"])
+    if processes:
+        for name in (*names, *peers):
+            results.setdefault(name, {})["process_mib"] = in_a_process(name, problem)
+    shared = problem.params["trunk"] if problem.trunk else problem.params
+    num_bytes = sum(x.nbytes for x in jax.tree.leaves(shared))
     return {
         "model": problem.model,
         "num_tasks": problem.num_tasks,
-        "jacobian_mib": problem.num_tasks * sum(x.nbytes for x in trunk) / MIB,
+        "jacobian_mib": problem.num_tasks * num_bytes / MIB,
         "load_average": [load_before, timing.load_average()],
         "results": results,
     }
@@ -120,7 +124,7 @@ COLUMNS = {
 def show(measured: dict[str, Any]) -> None:
     print(
         f"\n**{measured['model']}, T={measured['num_tasks']}** (one Jacobian of the "
-        f"trunk {measured['jacobian_mib']:.1f} MiB; load {measured['load_average']})\n"
+        f"shared parameters {measured['jacobian_mib']:.1f} MiB)\n"
     )
     print(f"| step | {' | '.join(COLUMNS.values())} |")
     print("|---" * (len(COLUMNS) + 1) + "|")
@@ -131,9 +135,7 @@ def show(measured: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny models")
-    parser.add_argument("--models", nargs="+", choices=SIZES, default=[*SIZES])
-    parser.add_argument("--tasks", nargs="+", type=int, help="numbers of tasks")
+    step_ways.add_choices(parser)
     parser.add_argument(
         "--processes", action="store_true", help="also what fresh processes hold"
     )
@@ -144,9 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(argv)
     if options.one:
-        problem = step_models.problem(
-            *(options.models[0], options.tasks[0]), quick=options.quick
-        )
+        ((problem, _),) = step_ways.chosen(options)
         steps(options.one, problem)
         print(held())
         return 0
@@ -162,11 +162,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         peers = tuple(peers_step.WAYS)
         record["environment"]["torchjd"] = peers_step.environment()
-    for model in options.models:
-        for num_tasks in options.tasks or SIZES[model][: 1 if options.quick else None]:
-            problem = step_models.problem(model, num_tasks, quick=options.quick)
-            record["sizes"].append(measure(problem, options, peers))
-            show(record["sizes"][-1])
+    for problem, names in step_ways.chosen(options):
+        others = peers if problem.trunk else ()
+        measured = measure(problem, names, others, processes=options.processes)
+        record["sizes"].append(measured)
+        show(measured)
     if options.out:
         timing.write_json(options.out, record)
         print(f"Written: {options.out}")

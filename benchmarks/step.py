@@ -11,17 +11,16 @@ took the Gramian layer by layer.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks import step_models, step_ways, timing, zoo
+from benchmarks import step_models, step_ways, timing
 from benchmarks.aggregate import torchjd_found
-from benchmarks.step_models import SIZES
-from benchmarks.step_ways import LAZY, PASSES, PLAIN
+from benchmarks.step_ways import PASSES, PLAIN
 
 TOLERANCE = 1e-2  # of weights, over the largest: torch's Gramian is good to 1e-3
 
@@ -111,23 +110,9 @@ def show(measured: dict[str, Any]) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def problems(options: argparse.Namespace) -> Iterator[step_models.Problem]:
-    """Those that the command line asks for, made one by one."""
-    if options.zoo is not None:
-        for name in options.zoo or zoo.MODELS:
-            yield step_models.from_the_zoo(name, "small" if options.quick else "large")
-        return
-    for model in options.models:
-        for num_tasks in options.tasks or SIZES[model][: 1 if options.quick else None]:
-            yield step_models.problem(model, num_tasks, quick=options.quick)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny models, few rounds")
-    parser.add_argument("--models", nargs="+", choices=SIZES, default=[*SIZES])
-    parser.add_argument("--tasks", nargs="+", type=int, help="numbers of tasks")
-    parser.add_argument("--zoo", nargs="*", help="these of `zoo.py`; none named: all")
+    step_ways.add_choices(parser)
     parser.add_argument("--rounds", type=int, help="default 9, with --quick 3")
     parser.add_argument(
         "--torchjd", action="store_true", help="time TorchJD too, if it is installed"
@@ -148,8 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record["environment"]["torchjd"] = peers_step.environment()
     print(record["environment"])
     rounds = options.rounds or (3 if options.quick else 9)
-    for problem in problems(options):
-        names = step_ways.WAYS if problem.trunk else (PLAIN, PASSES, LAZY)
+    for problem, names in step_ways.chosen(options):
         peers = torchjd and problem.trunk
         measured = measure(problem, names, rounds=rounds, torchjd=peers)
         record["sizes"].append(measured)

@@ -30,6 +30,7 @@ class Problem(NamedTuple):
     data: tuple[Any, ...]
     # Whether parameters are {"trunk": ..., "heads": ...}, and the trunk alone is shared
     trunk: bool = True
+    quick: bool = False
 
 
 # Numbers of tasks that each model is measured with
@@ -56,7 +57,8 @@ def problem(model: str, num_tasks: int, *, quick: bool = False) -> Problem:
     }
     params = {"trunk": trunk, "heads": heads}
     losses_fn = partial(_losses, TRUNKS[model])
-    return Problem(model, num_tasks, params, losses_fn, (inputs, targets))
+    data = inputs, targets
+    return Problem(model, num_tasks, params, losses_fn, data, quick=quick)
 
 
 def _losses(
@@ -70,14 +72,15 @@ def _losses(
     }
 
 
-def from_the_zoo(name: str, size: str) -> Problem:
+def from_the_zoo(name: str, *, quick: bool = False) -> Problem:
     """One of `zoo.MODELS`; its losses alone, and all of its parameters are shared."""
-    params, losses_fn, batch = zoo.MODELS[name](size)
+    params, losses_fn, batch = zoo.MODELS[name]("small" if quick else "large")
     if name in zoo.WITH_AUX:
         losses_fn = partial(_first_of, losses_fn)
     shapes = jax.eval_shape(losses_fn, params, *batch)
     num_tasks = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-    return Problem(name, num_tasks, params, losses_fn, batch, trunk=False)
+    about = {"trunk": False, "quick": quick}
+    return Problem(name, num_tasks, params, losses_fn, batch, **about)
 
 
 def _first_of(function: Callable[..., Any], *args: Any) -> Any:

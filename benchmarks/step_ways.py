@@ -6,7 +6,8 @@ head's own gradient, Adam. UPGrad is regularised as TorchJD's is, so that all ha
 same weights.
 """
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
-from benchmarks.step_models import Problem
+from benchmarks import zoo
+from benchmarks.step_models import SIZES, Problem, from_the_zoo
+from benchmarks.step_models import problem as make_problem
 
 LEARNING_RATE = 1e-3
 REG_EPS = 1e-4
@@ -160,3 +163,30 @@ def make(name: str, problem: Problem) -> Way:
     if problem.trunk:
         method = mtl.on_shared(method, {"trunk": True, "heads": False})
     return ours(method, FORMS[name], problem)
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """What to measure, in every script that measures steps."""
+    parser.add_argument("--quick", action="store_true", help="tiny models")
+    parser.add_argument("--models", nargs="+", choices=SIZES, default=[*SIZES])
+    parser.add_argument("--tasks", nargs="+", type=int, help="numbers of tasks")
+    parser.add_argument("--ways", nargs="+", choices=WAYS)
+    parser.add_argument(
+        "--zoo", nargs="*", choices=zoo.MODELS, help="models of zoo.py instead"
+    )
+
+
+def chosen(options: argparse.Namespace) -> Iterator[tuple[Problem, list[str]]]:
+    """Problems and ways that the command line asks for, made one by one."""
+
+    def among(ways: Sequence[str]) -> list[str]:
+        return [name for name in ways if name in (options.ways or ways)]
+
+    if options.zoo is not None:
+        for name in options.zoo or zoo.MODELS:
+            problem = from_the_zoo(name, quick=options.quick)
+            yield problem, among((PLAIN, PASSES, LAZY))
+        return
+    for model in options.models:
+        for num_tasks in options.tasks or SIZES[model][: 1 if options.quick else None]:
+            yield make_problem(model, num_tasks, quick=options.quick), among(WAYS)
