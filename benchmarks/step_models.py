@@ -65,11 +65,12 @@ def _losses(
     features_fn: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any
 ) -> dict[str, jax.Array]:
     """Mean squares; targets by task."""
-    features = features_fn(params["trunk"], inputs)
-    return {
-        task: jnp.mean((_linear(head, features) - targets[task]) ** 2)
-        for task, head in params["heads"].items()
-    }
+    features, heads = features_fn(params["trunk"], inputs), params["heads"]
+    return {task: head_loss(heads[task], features, targets[task]) for task in heads}
+
+
+def head_loss(head: Any, features: jax.Array, target: jax.Array) -> jax.Array:
+    return jnp.mean((_linear(head, features) - target) ** 2)
 
 
 def from_the_zoo(name: str, *, quick: bool = False) -> Problem:

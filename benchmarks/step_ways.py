@@ -8,7 +8,6 @@ same weights.
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +16,13 @@ import optax
 
 import mtl_optax as mtl
 from benchmarks import zoo
-from benchmarks.step_models import SIZES, Problem, from_the_zoo
+from benchmarks.step_models import SIZES, TRUNKS, Problem, from_the_zoo, head_loss
 from benchmarks.step_models import problem as make_problem
 
 LEARNING_RATE = 1e-3
 REG_EPS = 1e-4
 PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
-LAZY, STACKED = "lazy", "stacked"
+LAZY, STACKED, BY_VJP = "lazy", "stacked", "gramian_vjp"
 
 
 class Way(NamedTuple):
@@ -74,28 +73,32 @@ def by_hand(grads_of: Callable[..., tuple[Any, jax.Array]], problem: Problem) ->
     adam = optax.adam(LEARNING_RATE)
 
     def train(params: Any, state: Any, *data: Any) -> Any:
-        grads, weights = grads_of(partial(_in_a_tuple, problem, data), params, problem)
+        grads, weights = grads_of(problem, params, data)
         updates, state = adam.update(grads, state, params)
         return optax.apply_updates(params, updates), state, weights
 
     return Way(train, adam.init)
 
 
-def _in_a_tuple(problem: Problem, data: Any, params: Any) -> tuple[jax.Array, ...]:
-    losses = problem.losses_fn(params, *data)
-    if isinstance(losses, dict):
-        return tuple(losses[task] for task in sorted(losses))
-    return tuple(losses[t] for t in range(problem.num_tasks))
+def _in_a_tuple(problem: Problem, data: Any) -> Callable[[Any], tuple[jax.Array, ...]]:
+    def losses_fn(params: Any) -> tuple[jax.Array, ...]:
+        losses = problem.losses_fn(params, *data)
+        if isinstance(losses, dict):
+            return tuple(losses[task] for task in sorted(losses))
+        return tuple(losses[t] for t in range(problem.num_tasks))
+
+    return losses_fn
 
 
-def _plain(losses_fn: Any, params: Any, problem: Problem) -> Any:
+def _plain(problem: Problem, params: Any, data: Any) -> Any:
+    losses_fn = _in_a_tuple(problem, data)
     grads = jax.grad(lambda p: sum(losses_fn(p)))(params)
     return grads, jnp.ones(problem.num_tasks)
 
 
-def _passes(losses_fn: Any, params: Any, problem: Problem) -> Any:
+def _passes(problem: Problem, params: Any, data: Any) -> Any:
     """T backward passes one after the other: a list of trees, products by pairs."""
-    losses, push = jax.linearize(losses_fn, params)
+    losses, push = jax.linearize(_in_a_tuple(problem, data), params)
 
     # Of one output only, for a vector of cotangents with zeros in it would be pulled
     # through the heads of all tasks.
@@ -121,8 +124,9 @@ def _passes(losses_fn: Any, params: Any, problem: Problem) -> Any:
     return mixed, weights
 
 
-def _vmapped(losses_fn: Any, params: Any, problem: Problem) -> Any:
+def _vmapped(problem: Problem, params: Any, data: Any) -> Any:
     """One pull-back mapped over one-hot cotangents: one tree of `[T, *param]`."""
+    losses_fn = _in_a_tuple(problem, data)
     losses, pullback = jax.vjp(lambda p: jnp.stack(losses_fn(p)), params)
     (stacked,) = jax.vmap(pullback)(jnp.eye(problem.num_tasks))
     rows = stacked["trunk"] if problem.trunk else stacked
@@ -136,6 +140,21 @@ def _vmapped(losses_fn: Any, params: Any, problem: Problem) -> Any:
     return mixed, weights
 
 
+def _by_vjp(problem: Problem, params: Any, data: Any) -> Any:
+    """The trunk's own pull-back, and cotangents that each head gave by itself."""
+    inputs, targets = data
+    trunk, heads = params["trunk"], params["heads"]
+    features, pullback = jax.vjp(lambda t: TRUNKS[problem.model](t, inputs), trunk)
+    of_head = jax.value_and_grad(head_loss, argnums=(0, 1))
+    each = {task: of_head(heads[task], features, targets[task]) for task in heads}
+    losses = jnp.stack([loss for loss, _ in each.values()])
+    cotangents = jnp.stack([grads[1] for _, grads in each.values()])
+    gram, combine = mtl.gramian_vjp(pullback, cotangents)
+    weights = _upgrad(gram, losses)
+    own = {task: grads[0] for task, (_, grads) in each.items()}
+    return {"trunk": combine(weights)[0], "heads": own}, weights
+
+
 def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
     rule = mtl.upgrad.weighting(reg_eps=REG_EPS)
     num_tasks = len(gram)
@@ -144,10 +163,10 @@ def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
     return weights
 
 
-BY_HAND = {PLAIN: _plain, PASSES: _passes, VMAPPED: _vmapped}
+BY_HAND = {PLAIN: _plain, PASSES: _passes, VMAPPED: _vmapped, BY_VJP: _by_vjp}
 FORMS = {LAZY: mtl.lazy_task_grads, STACKED: mtl.task_grads}
 # Ways of the same method, and two methods that need no Gramian
-EXACT = (*FORMS, PASSES, VMAPPED)
+EXACT = (*FORMS, BY_VJP, PASSES, VMAPPED)
 LOSSES_ONLY = ("unitary", "uw")
 WAYS = (PLAIN, *EXACT, *LOSSES_ONLY)
 
