@@ -3,6 +3,8 @@
 Compared with gradients that JAX makes alone, multiplied and summed in float64.
 """
 
+import itertools
+
 import chex
 import jax
 import numpy as np
@@ -176,7 +178,7 @@ def pick(tree, chosen):
 
 def check_blocks(name, updates, state, blocks):
     # Softmax does not see the key's bias, whose gradient is rounding.
-    nothing = 1e-12 * np.max(inner_products(sum(blocks, [])))
+    nothing = 1e-12 * np.max(inner_products(itertools.chain(*blocks)))
     for i, block in enumerate(blocks):
         wanted, found = inner_products(block), state.task_gramian[i]
         if np.max(wanted) < nothing:
