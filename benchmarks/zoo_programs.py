@@ -1,4 +1,4 @@
-"""Dense models under what is done to a function: jit, checkpoint, loops, derivatives."""
+"""Dense models under jit, checkpoint, branches, loops and derivatives of users."""
 
 from functools import partial
 from typing import Any
