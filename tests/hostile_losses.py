@@ -22,6 +22,7 @@ PARAMS = {
     "w": 0.5 * normal(WIDTH, WIDTH),
     "v": 0.5 * normal(WIDTH, WIDTH),
     "heads": normal(3, WIDTH),
+    "stack": 0.5 * normal(2, WIDTH, WIDTH),
 }
 DATA = {
     "x": normal(ROWS, WIDTH),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hostile_losses import BY_HAND, DATA, LOOK_UPS, PARAMS, PROGRAMS, of_table
+from hostile_scans import ONE_BY_ONE, SCANS
 from layerwise_runs import (
     cosine_error,
     gramian_error,
@@ -20,6 +21,7 @@ CASES = (
     {f"look up: {name}": of_table(fn) for name, fn in LOOK_UPS.items()}
     | {f"by hand: {name}": fn for name, fn in BY_HAND.items()}
     | PROGRAMS
+    | SCANS
 )
 # Reference and lazy gradients of some functions share a program.
 EACH = 25
@@ -40,6 +42,7 @@ def gramian_and_sum(losses_fn, params, data):
     return mtl.gramian(lazy), mtl.combine(lazy.computed(), WEIGHTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: names[0])
 def test_gramian_and_sum(names):
     @jax.jit
@@ -59,3 +62,21 @@ def test_gramian_and_sum(names):
         assert gramian_error(gramian, wanted) < 2e-6, name
         assert cosine_error(gramian, wanted) < 5e-6, name
         assert update_error(update, weighted(WEIGHTS, each)) < 1e-6, name
+
+
+@pytest.mark.xfail(raises=NotImplementedError, reason="all tasks are pulled by vmap")
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_backward_passes_without_a_batching_rule(name):
+    """One cotangent at a time is all that they take."""
+
+    def both(params, data):
+        losses_fn = ONE_BY_ONE[name]
+        return (
+            gramian_and_sum(losses_fn, params, data),
+            row_by_row(losses_fn, params, data),
+        )
+
+    (gramian, update), stacked = jax.jit(both)(PARAMS, DATA)
+    each = rows(stacked)
+    assert gramian_error(gramian, inner_products(each)) < 2e-6
+    assert update_error(update, weighted(WEIGHTS, each)) < 1e-6
