@@ -16,7 +16,7 @@ CALLS = {"jit", "pjit", "closed_call", "core_call"}
 CHECKPOINTS = {"checkpoint", "remat", "remat2"}
 SCAN, PRODUCT, SUM, SCATTER_ADD = "scan", "dot_general", "add_any", "scatter-add"
 TRANSPOSE, RESHAPE, CONVERT = "transpose", "reshape", "convert_element_type"
-BROADCAST = "broadcast_in_dim"
+BROADCAST, CONVOLUTION = "broadcast_in_dim", "conv_general_dilated"
 
 # What else may be done to an equation: outputs for its inputs, or None for no.
 Rewrite = Callable[[JaxprEqn, list[Any]], list[Any] | None]
@@ -64,6 +64,18 @@ def producers(jaxpr: Jaxpr) -> dict[Var, JaxprEqn]:
 def name(eqn: JaxprEqn) -> str:
     """That of its primitive."""
     return eqn.primitive.name
+
+
+def names_in(jaxpr: Jaxpr) -> set[str]:
+    """Those of all primitives, also of the jaxprs inside."""
+    found = set(map(name, jaxpr.eqns))
+    for eqn in jaxpr.eqns:
+        for value in jax.tree.leaves(list(eqn.params.values())):
+            if isinstance(value, ClosedJaxpr):
+                found |= names_in(value.jaxpr)
+            elif isinstance(value, Jaxpr):
+                found |= names_in(value)
+    return found
 
 
 def body_of(eqn: JaxprEqn) -> ClosedJaxpr:

@@ -3,28 +3,29 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import (
     PAIRED,
     LeafRows,
     leaf_gramian,
+    row_like,
     stack_rows,
     weighted_sum,
 )
 from mtl_optax.core.trees.task_axis import lead, mix_tasks
 
+# Numbers of a row up to which it is always read twice.
+_SMALL = 2**16
+
 
 class Part(Protocol):
     """What is kept of one leaf's gradients, of which it has one row a task."""
-
-    @property
-    def terms(self) -> int:
-        """The square of a row is the sum of at most so many squares of numbers."""
 
     def gramian(self) -> jax.Array:
         """Inner products of all pairs of rows."""
@@ -38,11 +39,24 @@ class Part(Protocol):
     def row(self, i: int) -> jax.Array:
         """One row, `[*param]`."""
 
-    def largest(self) -> jax.Array:
-        """Of each row the largest number, or a bound that is near to it `[T]`."""
+    def stack(self) -> jax.Array:
+        """All of them, `[T, *param]`."""
 
-    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
-        """One row `[T]` of the Gramian of rows over their sizes; little memory."""
+    def normal(self) -> tuple[jax.Array, jax.Array | None]:
+        """The Gramian of rows over their sizes, and these, which are powers of two.
+
+        None in place of sizes for that of the rows, whose squares may be no numbers;
+        then `largest` and `normal_row` are there to read them again.
+        """
+
+
+class OfLeaf(NamedTuple):
+    """What is known of one leaf's gradients."""
+
+    part: Part
+    tasks: tuple[int, ...]  # that have a row in it
+    like: jax.Array  # one row
+    why: str  # it has this form
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=[])
@@ -51,11 +65,6 @@ class Values:
     """A stack `[T, *param]`, or T arrays `[*param]`."""
 
     rows: LeafRows
-
-    @property
-    def terms(self) -> int:
-        """Numbers of a row."""
-        return math.prod(self.rows[0].shape)
 
     def gramian(self) -> jax.Array:
         """One read of the rows."""
@@ -72,6 +81,18 @@ class Values:
     def row(self, i: int) -> jax.Array:
         """As it is."""
         return self.rows[i]
+
+    def stack(self) -> jax.Array:
+        """As it is, or one copy."""
+        return stack_rows(self.rows)
+
+    def normal(self) -> tuple[jax.Array, jax.Array | None]:
+        """With sizes where one more read costs next to nothing."""
+        if math.prod(row_like(self.rows).shape) > _SMALL:
+            return self.gramian(), None
+        sizes = power_of_two(self.largest())
+        rows = stack_rows(self.rows).astype(sizes.dtype)
+        return leaf_gramian(rows / lead(sizes, rows)), sizes
 
     def largest(self) -> jax.Array:
         """The largest numbers themselves."""
@@ -92,5 +113,7 @@ class Values:
 
 def largest_of(rows: jax.Array) -> jax.Array:
     """The largest number of each row `[T]`."""
-    numbers = jnp.abs(rows).astype(jnp.result_type(float))
-    return jnp.max(numbers, axis=range(1, rows.ndim), initial=0)
+    # Not of jnp.abs(rows), of which XLA's CPU makes a copy.
+    axes = range(1, rows.ndim)
+    above, below = (f(rows, axis=axes, initial=0) for f in (jnp.max, jnp.min))
+    return jnp.maximum(above, -below).astype(jnp.result_type(float))

@@ -39,17 +39,28 @@ def where_active(active: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(lead(active, n), n, o), new, old)
 
 
-def over_tasks(values: jax.Array, tasks: tuple[int, ...], num_tasks: int) -> jax.Array:
-    """`[C]` or `[C, C]` of some tasks among all T, the others 0."""
+def over_tasks(
+    values: jax.Array, tasks: tuple[int, ...], num_tasks: int, fill: float = 0
+) -> jax.Array:
+    """`[C]` or `[C, C]` of some tasks among all T; `fill` where there are none."""
     known = np.isin(np.arange(num_tasks), tasks)
     if known.all():
         return values
     mask = known if values.ndim == 1 else known[:, None] & known[None, :]
     if len(tasks) == 1:
-        return jnp.where(mask, values.reshape(()), 0)
+        return jnp.where(mask, values.reshape(()), fill)
     places = np.searchsorted(tasks, np.arange(num_tasks)).clip(0, len(tasks) - 1)
     values = values[places] if values.ndim == 1 else values[places][:, places]
-    return jnp.where(mask, values, 0)
+    return jnp.where(mask, values, fill)
+
+
+def rows_of_all(rows: jax.Array, tasks: tuple[int, ...], num_tasks: int) -> jax.Array:
+    """`[T, ...]` from the rows `[C, ...]` of some tasks; those of the others are 0."""
+    if len(tasks) == num_tasks:
+        return rows
+    zero = jnp.zeros_like(rows[0])
+    known = dict(zip(tasks, rows, strict=True))
+    return jnp.stack([known.get(task, zero) for task in range(num_tasks)])
 
 
 def mix_tasks(
