@@ -77,7 +77,7 @@ class Transformer(nnx.Module):
 
 
 def _transformer(size: str, **options: Any) -> Model:
-    sizes = words, length, *_ = pick(size, (11, 4, 8, 1), (10_000, 16, 256, 3))
+    sizes = words, length, *_ = pick(size, (11, 3, 16, 1), (10_000, 16, 256, 3))
     rng, batch = np.random.default_rng(0), pick(size, 2, 4)
     graphdef, params, rest = made(partial(Transformer, *sizes, **options))
 
@@ -157,7 +157,7 @@ def _block_params(rng: np.random.Generator, width: int) -> Any:
 
 def _stack(size: str, run: Any) -> Model:
     """Blocks whose parameters lie in one tree of arrays `[layers, ...]`."""
-    width, layers, batch, length = pick(size, (8, 2, 2, 3), (256, 6, 4, 16))
+    width, layers, batch, length = pick(size, (12, 2, 2, 3), (256, 6, 4, 16))
     rng = np.random.default_rng(0)
     each = [_block_params(rng, width) for _ in range(layers)]
     params = {
@@ -205,6 +205,21 @@ def scanned_in_scan(size: str) -> Model:
     return _stack(size, run)
 
 
+def scanned_dropout_remat(size: str) -> Model:
+    """Masks are drawn again in the backward pass, from a key for each block."""
+
+    @jax.checkpoint
+    def body(x: jax.Array, p: Any) -> jax.Array:
+        kept = jax.random.bernoulli(p["key"], 0.7, x.shape)
+        return jnp.where(kept, _block(x, p) / 0.7, 0)
+
+    def run(blocks: Any, x: jax.Array) -> jax.Array:
+        keys = jax.random.split(jax.random.key(0), blocks["mix"].shape[0])
+        return _scan(body, {**blocks, "key": keys}, x)
+
+    return _stack(size, run)
+
+
 def vmapped_blocks(size: str) -> Model:
     """The blocks of a stack side by side, an ensemble."""
     return _stack(
@@ -234,7 +249,7 @@ class Stack(nnx.Module):
 
 
 def nnx_scanned(size: str) -> Model:
-    width, layers, batch, length = pick(size, (8, 2, 2, 3), (256, 6, 4, 16))
+    width, layers, batch, length = pick(size, (12, 2, 2, 3), (256, 6, 4, 16))
     rng = np.random.default_rng(0)
     graphdef, params, rest = made(partial(Stack, width, layers))
 
@@ -256,6 +271,7 @@ ATTENTION = (
     scanned_blocks_remat,
     scanned_blocks_dots_kept,
     scanned_in_scan,
+    scanned_dropout_remat,
     vmapped_blocks,
     nnx_scanned,
 )

@@ -1,20 +1,26 @@
-"""A dense model under what users and JAX do to a function: jit, checkpoint, loops."""
+"""Dense models under jit, checkpoint, branches, loops and derivatives of users."""
 
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from benchmarks.zoo_parts import (
     Model,
     apply,
+    dense,
     head_losses,
+    kernel,
     mlp,
     mlp_losses,
+    mlp_sizes,
+    normal,
     square,
     trunk,
+    trunk_and_heads,
 )
 
 
@@ -138,6 +144,42 @@ def loops(size: str) -> Model:
     return mlp(size, losses_fn)
 
 
+def derivatives(size: str) -> Model:
+    """A differential equation: losses of what the network's derivatives are."""
+    width, rows = mlp_sizes(size)
+    rng = np.random.default_rng(0)
+
+    def losses_fn(params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        def u(x: jax.Array) -> jax.Array:
+            z = jnp.tanh(apply(params["first"], x[None, :]))
+            return (trunk(params["trunk"], z) @ params["out"])[0, 0]
+
+        def curvature(x: jax.Array) -> jax.Array:
+            return jax.jvp(jax.grad(u), (x,), (jnp.ones_like(x),))[1][0]
+
+        values, slopes = jax.vmap(jax.value_and_grad(u))(x)
+        return {
+            "inside": jnp.mean((jax.vmap(curvature)(x) + values) ** 2),
+            "slope": jnp.mean((slopes - 1) ** 2),
+            "start": jnp.mean((values - x[:, 0]) ** 2),
+        }
+
+    params = trunk_and_heads(rng, width, 0, layers=1)
+    params |= {"first": dense(rng, 2, width), "out": kernel(rng, width, 1)}
+    return Model(params, losses_fn, (normal(rng, rows, 2),))
+
+
+def inner_step(size: str) -> Model:
+    """Losses after one step of gradient descent inside, as in meta-learning."""
+
+    def losses_fn(params: Any, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+        slope = jax.grad(lambda p: mlp_losses(p, x, y)["task0"])(params)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
+        return mlp_losses(params, x[::-1], y)
+
+    return mlp(size, losses_fn)
+
+
 PROGRAMS = (
     bf16_compute,
     inner_jit,
@@ -147,4 +189,6 @@ PROGRAMS = (
     clipped_gradients,
     branches,
     loops,
+    derivatives,
+    inner_step,
 )
