@@ -64,7 +64,6 @@ def test_gramian_and_sum(names):
         assert update_error(update, weighted(WEIGHTS, each)) < 1e-6, name
 
 
-@pytest.mark.xfail(raises=NotImplementedError, reason="all tasks are pulled by vmap")
 @pytest.mark.parametrize("name", ONE_BY_ONE)
 def test_backward_passes_without_a_batching_rule(name):
     """One cotangent at a time is all that they take."""

@@ -26,6 +26,9 @@ from mtl_optax.core.task_grads.leaf_tables import Table
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 
 
+_NO_BATCH = "its backward pass takes one task at a time"
+
+
 def parts_of_losses(
     losses_of: Callable[[Any], Sequence[jax.Array]],
     ones: Sequence[jax.Array],
@@ -56,7 +59,10 @@ def parts_of_losses(
         if form == "auto" and _convolves(function, types):
             why = "convolutions are slower for tasks together"
             return _one_by_one(transposed, tasks, cotangents, why)
-        closed, found = _traced(jax.vmap(transposed), cotangents, leaves, rule)
+        try:
+            closed, found = _traced(jax.vmap(transposed), cotangents, leaves, rule)
+        except NotImplementedError:  # JAX's for a primitive without a batching rule
+            return _one_by_one(transposed, tasks, cotangents, _NO_BATCH)
         if form == "auto" and not any(_by_rows(x, rule) or _tables(x) for x in found):
             # As cheap, and in less memory at a time.
             why = "no weight that these tasks share has fewer rows than inputs"
@@ -141,13 +147,24 @@ def parts_of_pullback(
     form: str,
 ) -> list[OfLeaf]:
     """For each leaf of what a pull-back gives its part, T rows for T cotangents."""
-    rule = Rule(form)
-    closed, found = _traced(jax.vmap(pullback), cotangents, None, rule)
-    made = _evaluated(closed, found, cotangents, rule)
-    tasks = tuple(range(num_tasks))
+    rule, tasks = Rule(form), tuple(range(num_tasks))
+    try:
+        closed, found = _traced(jax.vmap(pullback), cotangents, None, rule)
+    except NotImplementedError:
+        leaves, treedef = jax.tree.flatten(cotangents)
+
+        def flat(leaves: Sequence[jax.Array]) -> Sequence[Any]:
+            return jax.tree.leaves(pullback(jax.tree.unflatten(treedef, leaves)))
+
+        each = _one_by_one(flat, tasks, leaves, _NO_BATCH)
+    else:
+        made = _evaluated(closed, found, cotangents, rule)
+        each = [
+            [(tasks, value, _why(one, rule))]
+            for one, value in zip(found, made, strict=True)
+        ]
     return [
-        _merged([(tasks, value, _why(one, rule))], leaf, None)
-        for one, value, leaf in zip(found, made, like, strict=True)
+        _merged(pieces, leaf, None) for pieces, leaf in zip(each, like, strict=True)
     ]
 
 
