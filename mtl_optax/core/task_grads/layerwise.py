@@ -25,7 +25,6 @@ from mtl_optax.core.task_grads.leaf_factors import Product
 from mtl_optax.core.task_grads.leaf_tables import Table
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 
-
 _NO_BATCH = "its backward pass takes one task at a time"
 
 
