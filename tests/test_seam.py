@@ -19,7 +19,8 @@ BELOW = {
     "trees": set(),
     "solvers": set(),
     "arguments": {"trees"},
-    "task_grads": {"trees", "arguments"},
+    "layerwise": {"trees"},
+    "task_grads": {"trees", "arguments", "layerwise"},
     "chains": {"arguments", "task_grads"},
 }
 

@@ -15,6 +15,7 @@ from mtl_optax.core.arguments.losses import losses_vector, names_of
 from mtl_optax.core.arguments.names import active_mask, agreed_names
 from mtl_optax.core.task_grads.at_features import FeatureTaskGrads
 from mtl_optax.core.task_grads.computed import Computed
+from mtl_optax.core.task_grads.deferred import Deferred
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.shape_checks import check_lazy, check_stacked
@@ -98,6 +99,6 @@ def at_features(gradients: Any) -> FeatureTaskGrads:
 
 
 def _form(task_gradients: Any, num_tasks: int | None) -> Any:
-    if isinstance(task_gradients, LazyTaskGrads | Computed):
+    if isinstance(task_gradients, LazyTaskGrads | Computed | Deferred):
         return task_gradients
     return Computed.stacked(task_gradients, num_tasks)

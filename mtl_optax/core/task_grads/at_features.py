@@ -38,7 +38,7 @@ class FeatureTaskGrads(LazyTaskGrads):
     trunk: Any  # tangent of the parameters -> tangent of z
     heads_only: Any  # tangent of the parameters -> tangent of the losses, z held still
 
-    def computed(self) -> "FeatureTaskGrads":
+    def computed(self) -> Any:
         """These: the Gramian is there, and a weighted sum is one backward pass."""
         return self
 

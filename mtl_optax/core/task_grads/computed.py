@@ -16,6 +16,7 @@ from mtl_optax.core.task_grads.leaf_products import (
     stack_rows,
     weighted_sum,
 )
+from mtl_optax.core.task_grads.leaf_values import Values
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.task_axis import mix_tasks, where_active
 
@@ -84,7 +85,9 @@ class Computed:
         self, blocks: tuple[int, ...] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Gramian in a unit in which it is finite, and that unit."""
-        return in_range(self.gramian(blocks), self.leaves, self.active, blocks)
+        parts = tuple(Values(rows=leaf) for leaf in self.leaves)
+        tasks = (tuple(range(self.num_tasks)),) * len(parts)
+        return in_range(self.gramian(blocks), parts, tasks, self.active, blocks)
 
     def mix(self, combinations: jax.Array) -> "Computed":
         """S weighted sums of the rows, each in the dtype of `combinations`.

@@ -8,6 +8,7 @@ gradient's size.
 
 import math
 import operator
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -83,11 +84,16 @@ def leaf_products(left: jax.Array, right: jax.Array) -> jax.Array:
 def leaf_gramian(leaf: LeafRows) -> jax.Array:
     """Inner products `[T, T]` of all pairs of rows, float32 or wider."""
     out = replicated(leaf[0] if isinstance(leaf, tuple) else leaf)
-    one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    form = _contracted_gramian if out is not None or not one_cpu else _sliced_gramian
+    sliced = out is None and on_one_cpu()
+    form = _sliced_gramian if sliced else _contracted_gramian
     gramian = form(leaf, out)
     # A matrix product may round its two triangles differently.
     return (gramian + gramian.T) / 2
+
+
+def on_one_cpu() -> bool:
+    """Where slices pay, and nothing is spread over devices."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def _contracted_gramian(leaf: LeafRows, out: NamedSharding | None) -> jax.Array:
@@ -132,8 +138,6 @@ def _inner_products(
 
 @jax.jit
 def _sliced_gramian(leaf: LeafRows, out: None) -> jax.Array:
-    # XLA's CPU product of a [2, 1e6] matrix with its transpose is 2-3 times slower
-    # than the same product taken slice by slice in cache.
     del out
     shape = row_like(leaf).shape
     size = math.prod(shape)
@@ -142,21 +146,32 @@ def _sliced_gramian(leaf: LeafRows, out: None) -> jax.Array:
         return rows.reshape(*rows.shape[: rows.ndim - len(shape)], size)
 
     flat = jax.tree.map(flatten, leaf)
+
+    def products(start: Any, size: int) -> jax.Array:
+        among = stack_rows(jax.tree.map(lambda x: columns(x, start, size), flat))
+        return _inner_products(among, among, 1, None)
+
+    return over_slices(products, size)
+
+
+def over_slices(products: Callable[[Any, int], jax.Array], size: int) -> jax.Array:
+    """The sum of `products(start, size)` over slices of so many columns.
+
+    XLA's CPU product of a [2, 1e6] matrix with its transpose is 2-3 times slower than
+    the same product taken slice by slice in cache.
+    """
     whole, rest = divmod(size, SLICE)
-    total = _slice_gramian(flat, whole * SLICE, rest)
+    total = products(whole * SLICE, rest)
     if whole == 0:
         return total
 
     def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
-        return total + _slice_gramian(flat, i * SLICE, SLICE)
+        return total + products(i * SLICE, SLICE)
 
     bounds = jnp.int32(0), jnp.int32(whole)
     return lax.fori_loop(*bounds, add_slice, total)
 
 
-def _slice_gramian(flat: LeafRows, start: Any, size: int) -> jax.Array:
-    def columns(rows: jax.Array) -> jax.Array:
-        return lax.dynamic_slice_in_dim(rows, start, size, axis=-1)
-
-    among = stack_rows(jax.tree.map(columns, flat))
-    return _inner_products(among, among, 1, None)
+def columns(rows: jax.Array, start: Any, size: int) -> jax.Array:
+    """Some columns of a matrix, or some entries of a vector."""
+    return lax.dynamic_slice_in_dim(rows, start, size, axis=-1)

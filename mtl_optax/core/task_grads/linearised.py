@@ -16,7 +16,9 @@ import optax
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.task_grads.computed import Computed
 from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.deferred import Deferred
 from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
+from mtl_optax.core.task_grads.layerwise import parts_of_losses
 from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
 from mtl_optax.core.trees.leaves import only
 
@@ -49,6 +51,7 @@ class LazyTaskGrads(NoArithmetic):
     params: optax.Params
     axis_name: Any = None
     chunk_size: int | None = None
+    form: str = "auto"
     names: tuple[Any, ...] | None = None
     kept: tuple[bool, ...] | None = None  # leaves that `select` left; None: all
 
@@ -71,8 +74,22 @@ class LazyTaskGrads(NoArithmetic):
         return jax.tree.map(lambda g: jnp.where(present, g, 0), row)
 
     def computed(self) -> Any:
-        """All T gradients as T trees; T backward passes, no stack."""
-        return self._rows()
+        """All T gradients layer by layer, as factors where these are smaller."""
+        parts, tasks = parts_of_losses(
+            self._losses_of, self._ones(), self.params, self.form, self.axis_name
+        )
+        leaves, treedef = jax.tree.flatten(self.params)
+        whole = Deferred(
+            parts=parts,
+            tasks=tasks,
+            leaves=tuple(leaves),
+            treedef=treedef,
+            num_tasks=self.num_tasks,
+            names=self.names,
+            losses=self.losses,
+            active=self.active,
+        )
+        return whole if self.kept is None else whole.select(self.kept)
 
     def stack(self) -> optax.Updates:
         """All T gradients as one tree of `[T, *param]` leaves; T backward passes."""
@@ -81,12 +98,12 @@ class LazyTaskGrads(NoArithmetic):
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
     ) -> optax.Updates:
-        """Weighted sum of the T gradients; one backward pass (T with `blocks`).
+        """Weighted sum of the T gradients; one backward pass (more with `blocks`).
 
         T more where `active` leaves a task out and the sum is not finite.
         """
         if blocks is not None:
-            return self._rows().pull(weights, blocks)
+            return self.computed().pull(weights, blocks)
         if self.active is not None:
             weights = jnp.where(self.active, weights, 0)
 
@@ -103,18 +120,18 @@ class LazyTaskGrads(NoArithmetic):
         return mean_over(unless_nonfinite(once, self.active, apart), self.axis_name)
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
-        """Inner products of all pairs `[T, T]`; T backward passes, T trees."""
-        return self._rows().gramian(blocks)
+        """Inner products of all pairs `[T, T]`."""
+        return self.computed().gramian(blocks)
 
     def measure(
         self, blocks: tuple[int, ...] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Gramian in a unit in which it is finite, and that unit."""
-        return self._rows().measure(blocks)
+        return self.computed().measure(blocks)
 
-    def mix(self, combinations: jax.Array) -> Computed:
-        """S weighted sums `[S, T]` of the rows; T backward passes."""
-        return self._rows().mix(combinations)
+    def mix(self, combinations: jax.Array) -> Deferred:
+        """S weighted sums `[S, T]` of the rows."""
+        return self.computed().mix(combinations)
 
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
         """The same gradients on the kept leaves only; others become MaskedNode.
@@ -175,14 +192,25 @@ class LazyTaskGrads(NoArithmetic):
         def tangent(params: optax.Params) -> jax.Array:
             return scalar_of(self.pushforward(params))
 
-        # Made from the loss itself, so that inside jax.shard_map it varies like it.
-        like = scalar_of(self.primal)
-        one = jnp.where(like == like, jnp.ones_like(like), 1)
+        one = _one_like(scalar_of(self.primal))
         (gradient,) = jax.linear_transpose(tangent, self.params)(one)
         return gradient
 
+    def _losses_of(self, tangent: optax.Params) -> list[jax.Array]:
+        losses = self.pushforward(tangent)
+        return [loss_of(losses, task) for task in range(self.num_tasks)]
+
+    def _ones(self) -> list[jax.Array]:
+        tasks = range(self.num_tasks)
+        return [_one_like(loss_of(self.primal, task)) for task in tasks]
+
     def _keep(self, tree: Any) -> Any:
         return tree if self.kept is None else only(tree, self.kept)
+
+
+def _one_like(loss: jax.Array) -> jax.Array:
+    # Made from the loss itself, so that inside jax.shard_map it varies like it.
+    return jnp.where(loss == loss, jnp.ones_like(loss), 1)
 
 
 def _in_the_old_tree(treedef: Any, pushforward: Any, tangent: Any) -> Any:

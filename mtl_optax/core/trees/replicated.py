@@ -20,3 +20,12 @@ def replicated(leaf: Any) -> NamedSharding | None:
     if mesh is None or mesh.empty or AxisType.Explicit not in mesh.axis_types:
         return None
     return NamedSharding(mesh, PartitionSpec())
+
+
+def spread_out(aval: Any) -> bool:
+    """Whether an array of this type is cut along an Explicit axis of a mesh."""
+    sharding: Any = getattr(aval, "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    if mesh is None or mesh.empty or AxisType.Explicit not in mesh.axis_types:
+        return False
+    return any(part is not None for part in sharding.spec)

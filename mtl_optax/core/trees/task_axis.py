@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # What a field of a state is annotated with that belongs to tasks, for `resize_tasks`:
@@ -36,6 +37,19 @@ def lead(vector: jax.Array, like: jax.Array) -> jax.Array:
 def where_active(active: jax.Array, new: Any, old: Any) -> Any:
     """State with leaves `[T, ...]`: the new one at active tasks, else the old one."""
     return jax.tree.map(lambda n, o: jnp.where(lead(active, n), n, o), new, old)
+
+
+def over_tasks(values: jax.Array, tasks: tuple[int, ...], num_tasks: int) -> jax.Array:
+    """`[C]` or `[C, C]` of some tasks among all T, the others 0."""
+    known = np.isin(np.arange(num_tasks), tasks)
+    if known.all():
+        return values
+    mask = known if values.ndim == 1 else known[:, None] & known[None, :]
+    if len(tasks) == 1:
+        return jnp.where(mask, values.reshape(()), 0)
+    places = np.searchsorted(tasks, np.arange(num_tasks)).clip(0, len(tasks) - 1)
+    values = values[places] if values.ndim == 1 else values[places][:, places]
+    return jnp.where(mask, values, 0)
 
 
 def mix_tasks(

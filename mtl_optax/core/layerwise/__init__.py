@@ -1,0 +1,1 @@
+"""Gradients of many tasks layer by layer: factors in place of Jacobians."""

@@ -1,0 +1,154 @@
+"""Which equations of linearised losses serve which tasks, and their transposition.
+
+An equation serves the tasks that its outputs reach. Equations that serve the same set
+of tasks are a region: a head serves one, a trunk all. Regions are transposed from
+small sets to large: what serves one task plainly, so that no other task costs in it or
+leaves a NaN in it; what serves several at once, with their cotangents stacked.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
+
+from mtl_optax.core.layerwise.jaxprs import cut, is_variable
+
+Tasks = tuple[int, ...]
+# What was pulled back to a variable: for some tasks a stack `[tasks, ...]`; for one
+# task its cotangent as it is.
+Pieces = list[tuple[Tasks, Any]]
+# (linear function, its inputs' types, tasks, stacked cotangents, which of the inputs
+# are parameters) -> for each input the pieces that are pulled back to it
+Together = Callable[..., Sequence[Pieces]]
+
+
+def pull_back(
+    linear: ClosedJaxpr, ones: Sequence[Any], together: Together
+) -> list[Pieces]:
+    """For each input of a linear function of T outputs, what its outputs pull back.
+
+    Args:
+      linear: from tangents of the parameters to T scalars, flat.
+      ones: T cotangents, each for its own output.
+      together: transposes for a region of several tasks.
+    """
+    jaxpr = linear.jaxpr
+    parameters = set(jaxpr.invars)
+    pieces: dict[Var, Pieces] = defaultdict(list)
+    for task, (out, one) in enumerate(zip(jaxpr.outvars, ones, strict=True)):
+        if is_variable(out):
+            pieces[out].append(((task,), one))
+    depends = _depends(linear)
+    for served, eqns in _regions(linear, depends):
+        made = [var for eqn in eqns for var in eqn.outvars if var in pieces]
+        for tasks, outs in _alike(served, made, pieces):
+            inputs = _inputs(eqns, outs, depends)
+            function = _function(linear, eqns, inputs, outs, depends)
+            types = [var.aval for var in inputs]
+            cotangents = [_for_tasks(pieces[out], tasks) for out in outs]
+            if len(tasks) == 1:
+                values = jax.linear_transpose(function, *types)(cotangents)
+                pulled: Sequence[Pieces] = [[(tasks, value)] for value in values]
+            else:
+                leaves = [var in parameters for var in inputs]
+                pulled = together(function, types, tasks, cotangents, leaves)
+            for var, found in zip(inputs, pulled, strict=True):
+                pieces[var].extend(found)
+    return [pieces[var] for var in jaxpr.invars]
+
+
+def _depends(linear: ClosedJaxpr) -> set[Var]:
+    """Variables that depend on an input; the others are constants."""
+    found = set(linear.jaxpr.invars)
+    for eqn in linear.jaxpr.eqns:
+        if found.intersection(filter(is_variable, eqn.invars)):
+            found.update(eqn.outvars)
+    return found
+
+
+def _regions(
+    linear: ClosedJaxpr, depends: set[Var]
+) -> list[tuple[Tasks, list[JaxprEqn]]]:
+    """Equations by the set of tasks that they serve, small sets first.
+
+    What an equation reads serves its tasks and perhaps more: so in this order all
+    cotangents of a region's outputs are there when it comes.
+    """
+    serves: dict[Var, set[int]] = defaultdict(set)
+    for task, out in enumerate(linear.jaxpr.outvars):
+        if is_variable(out):
+            serves[out].add(task)
+    found: dict[Tasks, list[JaxprEqn]] = defaultdict(list)
+    for eqn in reversed(linear.jaxpr.eqns):
+        tasks = set().union(*(serves[var] for var in eqn.outvars))
+        inputs = [x for x in eqn.invars if is_variable(x) and x in depends]
+        if tasks and inputs:
+            found[tuple(sorted(tasks))].append(eqn)
+            for var in inputs:
+                serves[var] |= tasks
+    return [(tasks, found[tasks][::-1]) for tasks in sorted(found, key=len)]
+
+
+def _alike(
+    served: Tasks, made: list[Var], pieces: dict[Var, Pieces]
+) -> list[tuple[Tasks, list[Var]]]:
+    """The region's tasks, those together that come in by the same outputs."""
+    found: dict[tuple[Var, ...], list[int]] = defaultdict(list)
+    for task in served:
+        outs = (out for out in made if any(task in tasks for tasks, _ in pieces[out]))
+        found[tuple(outs)].append(task)
+    return [(tuple(tasks), list(outs)) for outs, tasks in found.items()]
+
+
+def _inputs(eqns: list[JaxprEqn], outs: list[Var], depends: set[Var]) -> list[Var]:
+    needed = set(outs)
+    made: set[Var] = set()
+    for eqn in reversed(eqns):
+        if needed.intersection(eqn.outvars):
+            made.update(eqn.outvars)
+            needed.update(x for x in eqn.invars if is_variable(x) and x in depends)
+    read = (x for eqn in eqns for x in eqn.invars if is_variable(x) and x in needed)
+    return [x for x in dict.fromkeys(read) if x not in made]
+
+
+def _function(
+    linear: ClosedJaxpr,
+    eqns: list[JaxprEqn],
+    inputs: list[Var],
+    outs: list[Var],
+    depends: set[Var],
+) -> Callable[..., list[Any]]:
+    """From the region's inputs to some of its outputs, constants computed inside."""
+    jaxpr = linear.jaxpr
+    free = [e for e in jaxpr.eqns if not depends.intersection(e.outvars)]
+    part = cut(jaxpr, outs, free + eqns).replace(invars=inputs)
+
+    def function(*values: Any) -> list[Any]:
+        return jax.core.eval_jaxpr(part, linear.consts, *values)
+
+    return function
+
+
+def _for_tasks(pieces: Pieces, tasks: Tasks) -> Any:
+    """The sum of the pieces, for one task as it is, for several stacked."""
+    if len(tasks) == 1:
+        return _row(pieces, tasks[0])
+    whole = [value for among, value in pieces if among == tasks]
+    if len(whole) == 1 and all(a == tasks or not {*a} & {*tasks} for a, _ in pieces):
+        return whole[0]
+    return jnp.stack([_row(pieces, task) for task in tasks])
+
+
+def _row(pieces: Pieces, task: int) -> Any:
+    rows = [
+        value if len(among) == 1 else value[among.index(task)]
+        for among, value in pieces
+        if task in among
+    ]
+    total = rows[0]
+    for row in rows[1:]:
+        total = total + row
+    return total

@@ -1,0 +1,72 @@
+"""Last products inside a backward scan, taken out of it.
+
+A scan over layers gives the gradients of stacked weights `[L, ...]` as one product a
+step. Where rows pay, the scan gives the product's factors instead, and the products of
+all layers follow behind it, side by side.
+"""
+
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from mtl_optax.core.layerwise import jaxprs
+from mtl_optax.core.layerwise.forms import Rule
+from mtl_optax.core.layerwise.last_products import FoundProduct, find
+
+
+def products_behind(rule: Rule) -> jaxprs.Rewrite:
+    """The rewriting of a scan's equation."""
+
+    def rewrite(eqn: JaxprEqn, inputs: list[Any]) -> list[Any] | None:
+        body, carried = jaxprs.flat_body(eqn), eqn.params["num_carry"]
+        made_by = jaxprs.producers(body.jaxpr)
+        found = {}
+        for i, out in enumerate(body.jaxpr.outvars[carried:], carried):
+            product = find(made_by, out)
+            if isinstance(product, FoundProduct) and rule.rows_pay(product.sizes()):
+                found[i] = product
+        return _scan(eqn, inputs, body, found) if found else None
+
+    return rewrite
+
+
+def _scan(
+    eqn: JaxprEqn, inputs: list[Any], body: ClosedJaxpr, found: dict[int, FoundProduct]
+) -> list[Any]:
+    num_consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, init = inputs[:num_consts], inputs[num_consts : num_consts + carried]
+    over = inputs[num_consts + carried :]
+    outs = body.jaxpr.outvars
+    kept = [i for i in range(carried, len(outs)) if i not in found]
+    factors = [var for product in found.values() for var in (product.d, product.x)]
+    # What the body reads from the stack as it is need not be written once more.
+    read = dict(zip(body.jaxpr.invars[num_consts + carried :], over, strict=True))
+    written = [var for var in dict.fromkeys(factors) if var not in read]
+    wanted = [*outs[:carried], *(outs[i] for i in kept), *written]
+
+    def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        values = jaxprs.evaluate(body, [*consts, *carry, *xs], wanted)
+        return values[:carried], values[carried:]
+
+    params = eqn.params
+    final, stacked = lax.scan(
+        step,
+        init,
+        over,
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    stacks = read | dict(zip(written, stacked[len(kept) :], strict=True))
+    results: dict[int, Any] = dict(enumerate(final))
+    results |= dict(zip(kept, stacked, strict=False))
+    for i, product in found.items():
+        results[i] = _beside_each_other(product, stacks[product.d], stacks[product.x])
+    return [results[i] for i in range(len(outs))]
+
+
+def _beside_each_other(product: FoundProduct, d: jax.Array, x: jax.Array) -> jax.Array:
+    """The products of all steps, `[L, T, ...]`."""
+    return jax.vmap(jax.vmap(product.row, (product.axis, None)))(d, x)

@@ -1,0 +1,21 @@
+"""What a backward pass does to a gradient behind its last product."""
+
+from typing import Any
+
+import jax
+from jax import lax
+
+# ("transpose", permutation) | ("reshape", sizes) | ("cast", dtype), of one task's row.
+Views = tuple[tuple[str, Any], ...]
+
+
+def seen_as(row: jax.Array, views: Views) -> jax.Array:
+    """One row, rearranged from its product to the gradient."""
+    for step, what in views:
+        if step == "transpose":
+            row = lax.transpose(row, what)
+        elif step == "reshape":
+            row = lax.reshape(row, what)
+        else:
+            row = row.astype(what)
+    return row

@@ -1,0 +1,101 @@
+"""One weight's task gradients as the factors of their last product."""
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mtl_optax.core.layerwise.views import Views, seen_as
+from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.factor_gramian import (
+    normal_row,
+    of_all_devices,
+    row_gramian,
+)
+from mtl_optax.core.task_grads.leaf_products import leaf_gramian, weighted_sum
+from mtl_optax.core.task_grads.leaf_values import largest_of
+from mtl_optax.core.trees.task_axis import mix_tasks
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["d", "x"],
+    meta_fields=["batch", "d_first", "like", "views", "by_rows", "axis_name"],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Product:
+    """`G_t = X' D_t`, with e such products side by side; rows R are summed over."""
+
+    d: jax.Array  # [T, *e, R, *n]
+    x: jax.Array  # [*e, R, *m]
+    batch: int  # number of axes e
+    d_first: bool  # G is [*e, *n, *m], else [*e, *m, *n]
+    like: Any  # precision and dtype of the product
+    views: Views
+    by_rows: bool  # whether the Gramian is taken from products R x R
+    axis_name: Any = None  # gradients are means over it
+
+    @property
+    def terms(self) -> int:
+        """Each number of a row is the sum of R."""
+        return self.x.size * self.d[0].size
+
+    def gramian(self) -> jax.Array:
+        """By rows, or from the products, which are not kept."""
+        if self.by_rows:
+            return row_gramian(*self._flat(), self.axis_name)
+        # Whatever rearranges a gradient afterwards leaves its products as they are.
+        each = tuple(self._product(d) for d in self.d)
+        return leaf_gramian(mean_over(each, self.axis_name))
+
+    def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
+        """One product, of D weighted first."""
+        return self._gradient(weighted_sum(self.d, weights, active))
+
+    def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Product":
+        """Of D, in the dtype of the combinations."""
+        d = mix_tasks(combinations.T, self.d, active)
+        like = tuple((key, d.dtype if "type" in key else v) for key, v in self.like)
+        return dataclasses.replace(self, d=d, x=self.x.astype(d.dtype), like=like)
+
+    def row(self, i: int) -> jax.Array:
+        """The product of one task."""
+        return self._gradient(self.d[i])
+
+    def largest(self) -> jax.Array:
+        """The largest number of X times that of each D_t."""
+        x, d = self._flat(every=True)
+        largest = largest_of(x[None]) * largest_of(d)
+        return self._same_everywhere(jnp.minimum(largest, jnp.finfo(largest).max))
+
+    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
+        """From the factors, pair by pair."""
+        row = normal_row(task, *self._flat(every=True), sizes)
+        return self._same_everywhere(row)
+
+    def _product(self, d: jax.Array) -> jax.Array:
+        batch, rows = tuple(range(self.batch)), (self.batch,)
+        pair = (d, self.x) if self.d_first else (self.x, d)
+        numbers = ((rows, rows), (batch, batch))
+        return lax.dot_general(*pair, numbers, **dict(self.like))
+
+    def _gradient(self, d: jax.Array) -> Any:
+        return mean_over(seen_as(self._product(d), self.views), self.axis_name)
+
+    def _same_everywhere(self, value: jax.Array) -> jax.Array:
+        if self.axis_name is None:
+            return value
+        return lax.pmean(value, self.axis_name)  # it is; this tells JAX
+
+    def _flat(self, every: bool = False) -> tuple[jax.Array, jax.Array]:
+        """X `[e, R, m]` and D `[T, e, R, n]`, of this device or of all."""
+        many, rows = self.x.shape[: self.batch], self.x.shape[self.batch]
+        e, tasks = math.prod(many), self.d.shape[0]
+        m = math.prod(self.x.shape[self.batch + 1 :])
+        n = math.prod(self.d.shape[self.batch + 2 :])
+        x, d = self.x.reshape(e, rows, m), self.d.reshape(tasks, e, rows, n)
+        return of_all_devices(x, d, self.axis_name if every else None)

@@ -1,0 +1,76 @@
+"""One table's task gradients as rows that are added into zeros."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mtl_optax.core.layerwise.views import Views, seen_as
+from mtl_optax.core.task_grads.leaf_products import leaf_gramian, weighted_sum
+from mtl_optax.core.task_grads.leaf_values import Values, largest_of
+from mtl_optax.core.trees.task_axis import mix_tasks
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["ids", "updates"],
+    meta_fields=["num_rows", "views"],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows `U_t` added into a table of zeros, at the places that `ids` name."""
+
+    ids: jax.Array  # [R] of integers; those out of range are dropped
+    updates: jax.Array  # [T, R, *row]
+    num_rows: int
+    views: Views
+
+    @property
+    def terms(self) -> int:
+        """Each number of a row is the sum of at most R."""
+        return self.updates[0].size * self.ids.shape[0]
+
+    def gramian(self) -> jax.Array:
+        """Of R rows in place of the table's: those looked up twice are one."""
+        lookups = self.ids.shape[0]
+        kept, places = jnp.unique(self._places(), return_inverse=True, size=lookups)
+        places = jnp.where(kept[places] < self.num_rows, places, lookups)
+        return leaf_gramian(_added(self.updates, places, lookups))
+
+    def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
+        """From weighted updates, added once."""
+        return self._table(weighted_sum(self.updates, weights, active))
+
+    def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Table":
+        """Of the updates."""
+        mixed = mix_tasks(combinations.T, self.updates, active)
+        return dataclasses.replace(self, updates=mixed)
+
+    def row(self, i: int) -> jax.Array:
+        """The table of one task."""
+        return self._table(self.updates[i])
+
+    def largest(self) -> jax.Array:
+        """Those of the updates."""
+        return largest_of(self.updates)
+
+    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
+        """From the tables of all tasks."""
+        tables = _added(self.updates, self._places(), self.num_rows)
+        return Values(rows=tables).normal_row(task, sizes)
+
+    def _table(self, updates: jax.Array) -> Any:
+        table = _added(updates[None], self._places(), self.num_rows)
+        return seen_as(table[0], self.views)
+
+    def _places(self) -> jax.Array:
+        """The ids, those out of range at the one behind the last row."""
+        known = (self.ids >= 0) & (self.ids < self.num_rows)
+        return jnp.where(known, self.ids, self.num_rows)
+
+
+def _added(updates: jax.Array, places: jax.Array, size: int) -> jax.Array:
+    table = jnp.zeros((updates.shape[0], size, *updates.shape[2:]), updates.dtype)
+    return table.at[:, places].add(updates, mode="drop")
