@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtl_optax.core.layerwise import jaxprs
 from mtl_optax.core.per_sample import flat
 from mtl_optax.core.per_sample.leaves import Recipe, recipe
 from mtl_optax.core.per_sample.states import Row, State, Still, Total, mixed
@@ -45,7 +46,8 @@ def hoisted(
             values.update(zip(eqn.outvars, results, strict=True))
         return [flat.read(values, atom) for atom in closed.jaxpr.outvars]
 
-    return flat.trace(without, *(var.aval for var in closed.jaxpr.invars))
+    types = [var.aval for var in closed.jaxpr.invars]
+    return jaxprs.trace(without, *types)
 
 
 def tracked(
@@ -122,7 +124,7 @@ def _scan(
             mixed(eqn, "carries a sum over the batch and does more than add to it")
     kept_ins = [ins[first + i] for i in kept_carry]
     targets = [outs[i] for i in kept] + written
-    eqns = flat.needed(inner.jaxpr.eqns, targets)
+    eqns = flat.needed(inner.jaxpr, targets)
     sources = [*known, *kept_ins, *stacks]
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -188,4 +190,4 @@ def _value(atom: Any, known: Any, stacks: Any) -> Any:
 
 
 def _is_stacked(atom: Any, stacks: Any) -> bool:
-    return flat.is_variable(atom) and atom in stacks
+    return jaxprs.is_variable(atom) and atom in stacks

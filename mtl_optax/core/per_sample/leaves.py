@@ -1,8 +1,9 @@
 """What is kept of one parameter's gradients by sample: operands of the last sums."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from mtl_optax.core.per_sample.terms import (
 )
 from mtl_optax.core.per_sample.track import Tracker
 from mtl_optax.core.task_grads.leaf_products import leaf_gramian
+from mtl_optax.core.task_grads.leaf_values import Values, largest_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +114,33 @@ class Samples:
         axes = [[None if r is None else 0 for r in s.rows] for s in self.recipe.sums]
         return jax.vmap(self._one, in_axes=(axes,))(slices)
 
+    @property
+    def terms(self) -> int:
+        """Numbers of a row, each the sum of as many products as there are operands."""
+        operands = [x.size for total in self.operands for x in total]
+        return math.prod(self.recipe.gradient.aval.shape) * max(operands)
+
+    def mix(self, combinations: jax.Array, active: jax.Array | None) -> Values:
+        """As values, for which all rows are made."""
+        return Values(rows=self.stack()).mix(combinations, active)
+
+    def largest(self) -> jax.Array:
+        """From the factors, where nothing but them makes the gradient."""
+        if self.recipe.terms is None:
+            return largest_of(self.stack())
+        pairs = zip(self.recipe.sums, self.operands, strict=True)
+        return reduce(jnp.maximum, [total.largest(x) for total, x in pairs])
+
+    def normal_gramian(self, sizes: jax.Array) -> jax.Array:
+        """That of rows over their sizes."""
+        pairs = zip(self.recipe.sums, self.operands, strict=True)
+        scaled = tuple(tuple(total.over(x, sizes)) for total, x in pairs)
+        return dataclasses.replace(self, operands=scaled).gramian()
+
+    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
+        """One row of it."""
+        return self.normal_gramian(sizes)[task]
+
     def row(self, sample: Any) -> jax.Array:
         """The gradient of one sample."""
         slices = [
@@ -155,30 +184,10 @@ def samples(recipe: Recipe, values: Sequence[Any]) -> Samples:
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OwnRows:
-    """The gradient of a parameter of which each sample has a part of its own."""
+def own_rows(whole: jax.Array, where: Row, batch: int) -> Values:
+    """For a parameter of which each sample has a part of its own."""
 
-    whole: jax.Array
-    where: Row
-    batch: int
+    def only(one: jax.Array) -> jax.Array:
+        return jnp.where(along(where, whole, one), whole, 0)
 
-    def stack(self) -> jax.Array:
-        """`[B, *param]`."""
-        own = jnp.eye(self.batch, dtype=bool)
-        return jax.vmap(lambda one: self._only(one, self.whole))(own)
-
-    def gramian(self) -> jax.Array:
-        return leaf_gramian(self.stack())
-
-    def row(self, sample: Any) -> jax.Array:
-        return self._only(jnp.arange(self.batch) == sample, self.whole)
-
-    def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
-        wide = self.whole.astype(jnp.promote_types(self.whole.dtype, weights.dtype))
-        scaled = wide * along(self.where, wide, weights)
-        scaled = scaled.astype(self.whole.dtype)
-        return scaled if active is None else self._only(active, scaled)
-
-    def _only(self, some: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.where(along(self.where, x, some), x, 0)
+    return Values(rows=jax.vmap(only)(jnp.eye(batch, dtype=bool)))

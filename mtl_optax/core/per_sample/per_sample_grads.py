@@ -12,7 +12,7 @@ import optax
 from mtl_optax.core.arguments.losses import differentiable, losses_and_aux
 from mtl_optax.core.per_sample.computed import SampleGrads
 from mtl_optax.core.per_sample.program import Backward, forward
-from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
+from mtl_optax.core.task_grads.leaf_values import Values
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.not_a_tree import not_a_tree
 from mtl_optax.core.task_grads.shape_checks import check_params
@@ -27,31 +27,42 @@ class PerSampleGrads(LazyTaskGrads):
     primal: Any = None
     pushforward: Any = None
 
-    def row(self, task: int) -> optax.Updates:
-        """Gradient of one sample; one backward pass."""
-        return self._rows().row(task)
-
-    def pull(
-        self, weights: jax.Array, blocks: tuple[int, ...] | None = None
-    ) -> optax.Updates:
-        """Weighted sum of the gradients; one backward pass, with `blocks` too."""
-        return self._rows().pull(weights, blocks)
-
-    def onto(self, params: optax.Params) -> "PerSampleGrads":
-        """The same gradients as trees like `params`, whose leaves are the same."""
-        return dataclasses.replace(self, params=params)
-
-    def _rows(self) -> Any:
+    def computed(self) -> SampleGrads:
+        """What makes up the gradients of all samples; one backward pass."""
         leaves, treedef = jax.tree.flatten(self.params)
+        every = tuple(range(self.num_tasks))
+        parts = self.backward.run()
         whole = SampleGrads(
-            parts=tuple(self.backward.run()),
-            leaves=tuple(map(jnp.asarray, leaves)),
+            parts=tuple(
+                Values(rows=(jnp.zeros_like(leaf),)) if part is None else part
+                for part, leaf in zip(parts, leaves, strict=True)
+            ),
+            tasks=tuple((0,) if part is None else every for part in parts),
+            leaves=tuple(leaves),
             treedef=treedef,
             num_tasks=self.num_tasks,
             losses=self.losses,
             active=self.active,
         )
         return whole if self.kept is None else whole.select(self.kept)
+
+    def row(self, task: int) -> optax.Updates:
+        """Gradient of one sample; one backward pass."""
+        return self.computed().row(task)
+
+    def pull(
+        self, weights: jax.Array, blocks: tuple[int, ...] | None = None
+    ) -> optax.Updates:
+        """Weighted sum of the gradients; one backward pass, with `blocks` too."""
+        return self.computed().pull(weights, blocks)
+
+    def stack(self) -> optax.Updates:
+        """All gradients, `[B, *param]`; one backward pass."""
+        return self.computed().stack()
+
+    def onto(self, params: optax.Params) -> "PerSampleGrads":
+        """The same gradients as trees like `params`, whose leaves are the same."""
+        return dataclasses.replace(self, params=params)
 
 
 def per_sample_grads(

@@ -11,10 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtl_optax.core.layerwise import jaxprs
 from mtl_optax.core.per_sample import flat
 from mtl_optax.core.per_sample.hoist import hoisted, tracked
-from mtl_optax.core.per_sample.leaves import OwnRows, Recipe, Samples, recipe, samples
+from mtl_optax.core.per_sample.leaves import Recipe, own_rows, recipe, samples
 from mtl_optax.core.per_sample.states import Row, Still, Total, shape_of
+from mtl_optax.core.task_grads.leaf_values import Part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Backward:
     cotangent: Any  # variable [B]
     gradients: Sequence[Recipe | tuple[Any, Row] | None]  # one a leaf
 
-    def run(self) -> list[Samples | OwnRows | None]:
+    def run(self) -> list[Part | None]:
         """For each parameter what is kept of its gradients by sample."""
         wanted = [x for g in self.gradients if g is not None for x in _wanted(g)]
         aval = self.cotangent.aval
@@ -38,13 +40,13 @@ class Backward:
         known = dict(zip(distinct, values, strict=True))
         return [self._part(g, known) for g in self.gradients]
 
-    def _part(self, gradient: Any, known: Any) -> Samples | OwnRows | None:
+    def _part(self, gradient: Any, known: Any) -> Part | None:
         if gradient is None:
             return None
         values = [flat.read(known, x) for x in _wanted(gradient)]
         if isinstance(gradient, Recipe):
             return samples(gradient, values)
-        return OwnRows(values[0], gradient[1], self.cotangent.aval.shape[0])
+        return own_rows(values[0], gradient[1], self.cotangent.aval.shape[0])
 
 
 def _wanted(gradient: Recipe | tuple[Any, Row]) -> list[Any]:
@@ -69,7 +71,7 @@ def forward(
         return [cotangent, losses, *aux, *pull(cotangent)[0]]
 
     args = [jnp.ones(()), *params, *data]
-    closed = flat.trace(both, *args)
+    closed = jaxprs.trace_backward(both, *args, scan=lambda eqn, values: None)
     batch = shape_of(closed.jaxpr.outvars[1])[0]
     inputs = [Still()] * (1 + len(params))
     inputs += [Still(of_batch=jnp.shape(x)[:1] == (batch,)) for x in data]
@@ -81,11 +83,11 @@ def forward(
     cotangent, *outputs = jaxpr.outvars[:split]
     wanted = [x for g in gradients if g is not None for x in _wanted(g)]
     after = _after(jaxpr.eqns, cotangent)
-    needed = flat.needed(jaxpr.eqns, wanted)
+    needed = flat.needed(jaxpr, wanted)
     backward = [eqn for eqn in needed if after.intersection(eqn.outvars)]
     read = [x for eqn in backward for x in eqn.invars] + wanted
     kept = [x for x in dict.fromkeys(flat.variables(read)) if x not in after]
-    eqns = flat.needed(jaxpr.eqns, [*outputs, *kept])
+    eqns = flat.needed(jaxpr, [*outputs, *kept])
     sources = [*jaxpr.constvars, *jaxpr.invars]
     values = flat.evaluate(
         jaxpr, eqns, sources, [*outputs, *kept], [*closed.consts, *args]

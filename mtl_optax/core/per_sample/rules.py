@@ -34,16 +34,16 @@ def _transpose(eqn: Any, rows: Rows, _: Any) -> Row:
     return Row(eqn.params["permutation"].index(row.axis), row.inner)
 
 
-def _reshape(eqn: Any, rows: Rows, size: Any) -> Row:
+def _reshape(eqn: Any, rows: Rows, ctx: Any) -> Row:
     """The batch is the middle one of three sizes, wherever axes begin and end."""
     row, old = only_row(rows), shape_of(eqn.invars[0])
     after = math.prod(old[row.axis + 1 :]) * row.inner
-    before = math.prod(old) // (size.batch * after)
-    new = tuple(eqn.params["new_sizes"])
+    before = math.prod(old) // (ctx.batch * after)
+    new = shape_of(eqn.outvars[0])
     for axis, length in enumerate(new):
         outer, odd = divmod(before, math.prod(new[:axis]))
         inner, left = divmod(after, math.prod(new[axis + 1 :]))
-        if not odd and not left and outer * size.batch * inner == length:
+        if not odd and not left and outer * ctx.batch * inner == length:
             return Row(axis, inner)
     return mixed(eqn, "cuts the axis of the batch into parts")
 
@@ -51,11 +51,6 @@ def _reshape(eqn: Any, rows: Rows, size: Any) -> Row:
 def _broadcast(eqn: Any, rows: Rows, _: Any) -> Row:
     row = only_row(rows)
     return Row(int(eqn.params["broadcast_dimensions"][row.axis]), row.inner)
-
-
-def _squeeze(eqn: Any, rows: Rows, _: Any) -> Row:
-    row, gone = only_row(rows), eqn.params["dimensions"]
-    return Row(row.axis - sum(axis < row.axis for axis in gone), row.inner)
 
 
 def _reduce_sum(eqn: Any, rows: Rows, _: Any) -> Row | None:
@@ -255,7 +250,7 @@ RULES: dict[str, Rule] = {
     "select_and_scatter_add": _window,
     "slice": _slice,
     "split": _not_along("axis"),
-    "squeeze": _squeeze,
+    "squeeze": _reshape,
     "transpose": _transpose,
 }
 

@@ -1,10 +1,7 @@
 """What is known of a value in the backward pass, and what to say where that fails."""
 
 import dataclasses
-import math
 from typing import Any, NoReturn
-
-from jax.extend import core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +66,3 @@ def nonlinear(eqn: Any) -> NoReturn:
 
 def shape_of(atom: Any) -> tuple[int, ...]:
     return tuple(atom.aval.shape)
-
-
-def literal_state(atom: core.Literal) -> Still:
-    """Of a number that is written into the program."""
-    return Still(zero=not math.prod(shape_of(atom)) or bool((atom.val == 0).all() if hasattr(atom.val, "all") else atom.val == 0))

@@ -7,7 +7,9 @@ added into a table.
 """
 
 import dataclasses
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax
@@ -16,6 +18,8 @@ from jax import lax
 
 from mtl_optax.core.per_sample import flat
 from mtl_optax.core.per_sample.states import Row, shape_of
+from mtl_optax.core.task_grads.in_range import power_of_two
+from mtl_optax.core.task_grads.leaf_values import largest_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +71,49 @@ class Sum:
 
     def weighted(self, operands: Any, weights: Any, active: Any) -> list[Any]:
         """The operands of the weighted sum, without samples that are not active."""
-        scaled = list(operands)
-        for i, (row, x) in enumerate(zip(self.rows, operands, strict=True)):
-            if row is None or not jnp.issubdtype(x.dtype, jnp.floating):
-                continue
+        new = list(operands)
+        for i, row in self.numbers():
             if i == self.moving:
-                wide = x.astype(jnp.promote_types(x.dtype, weights.dtype))
-                scaled[i] = (wide * along(row, x, weights)).astype(x.dtype)
+                wide = new[i] * along(row, new[i], weights)
+                new[i] = wide.astype(operands[i].dtype)
             if active is not None:
-                scaled[i] = jnp.where(along(row, x, active), scaled[i], 0)
-        return scaled
+                new[i] = jnp.where(along(row, new[i], active), new[i], 0)
+        return new
+
+    def largest(self, operands: Any) -> jax.Array:
+        """A bound of the numbers that a sample's term adds up, near to them `[B]`."""
+        sizes = [size for _, _, size in self._sizes(operands)]
+        bound = reduce(operator.mul, sizes)
+        return jnp.minimum(bound, jnp.finfo(bound.dtype).max)
+
+    def over(self, operands: Any, sizes: jax.Array) -> list[Any]:
+        """The operands of each sample's term over its size, each in its range."""
+        new, found = list(operands), self._sizes(operands)
+        for i, row, size in found:
+            unit = power_of_two(size)
+            if i == self.moving:
+                others = [power_of_two(other) for j, _, other in found if j != i]
+                unit = reduce(operator.truediv, others, sizes)
+            new[i] = (operands[i] / along(row, operands[i], unit)).astype(
+                operands[i].dtype
+            )
+        return new
+
+    def _sizes(self, operands: Any) -> list[tuple[int, Row, jax.Array]]:
+        """Of each operand with numbers of samples the largest of each sample."""
+        return [
+            (i, row, largest_of(self._in_front(row, operands[i])))
+            for i, row in self.numbers()
+        ]
+
+    def numbers(self) -> list[tuple[int, Row]]:
+        """Operands that hold numbers of single samples, and where."""
+        return [
+            (i, row)
+            for i, row in enumerate(self.rows)
+            if row is not None
+            and jnp.issubdtype(self.eqn.invars[i].aval.dtype, jnp.floating)
+        ]
 
     def _in_front(self, row: Row, x: jax.Array) -> jax.Array:
         return jnp.moveaxis(self.split(row, x), row.axis + 1, 0)

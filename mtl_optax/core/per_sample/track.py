@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from mtl_optax.core.layerwise import jaxprs
 from mtl_optax.core.per_sample import flat
 from mtl_optax.core.per_sample.rules import EITHER, FIRST, RULES, TOGETHER
 from mtl_optax.core.per_sample.sums import Sum, sum_of
@@ -39,12 +41,11 @@ class Tracker:
         self.batch = batch
         self.states = states
         self.sums: dict[Any, Sum] = {}  # by the variable that holds the sum
-        self.made: dict[Any, Any] = {}
+        self.made = jaxprs.producers(self.jaxpr)
         self._consts = dict(zip(self.jaxpr.constvars, closed.consts, strict=True))
         for var in self.jaxpr.constvars:
             self.states.setdefault(var, Still())
         for eqn in self.jaxpr.eqns:
-            self.made.update(dict.fromkeys(eqn.outvars, eqn))
             if not self.states.keys() & set(eqn.outvars):
                 results = self._step(eqn, [self.state(atom) for atom in eqn.invars])
                 self.states.update(zip(eqn.outvars, results, strict=True))
@@ -87,9 +88,12 @@ class Tracker:
         return [row] * len(eqn.outvars)
 
     def _cond(self, eqn: Any, inputs: list[State]) -> list[State]:
+        if not isinstance(inputs[0], Still):
+            nonlinear(eqn)
         found: list[State] = [Still(zero=True)] * len(eqn.outvars)
         for branch in eqn.params["branches"]:
-            states = inside(branch, inputs[1:], self.batch).outputs()
+            flat_branch = jaxprs.flattened(branch)
+            states = inside(flat_branch, inputs[1:], self.batch).outputs()
             if any(isinstance(state, Total) for state in states):
                 mixed(eqn, "sums over the batch in one of its branches")
             found = [join(eqn, *pair) for pair in zip(found, states, strict=True)]
@@ -117,7 +121,7 @@ class Tracker:
             return np.asarray(atom.val)
         if isinstance(self._consts.get(atom), np.ndarray):
             return self._consts[atom]
-        eqns = flat.needed(self.jaxpr.eqns, [atom])
+        eqns = flat.needed(self.jaxpr, [atom])
         made = {var for eqn in eqns for var in eqn.outvars}
         inputs = {v for eqn in eqns for v in flat.variables(eqn.invars)} - made
         if not eqns or inputs:
@@ -126,9 +130,8 @@ class Tracker:
             return np.asarray(flat.evaluate(self.jaxpr, eqns, [], [atom], [])[0])
 
 
-def inside(body: Any, states: Sequence[State], batch: int) -> Tracker:
+def inside(closed: Any, states: Sequence[State], batch: int) -> Tracker:
     """What is known in a flat body whose inputs are in these states."""
-    closed = flat.flatten(flat.as_closed(body))
     return Tracker(closed, batch, dict(zip(closed.jaxpr.invars, states, strict=True)))
 
 
@@ -137,8 +140,9 @@ def scanned(eqn: Any, inputs: Sequence[State], batch: int) -> tuple[list[State],
     first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry = inputs[:first], list(inputs[first : first + carried])
     over = [_one_step(eqn, state) for state in inputs[first + carried :]]
+    body = jaxprs.flat_body(eqn)
     while True:
-        tracker = inside(eqn.params["jaxpr"], [*consts, *carry, *over], batch)
+        tracker = inside(body, [*consts, *carry, *over], batch)
         outputs = tracker.outputs()
         pairs = zip(carry, outputs[:carried], strict=True)
         joined = [join(eqn, *pair) for pair in pairs]
@@ -188,6 +192,8 @@ def _still(name: str, inputs: Sequence[Any]) -> Still:
 def _check_linear(eqn: Any, inputs: Sequence[State]) -> None:
     name, count = eqn.primitive.name, len(inputs)
     moving = [i for i, state in enumerate(inputs) if not isinstance(state, Still)]
+    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
+        nonlinear(eqn)  # rounded to whole numbers
     if name in EITHER | FIRST:
         alone = len(moving) == 1 and (name in EITHER or moving == [0])
         if not alone:

@@ -120,9 +120,14 @@ def _over_units(
     """The Gramian of each leaf over its squared unit; one row at a time."""
     sizes = [power_of_two(largest) for largest in each]
     together: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, among in enumerate(tasks):
-        together[among].append(i)
     found: dict[int, jax.Array] = {}
+    for i, among in enumerate(tasks):
+        if hasattr(parts[i], "normal_gramian"):
+            gramian, by = parts[i].normal_gramian(sizes[i]), sizes[i] / units[i]
+            by = jnp.where(each[i] > 0, by, 0)
+            found[i] = gramian * by[:, None] * by[None, :]
+        else:
+            together[among].append(i)
     for among, leaves in together.items():
 
         def rows(task: jax.Array, leaves: list[int] = leaves) -> list[jax.Array]:
