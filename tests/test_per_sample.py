@@ -5,6 +5,9 @@ raises while it is traced.
 """
 
 
+import re
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -257,8 +260,11 @@ REFUSED = {
     "contrastive": (lambda h, y: h @ h.T, "back to single samples"),
     "sort": (lambda h, y: jnp.sort(h, axis=0), "the batch"),
     "shuffled": (lambda h, y: h[y], "back to single samples"),
-    "rolled": (lambda h, y: jnp.roll(h, 1, axis=0), "a part of the batch"),
-    "halves": (lambda h, y: h.at[: B // 2].multiply(2.0), "a part of the batch"),
+    "rolled": (lambda h, y: jnp.roll(h, 1, axis=0), "runs along the batch"),
+    "halves": (
+        lambda h, y: jnp.concatenate([2 * h[:2], h[2:]]),
+        "runs along the batch",
+    ),
     "cumulative": (lambda h, y: jnp.cumsum(h, axis=0), "runs along the batch"),
     "mapped": (lambda h, y: lax.map(jnp.sin, h), "runs along the batch"),
     "clipped": (lambda h, y: clipped(h), "has no rule|not linear"),
@@ -297,3 +303,129 @@ def test_losses_that_are_not_by_sample():
         mtl.per_sample_grads(mean)(MLP, X, LABELS)
     with pytest.raises(ValueError, match="lazy_task_grads"):
         mtl.per_sample_grads(lambda p: {"a": p})(1.0)
+
+
+def step(method, make, active=None, **wrapped):
+    """Update of one step, from gradients that `make` makes."""
+    tx = getattr(mtl, method)(B, **wrapped)
+
+    @jax.jit
+    def update(params, x, y):
+        _, grads = make(mlp)(params, x, y)
+        return tx.update(grads, tx.init(params), params, active=active)[0]
+
+    return update
+
+
+METHODS = {"mgda": {}, "aligned_mtl": {}, "unitary": {}, "graddrop": {"key": 0}}
+METHODS |= {"cagrad": {"granularity": "leaf"}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
+def test_methods_take_them(method):
+    for active in (None, ACTIVE):
+        ours = step(method, mtl.per_sample_grads, active, **METHODS[method])
+        others = step(method, mtl.task_grads, active, **METHODS[method])
+        pair = ours(MLP, X, LABELS), others(MLP, X, LABELS)
+        chex.assert_trees_all_close(*pair, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["upgrad", "unitary"])
+def test_a_sample_without_numbers_that_is_not_active(method):
+    update = step(method, mtl.per_sample_grads, ACTIVE)
+    broken = X.at[1].set(jnp.nan)
+    chex.assert_trees_all_close(
+        update(MLP, broken, LABELS), update(MLP, X, LABELS), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_only_shared_leaves_and_auxiliary_output():
+    def losses_fn(params, x, *, y):
+        return mlp(params, x, y), {"x": x, "two": 2.0}
+
+    shared = {"w": True, "b": True, "v": False, "idle": True}
+    tx = mtl.on_shared(mtl.mgda(B), shared)
+    (losses, aux), lazy = mtl.per_sample_grads(losses_fn, has_aux=True)(MLP, X, y=LABELS)
+    np.testing.assert_array_equal(aux["x"], X)
+    assert aux["two"] == 2.0
+    np.testing.assert_array_equal(losses, lazy.losses)
+    _, stack = mtl.task_grads(mlp)(MLP, X, LABELS)
+    update = jax.jit(lambda make: tx.update(make(), tx.init(MLP), MLP)[0], static_argnums=0)
+    updates = update(lambda: lazy), update(lambda: stack)
+    chex.assert_trees_all_close(*updates, rtol=1e-4, atol=1e-6)
+
+
+def test_under_vmap_and_scan():
+    def gramian(x):
+        return mtl.gramian(mtl.per_sample_grads(mlp)(MLP, x, LABELS)[1])
+
+    xs = jnp.stack([X, 2 * X])
+    one_by_one = jnp.stack([gramian(x) for x in xs])  # eager
+    mapped = jax.jit(jax.vmap(gramian))(xs)
+    scanned = lax.scan(lambda carry, x: (carry, gramian(x)), 0, xs)[1]
+    for other in (mapped, scanned):
+        np.testing.assert_allclose(other, one_by_one, rtol=1e-5, atol=1e-7)
+
+
+def test_half_precision():
+    params, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (MLP, X))
+    check(mlp, params, x, LABELS, tolerance=1e-2)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e22])
+def test_gradients_whose_squares_are_no_numbers(scale):
+    """One sample far out, and all of them; the weights are as for the others."""
+
+    def losses_fn(params, x, y):
+        return scale * mlp(params, x, y)
+
+    tx = mtl.mgda(B)
+
+    @jax.jit
+    def weights(params, x, y):
+        out = []
+        for fn in (mlp, losses_fn):
+            _, grads = mtl.per_sample_grads(fn)(params, x, y)
+            out.append(mtl.task_weights(tx.update(grads, tx.init(params), params)[1]))
+        return out
+
+    np.testing.assert_allclose(*weights(MLP, X, LABELS), rtol=1e-4, atol=1e-6)
+
+
+def arrays_of(fn, *args):
+    """Shapes of all values in a program."""
+    text = str(jax.make_jaxpr(fn)(*args))
+    return set(re.findall(r"f32\[[\d,]*\]", text)), text
+
+
+def test_no_gradient_of_a_sample_is_made_in_one_backward_pass():
+    widths = 3, 17, 19, 3
+    params = [normal(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)]
+
+    def losses_fn(params, x, y):
+        for w in params:
+            x = jnp.tanh(x @ w)
+        return cross_entropy(x, y)
+
+    def both(params, x, y):
+        _, lazy = mtl.per_sample_grads(losses_fn)(params, x, y)
+        computed = lazy.computed()
+        return computed.gramian(), computed.pull(WEIGHTS)
+
+    shapes, text = arrays_of(both, params, X, LABELS)
+    assert "f32[17,19]" in shapes
+    assert f"f32[{B},17,19]" not in shapes and f"f32[{B},19,17]" not in shapes
+    # Forward 3, cotangents 2, two for each layer's Gramian, last products 3.
+    assert text.count("dot_general[") == 3 + 2 + 6 + 3
+
+
+def test_layers_in_a_scan_give_factors():
+    params = {"in": normal(3, 6), "layers": LAYERS}
+
+    def gramian(params, x, y):
+        return mtl.gramian(mtl.per_sample_grads(scanned)(params, x, y)[1])
+
+    shapes, _ = arrays_of(gramian, params, X, LABELS)
+    assert f"f32[5,{B},6]" in shapes
+    assert not shapes & {f"f32[{B},5,6,6]", f"f32[5,{B},6,6]", f"f32[{B},6,6]"}
