@@ -66,7 +66,9 @@ def forward(
 
     def both(one: jax.Array, *leaves: Any) -> list[Any]:
         params_, data_ = list(leaves[: len(params)]), list(leaves[len(params) :])
-        losses, pull, aux = jax.vjp(lambda p: losses_fn(p, data_), params_, has_aux=True)
+        losses, pull, aux = jax.vjp(
+            lambda p: losses_fn(p, data_), params_, has_aux=True
+        )
         cotangent = jnp.broadcast_to(one.astype(losses.dtype), losses.shape)
         return [cotangent, losses, *aux, *pull(cotangent)[0]]
 

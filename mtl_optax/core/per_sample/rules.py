@@ -18,6 +18,7 @@ Rule = Callable[[Any, Rows, Any], Row | None]
 
 
 def only_row(rows: Rows) -> Row:
+    """Of the one operand that has one."""
     return next(row for row in rows if row is not None)
 
 
@@ -148,7 +149,10 @@ def _window(eqn: Any, rows: Rows, ctx: Any) -> Row:
         params["window_dimensions"][row.axis],
         params["window_strides"][row.axis],
         *params["padding"][row.axis],
-        *(params.get(d, (1,) * 99)[row.axis] for d in ("base_dilation", "window_dilation")),
+        *(
+            params.get(d, (1,) * 99)[row.axis]
+            for d in ("base_dilation", "window_dilation")
+        ),
     )
     if plain != (1, 1, 0, 0, 1, 1):
         mixed(eqn, "pools over the batch")

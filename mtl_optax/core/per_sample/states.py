@@ -65,4 +65,5 @@ def nonlinear(eqn: Any) -> NoReturn:
 
 
 def shape_of(atom: Any) -> tuple[int, ...]:
+    """That of a variable or a literal."""
     return tuple(atom.aval.shape)

@@ -42,20 +42,19 @@ class Sum:
         """The sum over some steps too, which lie in front of the operands marked."""
         name, params = self.eqn.primitive.name, self.eqn.params
         if name == "dot_general" and all(steps):
-            (left, right), batch = params["dimension_numbers"]
-            numbers = [
-                tuple(tuple(axis + 1 for axis in axes) for axes in pair)
-                for pair in ((left, right), batch)
-            ]
-            numbers[0] = tuple((0, *axes) for axes in numbers[0])
+            (left, right), batch = (
+                [tuple(axis + 1 for axis in axes) for axes in pair]
+                for pair in params["dimension_numbers"]
+            )
+            numbers = (((0, *left), (0, *right)), (batch[0], batch[1]))
             about = ("precision", "preferred_element_type")
             like = {key: params[key] for key in about}
-            return lax.dot_general(*operands, tuple(numbers), **like)
+            return lax.dot_general(operands[0], operands[1], numbers, **like)
         if name == "reduce_sum":
             axes = tuple(axis + 1 for axis in params["axes"])
             return jnp.sum(operands[0], axis=(0, *axes))
-        axes = [0 if step else None for step in steps]
-        each = jax.vmap(lambda *x: self.whole(jaxpr, x), in_axes=axes)(*operands)
+        each_step = [0 if step else None for step in steps]
+        each = jax.vmap(lambda *x: self.whole(jaxpr, x), in_axes=each_step)(*operands)
         return jnp.sum(each, axis=0)
 
     def by_sample(self, operands: Any) -> list[Any]:

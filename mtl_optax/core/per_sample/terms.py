@@ -48,6 +48,7 @@ class Term:
 
     @property
     def e(self) -> int:
+        """Products side by side."""
         shape = shape_of(self.sum.eqn.invars[self.sides[0].operand])
         return math.prod(shape[i] for i in self.many[0])
 
@@ -57,6 +58,7 @@ class Term:
         side = 0 if not self.sides[0].ids else 1
         shape = shape_of(self.sum.eqn.invars[self.sides[side].operand])
         row = self.sum.rows[self.sides[side].operand]
+        assert row is not None
         axes = (*self.positions[side], row.axis)
         return math.prod(shape[i] for i in axes)
 
@@ -139,7 +141,11 @@ def cost_by_rows(terms: Sequence[Term]) -> int:
         for second in terms[: i + 1]:
             sizes = [
                 1 if a.ids else a.size
-                for a in (first.sides if not any(s.ids for s in second.sides) else second.sides)
+                for a in (
+                    first.sides
+                    if not any(s.ids for s in second.sides)
+                    else second.sides
+                )
             ]
             cost += first.e * first.rows * second.rows * (sum(sizes) + 1)
     return cost
@@ -201,8 +207,8 @@ def _walk(made: Any, sums: Any, var: Any, steps: Any) -> list[tuple[Sum, Any]] |
         }.get(name, lambda: None)()
         return _walk(made, sums, eqn.invars[0], ((name, about), *steps))
     if name == "add_any":
-        both = [_walk(made, sums, x, steps) for x in eqn.invars]
-        return None if None in both else both[0] + both[1]
+        one, other = (_walk(made, sums, x, steps) for x in eqn.invars)
+        return None if one is None or other is None else one + other
     return None
 
 
@@ -229,9 +235,15 @@ def _product(total: Sum, place: list[int]) -> Term:
         sides.append(Side(i, tuple(axes), tuple(ends), size=size))
         positions.append(tuple(axis for axis in contracted[i] if axis != row.axis))
     order = sorted(range(len(many[0])), key=lambda i: place[i])
-    both = tuple(tuple(axes[i] for i in order) for axes in many)
+    both = tuple(many[0][i] for i in order), tuple(many[1][i] for i in order)
     beside = tuple(place[i] for i in order)
-    return Term(total, tuple(sides), both, beside, tuple(positions))
+    return Term(
+        sum=total,
+        sides=(sides[0], sides[1]),
+        many=both,
+        many_places=beside,
+        positions=(positions[0], positions[1]),
+    )
 
 
 def _table(total: Sum, place: list[int]) -> Term | None:
@@ -246,12 +258,15 @@ def _table(total: Sum, place: list[int]) -> Term | None:
     window = tuple(numbers.update_window_dims)
     table = shape_of(eqn.outvars[0])
     kept = [d for d in range(len(table)) if d not in rows]
-    if not plain or any(table[d] != updates[w] for d, w in zip(kept, window, strict=True)):
+    if not plain or any(
+        table[d] != updates[w] for d, w in zip(kept, window, strict=True)
+    ):
         return None
     pairs = sorted((place[d], w) for d, w in zip(kept, window, strict=True))
     ends, axes = zip(*pairs, strict=True) if pairs else ((), ())
     row_of, row_in = total.rows[2], total.rows[1]
-    assert row_of is not None and row_in is not None
+    assert row_of is not None
+    assert row_in is not None
     looked = tuple(d for d in range(len(updates)) if d not in (*window, row_of.axis))
     among = tuple(d for d in range(len(ids)) if d != row_in.axis)
     size = math.prod(updates[d] for d in axes)

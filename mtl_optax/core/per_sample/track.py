@@ -19,7 +19,6 @@ from jax.extend import core
 from mtl_optax.core.layerwise import jaxprs
 from mtl_optax.core.per_sample import flat
 from mtl_optax.core.per_sample.rules import EITHER, FIRST, RULES, TOGETHER
-from mtl_optax.core.per_sample.sums import Sum, sum_of
 from mtl_optax.core.per_sample.states import (
     Row,
     State,
@@ -30,6 +29,7 @@ from mtl_optax.core.per_sample.states import (
     nonlinear,
     shape_of,
 )
+from mtl_optax.core.per_sample.sums import Sum, sum_of
 
 
 class Tracker:
@@ -51,15 +51,18 @@ class Tracker:
                 self.states.update(zip(eqn.outvars, results, strict=True))
 
     def state(self, atom: Any) -> State:
+        """Of a variable or a literal."""
         if isinstance(atom, core.Literal):
             return Still(zero=bool(np.all(np.asarray(atom.val) == 0)))
         return self.states[atom]
 
     @property
     def inputs(self) -> list[State]:
+        """States of the program's inputs."""
         return [self.state(var) for var in self.jaxpr.invars]
 
     def outputs(self) -> list[State]:
+        """States of what it returns."""
         return [self.state(atom) for atom in self.jaxpr.outvars]
 
     def _step(self, eqn: Any, inputs: list[State]) -> list[State]:
@@ -135,7 +138,9 @@ def inside(closed: Any, states: Sequence[State], batch: int) -> Tracker:
     return Tracker(closed, batch, dict(zip(closed.jaxpr.invars, states, strict=True)))
 
 
-def scanned(eqn: Any, inputs: Sequence[State], batch: int) -> tuple[list[State], Tracker]:
+def scanned(
+    eqn: Any, inputs: Sequence[State], batch: int
+) -> tuple[list[State], Tracker]:
     """States of what a scan returns, and those inside its body."""
     first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry = inputs[:first], list(inputs[first : first + carried])
