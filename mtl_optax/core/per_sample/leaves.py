@@ -21,8 +21,9 @@ from mtl_optax.core.per_sample.terms import (
     terms_of,
 )
 from mtl_optax.core.per_sample.track import Tracker
+from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import leaf_gramian
-from mtl_optax.core.task_grads.leaf_values import Values, largest_of
+from mtl_optax.core.task_grads.leaf_values import Values
 
 # A multiplication by way of the gradients takes as long as two of the others, for they
 # are written and read once more (measured on a CPU, for widths of 256 and 1024).
@@ -120,12 +121,6 @@ class Samples:
         axes = [[None if r is None else 0 for r in s.rows] for s in self.recipe.sums]
         return jax.vmap(self._one, in_axes=(axes,))(slices)
 
-    @property
-    def terms(self) -> int:
-        """Numbers of a row, each the sum of as many products as there are operands."""
-        operands = [x.size for total in self.operands for x in total]
-        return math.prod(self.recipe.gradient.aval.shape) * max(operands)
-
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> Values:
         """As values, for which all rows are made."""
         return Values(rows=self.stack()).mix(combinations, active)
@@ -138,22 +133,23 @@ class Samples:
         operands = sum(jnp.size(x) for x in jax.tree.leaves(self.operands))
         return Values(rows=self.stack()) if size <= operands else self
 
-    def largest(self) -> jax.Array:
-        """From the factors, where nothing but them makes the gradient."""
+    def normal(self) -> tuple[jax.Array, jax.Array | None]:
+        """By size from the factors, where nothing but them makes the gradient."""
         if self.recipe.terms is None:
-            return largest_of(self.stack())
-        pairs = zip(self.recipe.sums, self.operands, strict=True)
-        return reduce(jnp.maximum, [total.largest(x) for total, x in pairs])
-
-    def normal_gramian(self, sizes: jax.Array) -> jax.Array:
-        """That of rows over their sizes."""
-        pairs = zip(self.recipe.sums, self.operands, strict=True)
+            return Values(rows=self.stack()).normal()
+        pairs = list(zip(self.recipe.sums, self.operands, strict=True))
+        sizes = reduce(jnp.maximum, [total.largest(x) for total, x in pairs])
+        sizes = power_of_two(sizes)
         scaled = tuple(tuple(total.over(x, sizes)) for total, x in pairs)
-        return dataclasses.replace(self, operands=scaled).gramian()
+        return dataclasses.replace(self, operands=scaled).gramian(), sizes
+
+    def largest(self) -> jax.Array:
+        """Of the gradients themselves."""
+        return Values(rows=self.stack()).largest()
 
     def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
-        """One row of it."""
-        return self.normal_gramian(sizes)[task]
+        """Of the gradients themselves."""
+        return Values(rows=self.stack()).normal_row(task, sizes)
 
     def row(self, sample: Any) -> jax.Array:
         """The gradient of one sample."""

@@ -87,7 +87,7 @@ class Computed:
         """The Gramian in a unit in which it is finite, and that unit."""
         parts = tuple(Values(rows=leaf) for leaf in self.leaves)
         tasks = (tuple(range(self.num_tasks)),) * len(parts)
-        return in_range(self.gramian(blocks), parts, tasks, self.active, blocks)
+        return in_range(parts, tasks, self.num_tasks, self.active, blocks)
 
     def mix(self, combinations: jax.Array) -> "Computed":
         """S weighted sums of the rows, each in the dtype of `combinations`.

@@ -66,9 +66,7 @@ class Deferred:
         self, blocks: tuple[int, ...] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Gramian in a unit in which it is finite, and that unit."""
-        return in_range(
-            self.gramian(blocks), self.parts, self.tasks, self.active, blocks
-        )
+        return in_range(self.parts, self.tasks, self.num_tasks, self.active, blocks)
 
     def mix(self, combinations: jax.Array) -> "Deferred":
         """S weighted sums of the rows, `[S, T]`; of factors where these are kept."""

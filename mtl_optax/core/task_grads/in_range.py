@@ -1,78 +1,167 @@
 """Gramians of gradients so long, or so short, that their squares are no numbers."""
 
-import math
 from collections import defaultdict
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtl_optax.core.task_grads.leaf_products import over_leaves
+from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.trees.any_lane import any_lane
 from mtl_optax.core.trees.task_axis import over_tasks
 
-Blocks = tuple[int, ...] | None
+Tasks = tuple[int, ...]
+# Of one leaf, for the tasks that have a row in it: Gramian of rows over their sizes,
+# and the sizes, powers of two.
+Normal = tuple[jax.Array, jax.Array]
 
 
-@partial(jax.jit, static_argnames=("tasks", "blocks"))
+@partial(jax.jit, static_argnames=("tasks", "num_tasks", "blocks"))
 def in_range(
-    gramian: jax.Array,
     parts: tuple[Any, ...],
-    tasks: tuple[tuple[int, ...], ...],
+    tasks: tuple[Tasks, ...],
+    num_tasks: int,
     active: jax.Array | None,
-    blocks: Blocks,
+    blocks: tuple[int, ...] | None,
 ) -> tuple[jax.Array, jax.Array]:
     """The Gramian over `unit**2`, and the unit, a power of two; one for each block.
 
-    The unit is 1 and the Gramian as it came, unless squares of the longest gradient
-    overflow, or all come near to underflow (norms of 1e17 and 1e-12 in float32), or
-    those of one that is not zero do (1e-15). Only then gradients are read again, each
-    over a size of its own, and brought to the unit; short beside long ones as far up as
-    numbers go.
+    The unit is 1, unless the longest gradient's square would overflow, or all squares
+    come near to underflow (norms of 1e17 and 1e-12 in float32), or that of one that is
+    not zero does (1e-15); short beside long ones as far up as numbers go.
 
     Args:
-      gramian: `[T, T]`, or `[B, T, T]` for B blocks.
       parts: what is known of each leaf's gradients (a `Part`).
       tasks: for each leaf the tasks that have a row in it.
+      num_tasks: T.
       active: `[T]` bool or None.
       blocks: of each leaf the index of its block, or None.
     """
-    num_tasks = gramian.shape[-1]
-    info = jnp.finfo(gramian.dtype)
-    squares = jnp.diagonal(gramian, axis1=-2, axis2=-1)
-    longest = jnp.max(squares, axis=-1)
-    above = ~(longest <= 2.0 ** (info.maxexp - 14))  # or not a number
-    below = longest < 2.0 ** (info.minexp + 46)
-    short = squares < 2.0 ** (info.minexp + 26)
-    if active is not None:
-        short &= jnp.broadcast_to(active, short.shape)
-    doubtful = above | below | jnp.any(short, axis=-1)
+    each = [part.normal() for part in parts]
+    if any(sizes is None for _, sizes in each):
+        each = _reread_if_doubtful(each, parts, tasks, num_tasks, active)
 
-    def as_it_is(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return gramian, jnp.ones_like(longest)
+    def of(leaves: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+        together: dict[Tasks, list[Normal]] = defaultdict(list)
+        for i in leaves:
+            together[tasks[i]].append(each[i])
+        stacks = [
+            (among, *map(jnp.stack, zip(*some, strict=True)))
+            for among, some in together.items()
+        ]
+        return _in_one_unit(stacks, num_tasks, active)
 
-    def look_closer(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
-        each = [part.largest() for part in parts]
-        largest = _by_block(each, tasks, active, blocks, num_tasks)
-        lost = jnp.any(short & (largest > 0), axis=-1)  # a zero row is as it should be
-        room = math.ceil(math.log2(max(sum(part.terms for part in parts), 1)) / 2)
-        top = (info.maxexp - 16) // 2 - room
-        target = jnp.where(above | (lost & ~below), top, info.minexp // 3)
-        unit = power_of_two(jnp.max(largest, axis=-1), target)
-        unit = jnp.where(above | below | lost, unit, 1)
+    if blocks is None:
+        return of(range(len(parts)))
+    found = [
+        of([i for i, block in enumerate(blocks) if block == one])
+        for one in range(max(blocks) + 1)
+    ]
+    gramians, units = zip(*found, strict=True)
+    return jnp.stack(gramians), jnp.stack(units)
 
-        def again(gramian: jax.Array) -> tuple[jax.Array, jax.Array]:
-            units = [unit] * len(parts) if blocks is None else [unit[b] for b in blocks]
-            again = _over_units(parts, each, tasks, units, num_tasks)
-            return over_leaves(again, active, blocks), unit
 
-        some = any_lane(jnp.any(above | below | lost))
-        return lax.cond(some, again, as_it_is, gramian)
+def _in_one_unit(
+    stacks: list[tuple[Tasks, jax.Array, jax.Array]],
+    num_tasks: int,
+    active: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """From Gramians `[leaves, C, C]` and sizes `[leaves, C]` of tasks C, to one of T."""
+    norms = jnp.full(num_tasks, -jnp.inf)
+    for among, gramians, sizes in stacks:
+        squares = jnp.diagonal(gramians, axis1=1, axis2=2)
+        exponents = jnp.max(jnp.log2(squares) / 2 + jnp.log2(sizes), axis=0)
+        norms = jnp.maximum(norms, over_tasks(exponents, among, num_tasks, -jnp.inf))
+    unit = _unit(norms if active is None else jnp.where(active, norms, -jnp.inf))
+    total = jnp.zeros((num_tasks, num_tasks))
+    for among, gramians, sizes in stacks:
+        by = sizes / unit
+        summed = jnp.sum(gramians * by[:, :, None] * by[:, None, :], axis=0)
+        total += over_tasks(summed, among, num_tasks)
+    return masked_gramian(total, active), unit
 
+
+def _unit(norms: jax.Array) -> jax.Array:
+    """The unit for norms of which these are the exponents `[T]`, -inf for zero."""
+    info = jnp.finfo(norms.dtype)
+    longest = jnp.max(norms)
+    above = longest > info.maxexp // 2 - 7
+    below = longest < info.minexp // 2 + 23
+    short = (norms < info.minexp // 2 + 13) & jnp.isfinite(norms)
+    lost = jnp.any(short)
+    target = jnp.where(above | (lost & ~below), info.maxexp // 2 - 8, info.minexp // 3)
+    needed = (above | below | lost) & jnp.isfinite(longest)
+    exponent = jnp.where(needed, jnp.ceil(longest) - target, 0)
+    return jnp.ldexp(jnp.ones_like(longest), exponent.astype(int))
+
+
+def _reread_if_doubtful(
+    each: list[Any],
+    parts: tuple[Any, ...],
+    tasks: tuple[Tasks, ...],
+    num_tasks: int,
+    active: jax.Array | None,
+) -> list[Normal]:
+    """Gramians as they came; where some squares are no numbers, of normal rows."""
+    raw = [i for i, (_, sizes) in enumerate(each) if sizes is None]
+    ones = {i: jnp.ones(each[i][0].shape[0]) for i in raw}
+    known = [
+        (gramian, ones[i] if sizes is None else sizes)
+        for i, (gramian, sizes) in enumerate(each)
+    ]
+
+    def as_they_came() -> list[Normal]:
+        return [known[i] for i in raw]
+
+    def reread() -> list[Normal]:
+        return _rows_over_sizes([parts[i] for i in raw], [tasks[i] for i in raw])
+
+    doubtful = _doubtful(known, tasks, num_tasks, active)
     # A branch under vmap too: read twice only if some lane has such gradients.
-    return lax.cond(any_lane(jnp.any(doubtful)), look_closer, as_it_is, gramian)
+    found = lax.cond(any_lane(doubtful), reread, as_they_came)
+    for i, one in zip(raw, found, strict=True):
+        known[i] = one
+    return known
+
+
+def _doubtful(
+    each: list[Normal],
+    tasks: tuple[Tasks, ...],
+    num_tasks: int,
+    active: jax.Array | None,
+) -> jax.Array:
+    """Whether the square of some task's gradient is no number, or hardly one."""
+    squares = jnp.zeros(num_tasks)
+    for (gramian, sizes), among in zip(each, tasks, strict=True):
+        square = jnp.diagonal(gramian) * sizes * sizes
+        squares += over_tasks(square, among, num_tasks)
+    info = jnp.finfo(squares.dtype)
+    doubtful = ~(squares <= 2.0 ** (info.maxexp - 14))  # or not a number
+    doubtful |= squares < 2.0 ** (info.minexp + 26)
+    return jnp.any(doubtful if active is None else doubtful & active)
+
+
+def _rows_over_sizes(parts: list[Any], tasks: list[Tasks]) -> list[Normal]:
+    """Read once more, one row of the Gramian at a time, in little memory."""
+    sizes = [power_of_two(part.largest()) for part in parts]
+    together: dict[Tasks, list[int]] = defaultdict(list)
+    for i, among in enumerate(tasks):
+        together[among].append(i)
+    found: dict[int, jax.Array] = {}
+    for among, leaves in together.items():
+
+        def rows(task: jax.Array, leaves: list[int] = leaves) -> list[jax.Array]:
+            return [parts[i].normal_row(task, sizes[i]) for i in leaves]
+
+        gramians = lax.map(rows, jnp.arange(len(among)))
+        found |= {
+            i: (gramian + gramian.T) / 2
+            for i, gramian in zip(leaves, gramians, strict=True)
+        }
+    return [(found[i], sizes[i]) for i in range(len(parts))]
 
 
 def power_of_two(largest: jax.Array, target: Any = 0) -> jax.Array:
@@ -85,60 +174,3 @@ def power_of_two(largest: jax.Array, target: Any = 0) -> jax.Array:
 def as_seen(gramian: jax.Array, unit: jax.Array) -> jax.Array:
     """The Gramian as numbers hold it: squares too large stay at the largest."""
     return gramian * (jnp.minimum(unit, 1) ** 2)[..., None, None]
-
-
-def _by_block(
-    each: list[jax.Array],
-    tasks: tuple[tuple[int, ...], ...],
-    active: jax.Array | None,
-    blocks: Blocks,
-    num_tasks: int,
-) -> jax.Array:
-    """Each task's largest number `[T]`, or in each block `[B, T]`."""
-    pairs = zip(each, tasks, strict=True)
-    wide = [over_tasks(largest, among, num_tasks) for largest, among in pairs]
-    if active is not None:
-        wide = [jnp.where(active, largest, 0) for largest in wide]
-    if blocks is None:
-        return reduce(jnp.maximum, wide)
-    of = list(zip(wide, blocks, strict=True))
-    return jnp.stack(
-        [
-            reduce(jnp.maximum, [largest for largest, block in of if block == i])
-            for i in range(max(blocks) + 1)
-        ]
-    )
-
-
-def _over_units(
-    parts: tuple[Any, ...],
-    each: list[jax.Array],
-    tasks: tuple[tuple[int, ...], ...],
-    units: list[jax.Array],
-    num_tasks: int,
-) -> list[jax.Array]:
-    """The Gramian of each leaf over its squared unit; one row at a time."""
-    sizes = [power_of_two(largest) for largest in each]
-    together: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    found: dict[int, jax.Array] = {}
-    for i, among in enumerate(tasks):
-        if hasattr(parts[i], "normal_gramian"):
-            gramian, by = parts[i].normal_gramian(sizes[i]), sizes[i] / units[i]
-            by = jnp.where(each[i] > 0, by, 0)
-            found[i] = gramian * by[:, None] * by[None, :]
-        else:
-            together[among].append(i)
-    for among, leaves in together.items():
-
-        def rows(task: jax.Array, leaves: list[int] = leaves) -> list[jax.Array]:
-            return [parts[i].normal_row(task, sizes[i]) for i in leaves]
-
-        if len(among) == 1:
-            gramians = [row[None] for row in rows(jnp.int32(0))]
-        else:
-            gramians = lax.map(rows, jnp.arange(len(among)))
-        for i, gramian in zip(leaves, gramians, strict=True):
-            by = jnp.where(each[i] > 0, sizes[i] / units[i], 0)
-            gramian = (gramian + gramian.T) / 2 * by[:, None] * by[None, :]
-            found[i] = over_tasks(gramian, among, num_tasks)
-    return [found[i] for i in range(len(parts))]

@@ -161,12 +161,15 @@ def _product(
 ) -> Product:
     """The rows of all terms, one after the other."""
     each = [_factors(one, *pair) for one, pair in zip(found, pairs, strict=True)]
-    d, x = zip(*each, strict=True)
     first = found[0]
     batch = len(first.batch[0])
+    d, x = (
+        jnp.concatenate(parts, axis)
+        for parts, axis in zip(zip(*each, strict=True), (batch + 1, batch), strict=True)
+    )
     return Product(
-        d=jnp.concatenate(d, batch + 1),
-        x=jnp.concatenate(x, batch),
+        d=d,
+        x=x,
         batch=batch,
         d_first=first.d_first,
         like=first.like,

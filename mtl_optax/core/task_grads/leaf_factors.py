@@ -6,16 +6,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.data_axis import mean_over
-from mtl_optax.core.task_grads.factor_gramian import (
-    normal_row,
-    of_all_devices,
-    row_gramian,
-)
+from mtl_optax.core.task_grads.factor_gramian import row_gramian
+from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import leaf_gramian, weighted_sum
 from mtl_optax.core.task_grads.leaf_values import largest_of
 from mtl_optax.core.trees.task_axis import mix_tasks
@@ -39,18 +35,27 @@ class Product:
     by_rows: bool  # whether the Gramian is taken from products R x R
     axis_name: Any = None  # gradients are means over it
 
-    @property
-    def terms(self) -> int:
-        """Each number of a row is the sum of R."""
-        return self.x.size * self.d[0].size
-
     def gramian(self) -> jax.Array:
+        """Of rows that are numbers."""
+        gramian, sizes = self.normal()
+        return gramian * sizes[:, None] * sizes[None, :]
+
+    def normal(self) -> tuple[jax.Array, jax.Array]:
         """By rows, or from the products, which are not kept."""
+        largest = largest_of(self.d)
+        if self.axis_name is not None:
+            largest = lax.pmax(largest, self.axis_name)
+        of_d, of_x = power_of_two(largest), self._size_of_x()
+        sizes = of_d * of_x
         if self.by_rows:
-            return row_gramian(*self._flat(), self.axis_name)
+            return row_gramian(*self._flat(), of_x, of_d, self.axis_name), sizes
+        whole = dataclasses.replace(self, x=self.x / of_x.astype(self.x.dtype))
         # Whatever rearranges a gradient afterwards leaves its products as they are.
-        each = tuple(self._product(d) for d in self.d)
-        return leaf_gramian(mean_over(each, self.axis_name))
+        each = tuple(
+            whole._product(d) / size.astype(self.d.dtype)
+            for d, size in zip(self.d, of_d, strict=True)
+        )
+        return leaf_gramian(mean_over(each, self.axis_name)), sizes
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """One product, of D weighted first."""
@@ -66,17 +71,6 @@ class Product:
         """The product of one task."""
         return self._gradient(self.d[i])
 
-    def largest(self) -> jax.Array:
-        """The largest number of X times that of each D_t."""
-        x, d = self._flat(every=True)
-        largest = largest_of(x[None]) * largest_of(d)
-        return self._same_everywhere(jnp.minimum(largest, jnp.finfo(largest).max))
-
-    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
-        """From the factors, pair by pair."""
-        row = normal_row(task, *self._flat(every=True), sizes)
-        return self._same_everywhere(row)
-
     def _product(self, d: jax.Array) -> jax.Array:
         batch, rows = tuple(range(self.batch)), (self.batch,)
         pair = (d, self.x) if self.d_first else (self.x, d)
@@ -86,16 +80,16 @@ class Product:
     def _gradient(self, d: jax.Array) -> Any:
         return mean_over(seen_as(self._product(d), self.views), self.axis_name)
 
-    def _same_everywhere(self, value: jax.Array) -> jax.Array:
-        if self.axis_name is None:
-            return value
-        return lax.pmean(value, self.axis_name)  # it is; this tells JAX
+    def _size_of_x(self) -> jax.Array:
+        (largest,) = largest_of(self.x[None])
+        if self.axis_name is not None:
+            largest = lax.pmax(largest, self.axis_name)
+        return power_of_two(largest)
 
-    def _flat(self, every: bool = False) -> tuple[jax.Array, jax.Array]:
-        """X `[e, R, m]` and D `[T, e, R, n]`, of this device or of all."""
+    def _flat(self) -> tuple[jax.Array, jax.Array]:
+        """X `[e, R, m]` and D `[T, e, R, n]`."""
         many, rows = self.x.shape[: self.batch], self.x.shape[self.batch]
         e, tasks = math.prod(many), self.d.shape[0]
         m = math.prod(self.x.shape[self.batch + 1 :])
         n = math.prod(self.d.shape[self.batch + 2 :])
-        x, d = self.x.reshape(e, rows, m), self.d.reshape(tasks, e, rows, n)
-        return of_all_devices(x, d, self.axis_name if every else None)
+        return self.x.reshape(e, rows, m), self.d.reshape(tasks, e, rows, n)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.layerwise.views import Views, seen_as
+from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import leaf_gramian, weighted_sum
-from mtl_optax.core.task_grads.leaf_values import Values, largest_of
-from mtl_optax.core.trees.task_axis import mix_tasks
+from mtl_optax.core.task_grads.leaf_values import largest_of
+from mtl_optax.core.trees.task_axis import lead, mix_tasks
 
 
 @partial(
@@ -27,17 +28,15 @@ class Table:
     num_rows: int
     views: Views
 
-    @property
-    def terms(self) -> int:
-        """Each number of a row is the sum of at most R."""
-        return self.updates[0].size * self.ids.shape[0]
-
     def gramian(self) -> jax.Array:
         """Of R rows in place of the table's: those looked up twice are one."""
-        lookups = self.ids.shape[0]
-        kept, places = jnp.unique(self._places(), return_inverse=True, size=lookups)
-        places = jnp.where(kept[places] < self.num_rows, places, lookups)
-        return leaf_gramian(_added(self.updates, places, lookups))
+        return leaf_gramian(self._rows_looked_up())
+
+    def normal(self) -> tuple[jax.Array, jax.Array]:
+        """The same."""
+        rows = self._rows_looked_up()
+        sizes = power_of_two(largest_of(rows))
+        return leaf_gramian(rows.astype(sizes.dtype) / lead(sizes, rows)), sizes
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """From weighted updates, added once."""
@@ -52,14 +51,11 @@ class Table:
         """The table of one task."""
         return self._table(self.updates[i])
 
-    def largest(self) -> jax.Array:
-        """Those of the updates."""
-        return largest_of(self.updates)
-
-    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
-        """From the tables of all tasks."""
-        tables = _added(self.updates, self._places(), self.num_rows)
-        return Values(rows=tables).normal_row(task, sizes)
+    def _rows_looked_up(self) -> jax.Array:
+        lookups = self.ids.shape[0]
+        kept, places = jnp.unique(self._places(), return_inverse=True, size=lookups)
+        places = jnp.where(kept[places] < self.num_rows, places, lookups)
+        return _added(self.updates, places, lookups)
 
     def _table(self, updates: jax.Array) -> Any:
         table = _added(updates[None], self._places(), self.num_rows)

@@ -9,22 +9,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import (
     PAIRED,
     LeafRows,
     leaf_gramian,
+    row_like,
     stack_rows,
     weighted_sum,
 )
 from mtl_optax.core.trees.task_axis import lead, mix_tasks
 
+# Numbers of a row up to which it is always read twice.
+_SMALL = 2**16
+
 
 class Part(Protocol):
     """What is kept of one leaf's gradients, of which it has one row a task."""
-
-    @property
-    def terms(self) -> int:
-        """The square of a row is the sum of at most so many squares of numbers."""
 
     def gramian(self) -> jax.Array:
         """Inner products of all pairs of rows."""
@@ -38,11 +39,17 @@ class Part(Protocol):
     def row(self, i: int) -> jax.Array:
         """One row, `[*param]`."""
 
+    def normal(self) -> tuple[jax.Array, jax.Array | None]:
+        """The Gramian of rows over their sizes, and these, which are powers of two.
+
+        None in place of sizes for that of the rows, which may not be numbers.
+        """
+
     def largest(self) -> jax.Array:
-        """Of each row the largest number, or a bound that is near to it `[T]`."""
+        """The largest number of each row `[T]`, where `normal` has no sizes."""
 
     def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
-        """One row `[T]` of the Gramian of rows over their sizes; little memory."""
+        """And one row `[T]` of the Gramian of rows over their sizes."""
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=[])
@@ -51,11 +58,6 @@ class Values:
     """A stack `[T, *param]`, or T arrays `[*param]`."""
 
     rows: LeafRows
-
-    @property
-    def terms(self) -> int:
-        """Numbers of a row."""
-        return math.prod(self.rows[0].shape)
 
     def gramian(self) -> jax.Array:
         """One read of the rows."""
@@ -72,6 +74,14 @@ class Values:
     def row(self, i: int) -> jax.Array:
         """As it is."""
         return self.rows[i]
+
+    def normal(self) -> tuple[jax.Array, jax.Array | None]:
+        """With sizes where one more read costs next to nothing."""
+        if math.prod(row_like(self.rows).shape) > _SMALL:
+            return self.gramian(), None
+        sizes = power_of_two(self.largest())
+        rows = stack_rows(self.rows).astype(sizes.dtype)
+        return leaf_gramian(rows / lead(sizes, rows)), sizes
 
     def largest(self) -> jax.Array:
         """The largest numbers themselves."""
@@ -92,5 +102,7 @@ class Values:
 
 def largest_of(rows: jax.Array) -> jax.Array:
     """The largest number of each row `[T]`."""
-    numbers = jnp.abs(rows).astype(jnp.result_type(float))
-    return jnp.max(numbers, axis=range(1, rows.ndim), initial=0)
+    # Not of jnp.abs(rows), of which XLA's CPU makes a copy.
+    axes = range(1, rows.ndim)
+    above, below = (f(rows, axis=axes, initial=0) for f in (jnp.max, jnp.min))
+    return jnp.maximum(above, -below).astype(jnp.result_type(float))

@@ -39,17 +39,19 @@ def where_active(active: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(lead(active, n), n, o), new, old)
 
 
-def over_tasks(values: jax.Array, tasks: tuple[int, ...], num_tasks: int) -> jax.Array:
-    """`[C]` or `[C, C]` of some tasks among all T, the others 0."""
+def over_tasks(
+    values: jax.Array, tasks: tuple[int, ...], num_tasks: int, fill: float = 0
+) -> jax.Array:
+    """`[C]` or `[C, C]` of some tasks among all T; `fill` where there are none."""
     known = np.isin(np.arange(num_tasks), tasks)
     if known.all():
         return values
     mask = known if values.ndim == 1 else known[:, None] & known[None, :]
     if len(tasks) == 1:
-        return jnp.where(mask, values.reshape(()), 0)
+        return jnp.where(mask, values.reshape(()), fill)
     places = np.searchsorted(tasks, np.arange(num_tasks)).clip(0, len(tasks) - 1)
     values = values[places] if values.ndim == 1 else values[places][:, places]
-    return jnp.where(mask, values, 0)
+    return jnp.where(mask, values, fill)
 
 
 def mix_tasks(
