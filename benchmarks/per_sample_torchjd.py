@@ -1,6 +1,7 @@
 """TorchJD's autogram engine with `batch_dim=0`, on the networks of `per_sample.py`."""
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,18 @@ class Encoder(nn.Module):
 
 
 def mlp() -> nn.Module:
+    """Layers of one width."""
     sizes = 784, 1024, 1024, 1024
     layers = [
         layer
-        for pair in zip(sizes[:-1], sizes[1:], strict=True)
+        for pair in itertools.pairwise(sizes)
         for layer in (nn.Linear(*pair), nn.ReLU())
     ]
     return nn.Sequential(*layers, nn.Linear(1024, 10))
 
 
 def convnet() -> nn.Module:
+    """Convolutions with GroupNorm."""
     layers: list[nn.Module] = []
     for before, width, stride in ((3, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2)):
         layers += [
@@ -60,6 +63,7 @@ NETS = {"mlp": mlp, "convnet": convnet, "encoder": Encoder}
 
 
 def row_sums(gramian: torch.Tensor) -> torch.Tensor:
+    """Weights that cost nothing, but need the Gramian."""
     return gramian.sum(1) / gramian.abs().sum()
 
 

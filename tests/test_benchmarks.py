@@ -13,7 +13,15 @@ from methods import METHODS
 from rich.console import Console
 
 import mtl_optax as mtl
-from benchmarks import aggregate, cases, dense_cost, gpu_check, solvers, timing
+from benchmarks import (
+    aggregate,
+    cases,
+    dense_cost,
+    gpu_check,
+    per_sample,
+    solvers,
+    timing,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = sorted(ROOT.glob("benchmarks/results/*.json"))
@@ -275,3 +283,9 @@ def test_solvers_are_exact_and_timed():
     for name, (roundings, time) in row.items():
         assert 0 <= roundings <= 64, name
         assert time.median > 0, name
+
+
+def test_steps_by_sample_are_measured():
+    row = per_sample.measure("mlp", 3, "row sums", rounds=2, width=8)
+    assert set(row["times"]) == set(row["gflop"]) == {"plain", "ours", "vmap(grad)"}
+    assert "| mlp, 3, row sums | ours |" in per_sample.table([row])

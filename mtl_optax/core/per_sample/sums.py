@@ -18,6 +18,7 @@ from jax import lax
 
 from mtl_optax.core.per_sample import flat
 from mtl_optax.core.per_sample.states import Row, shape_of
+from mtl_optax.core.per_sample.taps import by_taps, has_taps
 from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_values import largest_of
 
@@ -66,6 +67,8 @@ class Sum:
         """The term of one sample, from its slices of what `by_sample` gives."""
         pairs = zip(self.rows, slices, strict=True)
         alone = [x if row is None else _one(row, x) for row, x in pairs]
+        if has_taps(self.eqn):
+            return by_taps(self.eqn, *alone)
         return self.whole(jaxpr, alone)
 
     def weighted(self, operands: Any, weights: Any, active: Any) -> list[Any]:
