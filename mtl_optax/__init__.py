@@ -17,6 +17,7 @@ from mtl_optax.analysis.task_groups import (
 from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.connection_strength import connection_strength
+from mtl_optax.core.explain import explain
 from mtl_optax.core.gramian_vjp import gramian_vjp
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.core.metrics import metrics
@@ -98,6 +99,7 @@ __all__ = [
     "connection_strength",
     "feature_task_grads",
     "from_weighting",
+    "explain",
     "gramian",
     "gramian_vjp",
     "group_grads_at",

@@ -18,8 +18,12 @@ from benchmarks import (
     cases,
     dense_cost,
     gpu_check,
+    memory,
     per_sample,
     solvers,
+    step,
+    step_models,
+    step_ways,
     timing,
 )
 
@@ -289,3 +293,78 @@ def test_steps_by_sample_are_measured():
     row = per_sample.measure("mlp", 3, "row sums", rounds=2, width=8)
     assert set(row["times"]) == set(row["gflop"]) == {"plain", "ours", "vmap(grad)"}
     assert "| mlp, 3, row sums | ours |" in per_sample.table([row])
+
+
+class FirstStep:
+    """A step whose weights are known."""
+
+    def __init__(self, *weights):
+        self.known, self.weights = np.asarray(weights), None
+
+    def __call__(self):
+        self.weights = self.known
+
+
+def test_steps_are_timed_only_if_their_weights_agree():
+    steps = {"a": FirstStep(1.0, 0.5), "b": FirstStep(1.004, 0.5)}
+    found = step.agreed(steps, "a", in_conflict=True)
+    assert found == {"a": 0, "b": pytest.approx(0.004)}
+    steps["b"] = FirstStep(1.0, 0.45)
+    with pytest.raises(ValueError, match=r"weights differ.*'b': 0\.0[45]"):
+        step.agreed(steps, "a", in_conflict=True)
+    steps["b"] = FirstStep(np.nan, 0.5)
+    with pytest.raises(ValueError, match="weights differ"):
+        step.agreed(steps, "a", in_conflict=True)
+    alike = {"a": FirstStep(0.5, 0.5)}
+    with pytest.raises(ValueError, match="not in conflict"):
+        step.agreed(alike, "a", in_conflict=True)
+    assert step.agreed(alike, "a", in_conflict=False) == {"a": 0}
+
+
+@pytest.mark.slow
+def test_every_way_to_step_is_timed(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    options = ["--quick", "--models=mlp", "--tasks=3", "--rounds=1", f"--out={path}"]
+    assert step.main(options) == 0
+    (size,) = json.loads(path.read_text())["sizes"]
+    assert set(size["results"]) == set(step_ways.WAYS)
+    assert set(size["deviations"]) == set(step_ways.EXACT)
+    assert max(size["deviations"].values()) < 1e-4
+    for row in size["results"].values():
+        for key in ("wall_ms", "wall_ratio", "cpu_ratio", "wall_over_passes"):
+            assert set(row[key]) == SPREAD
+    assert "| lazy |" in capsys.readouterr().out
+    options = ["--quick", "--zoo", "heads", "--ways", "T passes", "lazy"]
+    assert step.main([*options, "--rounds=1"]) == 0
+    assert "**heads, T=4**" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "num_tasks"), [("cnn_training", 3), ("array_of_losses", 4)]
+)
+def test_models_of_the_zoo_say_how_many_tasks_they_have(name, num_tasks):
+    assert step_models.from_the_zoo(name, quick=True).num_tasks == num_tasks
+
+
+@pytest.mark.slow
+def test_what_a_step_needs_beside_time(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    options = ["--quick", "--models=mlp", "--tasks=2", "--ways", "plain"]
+    assert memory.main([*options, "--processes", f"--out={path}"]) == 0
+    (size,) = json.loads(path.read_text())["sizes"]
+    row = size["results"]["plain"]
+    assert set(row) == set(memory.COLUMNS)
+    assert min(row.values()) > 0
+    assert row["process_mib"] < 2 * memory.held(), "as if this process were counted"
+    assert "| plain |" in capsys.readouterr().out
+
+
+@pytest.mark.optimized
+@pytest.mark.slow
+def test_a_gramian_step_holds_no_jacobian_and_costs_fewer_flops():
+    problem = step_models.problem("mlp", 10)
+    needs = memory.compiled(step_ways.make(step_ways.LAZY, problem), problem)
+    trunk = jax.tree.leaves(problem.params["trunk"])
+    assert needs["temporaries_mib"] < 10 * sum(x.nbytes for x in trunk) / 2**20
+    # A plain step takes 4.5, T backward passes 28.9.
+    assert needs["gflop"] < 19

@@ -73,16 +73,9 @@ def gramian_vjp(
     checks.one_of("form", form, FORMS)
     num_tasks = _leading(cotangents)
     shapes = jax.eval_shape(pullback, jax.tree.map(lambda c: c[0], cotangents))
-    leaves, treedef = jax.tree.flatten(shapes)
-    parts = parts_of_pullback(pullback, cotangents, form)
-    tasks = (tuple(range(num_tasks)),) * len(parts)
-    gradients = Deferred(
-        parts=parts,
-        tasks=tasks,
-        leaves=tuple(leaves),
-        treedef=treedef,
-        num_tasks=num_tasks,
-    )
+    like, treedef = jax.tree.flatten(shapes)
+    leaves = parts_of_pullback(pullback, cotangents, like, num_tasks, form)
+    gradients = Deferred(leaves=tuple(leaves), treedef=treedef, num_tasks=num_tasks)
 
     def combine(weights: Any) -> Any:
         weights = jnp.asarray(weights, jnp.result_type(float))

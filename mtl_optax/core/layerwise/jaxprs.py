@@ -16,7 +16,7 @@ CALLS = {"jit", "pjit", "closed_call", "core_call"}
 CHECKPOINTS = {"checkpoint", "remat", "remat2"}
 SCAN, PRODUCT, SUM, SCATTER_ADD = "scan", "dot_general", "add_any", "scatter-add"
 TRANSPOSE, RESHAPE, CONVERT = "transpose", "reshape", "convert_element_type"
-BROADCAST = "broadcast_in_dim"
+BROADCAST, CONVOLUTION = "broadcast_in_dim", "conv_general_dilated"
 
 # What else may be done to an equation: outputs for its inputs, or None for no.
 Rewrite = Callable[[JaxprEqn, list[Any]], list[Any] | None]
@@ -66,10 +66,36 @@ def name(eqn: JaxprEqn) -> str:
     return eqn.primitive.name
 
 
+def names_in(eqns: Iterable[JaxprEqn]) -> set[str]:
+    """Those of all primitives, also of the jaxprs inside."""
+    found = set()
+    for eqn in eqns:
+        found.add(name(eqn))
+        for value in jax.tree.leaves(list(eqn.params.values())):
+            if isinstance(value, ClosedJaxpr):
+                found |= names_in(value.jaxpr.eqns)
+            elif isinstance(value, Jaxpr):
+                found |= names_in(value.eqns)
+    return found
+
+
 def body_of(eqn: JaxprEqn) -> ClosedJaxpr:
     """What a call, a checkpoint or a scan evaluates."""
     inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     return ClosedJaxpr(inner, ()) if isinstance(inner, Jaxpr) else inner
+
+
+def scan_layout(eqn: JaxprEqn) -> tuple[int, int] | None:
+    """How many constants and carried values a scan has; None where it does not say."""
+    params: Any = eqn.params
+    if "num_carry" in params:
+        consts, carried = params["num_consts"], params["num_carry"]
+    elif "ft_in" in params:  # from JAX 0.12 on
+        consts, carried, _ = map(len, params["ft_in"].unpack())
+    else:
+        return None
+    alike = len(body_of(eqn).jaxpr.outvars) == len(eqn.outvars)
+    return (consts, carried) if alike else None
 
 
 def flat_body(eqn: JaxprEqn) -> ClosedJaxpr:

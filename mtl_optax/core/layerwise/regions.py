@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
-from mtl_optax.core.layerwise.jaxprs import cut, is_variable
+from mtl_optax.core.layerwise.jaxprs import CONVOLUTION, cut, is_variable, names_in
 
 Tasks = tuple[int, ...]
 # What was pulled back to a variable: for some tasks a stack `[tasks, ...]`; for one
-# task its cotangent as it is.
-Pieces = list[tuple[Tasks, Any]]
+# task its cotangent as it is. With it, why it is in the form that it has.
+Pieces = list[tuple[Tasks, Any, str]]
 # (linear function, its inputs' types, tasks, stacked cotangents, which of the inputs
 # are parameters) -> for each input the pieces that are pulled back to it
 Together = Callable[..., Sequence[Pieces]]
@@ -40,7 +40,7 @@ def pull_back(
     pieces: dict[Var, Pieces] = defaultdict(list)
     for task, (out, one) in enumerate(zip(jaxpr.outvars, ones, strict=True)):
         if is_variable(out):
-            pieces[out].append(((task,), one))
+            pieces[out].append(((task,), one, ""))
     depends = _depends(linear)
     for served, eqns in _regions(linear, depends):
         made = [var for eqn in eqns for var in eqn.outvars if var in pieces]
@@ -51,7 +51,9 @@ def pull_back(
             cotangents = [_for_tasks(pieces[out], tasks) for out in outs]
             if len(tasks) == 1:
                 values = jax.linear_transpose(function, *types)(cotangents)
-                pulled: Sequence[Pieces] = [[(tasks, value)] for value in values]
+                pulled: Sequence[Pieces] = [
+                    [(tasks, value, "one task reaches it")] for value in values
+                ]
             else:
                 leaves = [var in parameters for var in inputs]
                 pulled = together(function, types, tasks, cotangents, leaves)
@@ -89,7 +91,23 @@ def _regions(
             found[tuple(sorted(tasks))].append(eqn)
             for var in inputs:
                 serves[var] |= tasks
-    return [(tasks, found[tasks][::-1]) for tasks in sorted(found, key=len)]
+    return [
+        (tasks, eqns)
+        for tasks in sorted(found, key=len)
+        for eqns in _behind_convolutions(found[tasks][::-1])
+    ]
+
+
+def _behind_convolutions(eqns: list[JaxprEqn]) -> list[list[JaxprEqn]]:
+    """First what follows the last convolution, then the rest.
+
+    Tasks are pulled back through convolutions one by one, for together they are slower:
+    what does not need to go with them should not.
+    """
+    last = max(
+        (i for i, eqn in enumerate(eqns) if CONVOLUTION in names_in([eqn])), default=-1
+    )
+    return [part for part in (eqns[last + 1 :], eqns[: last + 1]) if part]
 
 
 def _alike(
@@ -98,7 +116,7 @@ def _alike(
     """The region's tasks, those together that come in by the same outputs."""
     found: dict[tuple[Var, ...], list[int]] = defaultdict(list)
     for task in served:
-        outs = (out for out in made if any(task in tasks for tasks, _ in pieces[out]))
+        outs = (out for out in made if any(task in tasks for tasks, *_ in pieces[out]))
         found[tuple(outs)].append(task)
     return [(tuple(tasks), list(outs)) for outs, tasks in found.items()]
 
@@ -136,8 +154,8 @@ def _for_tasks(pieces: Pieces, tasks: Tasks) -> Any:
     """The sum of the pieces, for one task as it is, for several stacked."""
     if len(tasks) == 1:
         return _row(pieces, tasks[0])
-    whole = [value for among, value in pieces if among == tasks]
-    if len(whole) == 1 and all(a == tasks or not {*a} & {*tasks} for a, _ in pieces):
+    whole = [value for among, value, _ in pieces if among == tasks]
+    if len(whole) == 1 and all(a == tasks or not {*a} & {*tasks} for a, *_ in pieces):
         return whole[0]
     return jnp.stack([_row(pieces, task) for task in tasks])
 
@@ -145,7 +163,7 @@ def _for_tasks(pieces: Pieces, tasks: Tasks) -> Any:
 def _row(pieces: Pieces, task: int) -> Any:
     rows = [
         value if len(among) == 1 else value[among.index(task)]
-        for among, value in pieces
+        for among, value, _ in pieces
         if task in among
     ]
     total = rows[0]

@@ -20,22 +20,29 @@ def products_behind(rule: Rule) -> jaxprs.Rewrite:
     """The rewriting of a scan's equation."""
 
     def rewrite(eqn: JaxprEqn, inputs: list[Any]) -> list[Any] | None:
-        body, carried = jaxprs.flat_body(eqn), eqn.params["num_carry"]
+        layout = jaxprs.scan_layout(eqn)
+        if layout is None:
+            return None
+        body, carried = jaxprs.flat_body(eqn), layout[1]
         made_by = jaxprs.producers(body.jaxpr)
         found = {}
         for i, out in enumerate(body.jaxpr.outvars[carried:], carried):
             product = find(made_by, out)
             if isinstance(product, FoundProduct) and rule.rows_pay(product.sizes()):
                 found[i] = product
-        return _scan(eqn, inputs, body, found) if found else None
+        return _scan(eqn, layout, inputs, body, found) if found else None
 
     return rewrite
 
 
 def _scan(
-    eqn: JaxprEqn, inputs: list[Any], body: ClosedJaxpr, found: dict[int, FoundProduct]
+    eqn: JaxprEqn,
+    layout: tuple[int, int],
+    inputs: list[Any],
+    body: ClosedJaxpr,
+    found: dict[int, FoundProduct],
 ) -> list[Any]:
-    num_consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    num_consts, carried = layout
     consts, init = inputs[:num_consts], inputs[num_consts : num_consts + carried]
     over = inputs[num_consts + carried :]
     outs = body.jaxpr.outvars

@@ -43,17 +43,6 @@ class Computed:
             num_tasks = arrays[0].shape[0] if arrays and arrays[0].ndim else 1
         return cls(leaves=arrays, treedef=treedef, num_tasks=num_tasks)
 
-    @classmethod
-    def rows(cls, trees: tuple[optax.Updates, ...], **about: Any) -> "Computed":
-        """From one tree a task."""
-        per_task = [jax.tree.leaves(tree) for tree in trees]
-        return cls(
-            leaves=tuple(zip(*per_task, strict=True)),
-            treedef=jax.tree.structure(trees[0]),
-            num_tasks=len(trees),
-            **about,
-        )
-
     def like(self) -> optax.Params:
         """A tree of shapes and dtypes like one row."""
         return jax.tree.unflatten(self.treedef, map(row_like, self.leaves))

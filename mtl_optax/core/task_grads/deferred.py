@@ -10,18 +10,16 @@ import optax
 
 from mtl_optax.core.task_grads.in_range import in_range
 from mtl_optax.core.task_grads.leaf_products import over_leaves
-from mtl_optax.core.task_grads.leaf_values import Part
+from mtl_optax.core.task_grads.leaf_values import OfLeaf
 from mtl_optax.core.trees.leaves import only
-from mtl_optax.core.trees.task_axis import over_tasks
+from mtl_optax.core.trees.task_axis import over_tasks, rows_of_all, where_active
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Deferred:
     """Of each leaf the rows of those tasks that reach it; the others' are zero."""
 
-    parts: tuple[Part, ...]
-    tasks: tuple[tuple[int, ...], ...]
-    leaves: tuple[jax.Array, ...]  # the parameters, for shapes and dtypes
+    leaves: tuple[OfLeaf, ...]
     treedef: Any
     num_tasks: int
     names: tuple[Any, ...] | None = None
@@ -32,17 +30,15 @@ class Deferred:
 
     def like(self) -> optax.Params:
         """A tree of shapes and dtypes like one row."""
-        return jax.tree.unflatten(self.treedef, self.leaves)
+        return jax.tree.unflatten(self.treedef, [leaf.like for leaf in self.leaves])
 
     def select(self, kept: tuple[bool, ...]) -> "Deferred":
         """On the kept leaves only; the others become MaskedNode."""
-        chosen = [i for i, keep in enumerate(kept) if keep]
+        pairs = zip(self.leaves, kept, strict=True)
         places = jax.tree.unflatten(self.treedef, range(len(kept)))
         return dataclasses.replace(
             self,
-            parts=tuple(self.parts[i] for i in chosen),
-            tasks=tuple(self.tasks[i] for i in chosen),
-            leaves=tuple(self.leaves[i] for i in chosen),
+            leaves=tuple(leaf for leaf, keep in pairs if keep),
             treedef=jax.tree.structure(only(places, kept)),
         )
 
@@ -57,8 +53,8 @@ class Deferred:
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs."""
         each = [
-            over_tasks(part.gramian(), tasks, self.num_tasks)
-            for part, tasks in zip(self.parts, self.tasks, strict=True)
+            over_tasks(leaf.part.gramian(), leaf.tasks, self.num_tasks)
+            for leaf in self.leaves
         ]
         return over_leaves(each, self.active, blocks)
 
@@ -66,57 +62,57 @@ class Deferred:
         self, blocks: tuple[int, ...] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Gramian in a unit in which it is finite, and that unit."""
-        return in_range(self.parts, self.tasks, self.num_tasks, self.active, blocks)
+        parts = tuple(leaf.part for leaf in self.leaves)
+        tasks = tuple(leaf.tasks for leaf in self.leaves)
+        return in_range(parts, tasks, self.num_tasks, self.active, blocks)
 
     def mix(self, combinations: jax.Array) -> "Deferred":
         """S weighted sums of the rows, `[S, T]`; of factors where these are kept."""
         size = combinations.shape[0]
-        pairs = zip(self.parts, self.tasks, strict=True)
-        mixed = tuple(
-            part.mix(combinations[:, tasks], self._active_among(tasks))
-            for part, tasks in pairs
-        )
-        return dataclasses.replace(
-            self,
-            parts=mixed,
-            tasks=(tuple(range(size)),) * len(mixed),
-            num_tasks=size,
-            names=None,
-            losses=None,
-            active=None,
-        )
+        mixed = [
+            leaf._replace(
+                part=leaf.part.mix(combinations[:, leaf.tasks], self._active(leaf)),
+                tasks=tuple(range(size)),
+            )
+            for leaf in self.leaves
+        ]
+        return Deferred(leaves=tuple(mixed), treedef=self.treedef, num_tasks=size)
 
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
     ) -> optax.Updates:
         """The weighted sum: one product a weight, from factors weighted first."""
-        each = [weights] * len(self.parts) if blocks is None else weights[blocks, :]
-        rows = zip(self.parts, self.tasks, each, strict=True)
+        each = [weights] * len(self.leaves) if blocks is None else weights[blocks, :]
         sums = [
-            part.pull(w[np.array(tasks)], self._active_among(tasks))
-            for part, tasks, w in rows
+            leaf.part.pull(w[np.array(leaf.tasks)], self._active(leaf))
+            for leaf, w in zip(self.leaves, each, strict=True)
         ]
         return jax.tree.unflatten(self.treedef, sums)
 
     def row(self, task: int) -> optax.Updates:
         """The gradient of one task."""
-        rows = []
-        for part, tasks, leaf in zip(self.parts, self.tasks, self.leaves, strict=True):
-            known = task in tasks
-            row = part.row(tasks.index(task)) if known else jnp.zeros_like(leaf)
-            if known and self.active is not None:
-                row = jnp.where(self.active[task], row, 0)
-            rows.append(row)
-        return jax.tree.unflatten(self.treedef, rows)
+
+        def of(leaf: OfLeaf) -> jax.Array:
+            if task not in leaf.tasks:
+                return jnp.zeros_like(leaf.like)
+            row = leaf.part.row(leaf.tasks.index(task))
+            return row if self.active is None else jnp.where(self.active[task], row, 0)
+
+        return jax.tree.unflatten(self.treedef, map(of, self.leaves))
 
     def stack(self) -> optax.Updates:
         """All gradients, those of inactive tasks zero."""
-        rows = [self.row(task) for task in range(self.num_tasks)]
-        return jax.tree.map(lambda *rows: jnp.stack(rows), *rows)
+        stacks = [
+            rows_of_all(leaf.part.stack(), leaf.tasks, self.num_tasks)
+            for leaf in self.leaves
+        ]
+        if self.active is not None:
+            stacks = [where_active(self.active, x, jnp.zeros_like(x)) for x in stacks]
+        return jax.tree.unflatten(self.treedef, stacks)
 
     def as_updates(self) -> optax.Updates:
         """The stack."""
         return self.stack()
 
-    def _active_among(self, tasks: tuple[int, ...]) -> jax.Array | None:
-        return None if self.active is None else self.active[np.array(tasks)]
+    def _active(self, leaf: OfLeaf) -> jax.Array | None:
+        return None if self.active is None else self.active[np.array(leaf.tasks)]

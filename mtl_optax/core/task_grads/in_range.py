@@ -49,7 +49,7 @@ def in_range(
         for i in leaves:
             together[tasks[i]].append(each[i])
         stacks = [
-            (among, *map(jnp.stack, zip(*some, strict=True)))
+            (among, jnp.stack([g for g, _ in some]), jnp.stack([s for _, s in some]))
             for among, some in together.items()
         ]
         return _in_one_unit(stacks, num_tasks, active)
@@ -69,7 +69,7 @@ def _in_one_unit(
     num_tasks: int,
     active: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """From Gramians `[leaves, C, C]` and sizes `[leaves, C]` of tasks C, to one of T."""
+    """From Gramians `[leaves, C, C]` and sizes `[leaves, C]`, of tasks C, to all T."""
     norms = jnp.full(num_tasks, -jnp.inf)
     for among, gramians, sizes in stacks:
         squares = jnp.diagonal(gramians, axis1=1, axis2=2)

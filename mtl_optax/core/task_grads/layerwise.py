@@ -18,12 +18,12 @@ from mtl_optax.core.layerwise.last_products import (
     FoundValue,
     find,
 )
-from mtl_optax.core.layerwise.regions import Pieces, Tasks, pull_back
+from mtl_optax.core.layerwise.regions import Pieces, Tasks, Together, pull_back
 from mtl_optax.core.layerwise.scans import products_behind
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.leaf_factors import Product
 from mtl_optax.core.task_grads.leaf_tables import Table
-from mtl_optax.core.task_grads.leaf_values import Part, Values
+from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 
 
 def parts_of_losses(
@@ -32,7 +32,7 @@ def parts_of_losses(
     params: Any,
     form: str,
     axis_name: Any,
-) -> tuple[tuple[Part, ...], tuple[Tasks, ...]]:
+) -> list[OfLeaf]:
     """For each leaf of the parameters its part, and the tasks that reach it.
 
     Args:
@@ -42,7 +42,6 @@ def parts_of_losses(
       form: "auto", "rows" or "direct".
       axis_name: the mapped axis over which gradients are means, or None.
     """
-    linear = jaxprs.trace(losses_of, params)
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
     rule = Rule(form, axis_name, devices)
 
@@ -54,36 +53,102 @@ def parts_of_losses(
         leaves: Sequence[bool],
     ) -> Sequence[Pieces]:
         transposed = jax.linear_transpose(function, *types)
+        if form == "auto" and _convolves(function, types):
+            why = "convolutions are slower for tasks together"
+            return _one_by_one(transposed, tasks, cotangents, why)
         closed, found = _traced(jax.vmap(transposed), cotangents, leaves, rule)
-        if form == "auto" and not any(_by_rows(one, rule) for one in found):
+        if form == "auto" and not any(_by_rows(x, rule) or _tables(x) for x in found):
             # As cheap, and in less memory at a time.
-            one_by_one = [
-                transposed([cotangent[i] for cotangent in cotangents])
-                for i in range(len(tasks))
-            ]
-            return [
-                [((task,), row) for task, row in zip(tasks, rows, strict=True)]
-                for rows in zip(*one_by_one, strict=True)
-            ]
+            why = "no weight that these tasks share has fewer rows than inputs"
+            return _one_by_one(transposed, tasks, cotangents, why)
         made = _evaluated(closed, found, cotangents, rule)
-        return [[(tasks, value)] for value in made]
+        return [
+            [(tasks, value, _why(one, rule))]
+            for one, value in zip(found, made, strict=True)
+        ]
 
+    return _parts(losses_of, ones, params, together, axis_name)
+
+
+def stacks_of_losses(
+    losses_of: Callable[[Any], Sequence[jax.Array]],
+    ones: Sequence[jax.Array],
+    params: Any,
+    chunk_size: int | None,
+    axis_name: Any,
+) -> list[OfLeaf]:
+    """The same, each part a stack where several tasks reach the leaf.
+
+    So many tasks are pulled back together; None is one after the other.
+    """
+
+    def together(
+        function: Callable[..., Any],
+        types: Sequence[Any],
+        tasks: Tasks,
+        cotangents: Sequence[jax.Array],
+        leaves: Sequence[bool],
+    ) -> Sequence[Pieces]:
+        transposed = jax.linear_transpose(function, *types)
+        if chunk_size is None and _convolves(function, types):
+            # In a loop XLA's CPU takes a naive form of a kernel's gradient.
+            return _one_by_one(transposed, tasks, cotangents, "")
+        # A loop writes every row into the stack: rows beside it would be a second one.
+        stacks = lax.map(transposed, list(cotangents), batch_size=chunk_size)
+        return [[(tasks, stack, "")] for stack in stacks]
+
+    return _parts(losses_of, ones, params, together, axis_name)
+
+
+def _convolves(function: Callable[..., Any], types: Sequence[Any]) -> bool:
+    eqns = jax.make_jaxpr(function)(*types).jaxpr.eqns
+    return jaxprs.CONVOLUTION in jaxprs.names_in(eqns)
+
+
+def _one_by_one(
+    transposed: Callable[[Any], Any],
+    tasks: Tasks,
+    cotangents: Sequence[jax.Array],
+    why: str,
+) -> Sequence[Pieces]:
+    each = [
+        transposed([cotangent[i] for cotangent in cotangents])
+        for i in range(len(tasks))
+    ]
+    return [
+        [((task,), row, why) for task, row in zip(tasks, rows, strict=True)]
+        for rows in zip(*each, strict=True)
+    ]
+
+
+def _parts(
+    losses_of: Callable[[Any], Sequence[jax.Array]],
+    ones: Sequence[jax.Array],
+    params: Any,
+    together: Together,
+    axis_name: Any,
+) -> list[OfLeaf]:
+    linear = jaxprs.trace(losses_of, params)
     each = zip(pull_back(linear, ones, together), jax.tree.leaves(params), strict=True)
-    merged = [_merged(pieces, leaf, axis_name) for pieces, leaf in each]
-    return tuple(part for part, _ in merged), tuple(tasks for _, tasks in merged)
+    return [_merged(pieces, leaf, axis_name) for pieces, leaf in each]
 
 
 def parts_of_pullback(
-    pullback: Callable[[Any], Any], cotangents: Any, form: str
-) -> tuple[Part, ...]:
+    pullback: Callable[[Any], Any],
+    cotangents: Any,
+    like: Sequence[Any],
+    num_tasks: int,
+    form: str,
+) -> list[OfLeaf]:
     """For each leaf of what a pull-back gives its part, T rows for T cotangents."""
     rule = Rule(form)
     closed, found = _traced(jax.vmap(pullback), cotangents, None, rule)
     made = _evaluated(closed, found, cotangents, rule)
-    return tuple(
-        value if isinstance(value, Product | Table) else Values(rows=value)
-        for value in made
-    )
+    tasks = tuple(range(num_tasks))
+    return [
+        _merged([(tasks, value, _why(one, rule))], leaf, None)
+        for one, value, leaf in zip(found, made, like, strict=True)
+    ]
 
 
 def _traced(
@@ -117,6 +182,16 @@ def _by_rows(found: Found, rule: Rule) -> bool:
         return False
     rows = sum(size.rows for size in sizes)
     return rule.rows_pay(sizes[0]._replace(rows=rows))
+
+
+def _why(found: Found, rule: Rule) -> str:
+    if isinstance(found, FoundValue):
+        return found.why
+    if _tables(found):
+        return "fewer lookups than rows of the table"
+    if rule.form != "auto":
+        return f'form="{rule.form}"'
+    return "cheaper by rows" if _by_rows(found, rule) else "cheaper by its gradients"
 
 
 def _products(found: Found) -> tuple[FoundProduct, ...]:
@@ -217,23 +292,25 @@ def _table(found: Sequence[FoundTable], pairs: list[Any]) -> Table:
     )
 
 
-def _merged(pieces: Pieces, leaf: jax.Array, axis_name: Any) -> tuple[Part, Tasks]:
-    """One part from all that was pulled back to a leaf, and its tasks."""
+def _merged(pieces: Pieces, leaf: jax.Array, axis_name: Any) -> OfLeaf:
+    """One part from all that was pulled back to a leaf."""
     if len(pieces) == 1 and len(pieces[0][0]) > 1:
-        tasks, value = pieces[0]
-        if isinstance(value, Product | Table):
-            return value, tasks
-        return Values(rows=mean_over(value, axis_name)), tasks
+        tasks, value, why = pieces[0]
+        if not isinstance(value, Product | Table):
+            value = Values(rows=mean_over(value, axis_name))
+        return OfLeaf(value, tasks, leaf, why)
     rows: dict[int, jax.Array] = {}
-    for tasks, value in pieces:
+    for tasks, value, _ in pieces:
         for i, task in enumerate(tasks):
             row = value if len(tasks) == 1 else _row(value, i)
             rows[task] = rows[task] + row if task in rows else row
-    if not rows:  # a parameter that no loss depends on
-        rows = {0: jnp.zeros_like(leaf)}
+    reasons = {why for _, _, why in pieces}
+    why = reasons.pop() if len(reasons) == 1 else "tasks reach it in several ways"
+    if not rows:
+        rows, why = {0: jnp.zeros_like(leaf)}, "no loss depends on it"
     among = tuple(sorted(rows))
     each = tuple(mean_over(rows[task], axis_name) for task in among)
-    return Values(rows=each), among
+    return OfLeaf(Values(rows=each), among, leaf, why)
 
 
 def _row(value: Any, i: int) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from mtl_optax.core.layerwise.forms import Sizes
 from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.factor_gramian import row_gramian
@@ -34,6 +35,11 @@ class Product:
     views: Views
     by_rows: bool  # whether the Gramian is taken from products R x R
     axis_name: Any = None  # gradients are means over it
+
+    def sizes(self) -> Sizes:
+        """What its cost depends on."""
+        x, d = jax.eval_shape(self._flat)
+        return Sizes(x.shape[0], d.shape[0], x.shape[1], x.shape[2], d.shape[3])
 
     def gramian(self) -> jax.Array:
         """Of rows that are numbers."""
@@ -70,6 +76,10 @@ class Product:
     def row(self, i: int) -> jax.Array:
         """The product of one task."""
         return self._gradient(self.d[i])
+
+    def stack(self) -> jax.Array:
+        """The products, one after the other."""
+        return lax.map(self._gradient, self.d)
 
     def _product(self, d: jax.Array) -> jax.Array:
         batch, rows = tuple(range(self.batch)), (self.batch,)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.in_range import power_of_two
@@ -50,6 +51,10 @@ class Table:
     def row(self, i: int) -> jax.Array:
         """The table of one task."""
         return self._table(self.updates[i])
+
+    def stack(self) -> jax.Array:
+        """The tables, one after the other."""
+        return lax.map(self._table, self.updates)
 
     def _rows_looked_up(self) -> jax.Array:
         lookups = self.ids.shape[0]

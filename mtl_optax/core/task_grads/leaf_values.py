@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -39,17 +39,24 @@ class Part(Protocol):
     def row(self, i: int) -> jax.Array:
         """One row, `[*param]`."""
 
+    def stack(self) -> jax.Array:
+        """All of them, `[T, *param]`."""
+
     def normal(self) -> tuple[jax.Array, jax.Array | None]:
         """The Gramian of rows over their sizes, and these, which are powers of two.
 
-        None in place of sizes for that of the rows, which may not be numbers.
+        None in place of sizes for that of the rows, whose squares may be no numbers;
+        then `largest` and `normal_row` are there to read them again.
         """
 
-    def largest(self) -> jax.Array:
-        """The largest number of each row `[T]`, where `normal` has no sizes."""
 
-    def normal_row(self, task: jax.Array, sizes: jax.Array) -> jax.Array:
-        """And one row `[T]` of the Gramian of rows over their sizes."""
+class OfLeaf(NamedTuple):
+    """What is known of one leaf's gradients."""
+
+    part: Part
+    tasks: tuple[int, ...]  # that have a row in it
+    like: jax.Array  # one row
+    why: str  # it has this form
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=[])
@@ -74,6 +81,10 @@ class Values:
     def row(self, i: int) -> jax.Array:
         """As it is."""
         return self.rows[i]
+
+    def stack(self) -> jax.Array:
+        """As it is, or one copy."""
+        return stack_rows(self.rows)
 
     def normal(self) -> tuple[jax.Array, jax.Array | None]:
         """With sizes where one more read costs next to nothing."""

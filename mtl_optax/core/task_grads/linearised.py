@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
-from mtl_optax.core.task_grads.computed import Computed
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.deferred import Deferred
 from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
-from mtl_optax.core.task_grads.layerwise import parts_of_losses
+from mtl_optax.core.task_grads.layerwise import (
+    parts_of_losses,
+    stacks_of_losses,
+)
 from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
 from mtl_optax.core.trees.leaves import only
 
@@ -75,25 +77,13 @@ class LazyTaskGrads(NoArithmetic):
 
     def computed(self) -> Any:
         """All T gradients layer by layer, as factors where these are smaller."""
-        parts, tasks = parts_of_losses(
-            self._losses_of, self._ones(), self.params, self.form, self.axis_name
-        )
-        leaves, treedef = jax.tree.flatten(self.params)
-        whole = Deferred(
-            parts=parts,
-            tasks=tasks,
-            leaves=tuple(leaves),
-            treedef=treedef,
-            num_tasks=self.num_tasks,
-            names=self.names,
-            losses=self.losses,
-            active=self.active,
-        )
+        whole = self._layer_by_layer(parts_of_losses, self.form)
         return whole if self.kept is None else whole.select(self.kept)
 
     def stack(self) -> optax.Updates:
         """All T gradients as one tree of `[T, *param]` leaves; T backward passes."""
-        return self._rows().stack()
+        whole = self._layer_by_layer(stacks_of_losses, self.chunk_size)
+        return self._keep(whole.stack())
 
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
@@ -170,20 +160,17 @@ class LazyTaskGrads(NoArithmetic):
     def _local_row(self, task: int) -> optax.Updates:
         return self._keep(self._transpose(lambda out: loss_of(out, task)))
 
-    def _rows(self) -> Computed:
-        num_tasks, size = self.num_tasks, self.chunk_size or 1
-        if size == 1:
-            trees = [self._row(task) for task in range(num_tasks)]
-        else:
-            one_hot = jnp.eye(num_tasks, dtype=self.losses.dtype)
-            starts = range(0, num_tasks, size)
-            chunks = [jax.vmap(self.pull)(one_hot[i : i + size]) for i in starts]
-            trees = [
-                jax.tree.map(lambda x, i=task % size: x[i], chunks[task // size])
-                for task in range(num_tasks)
-            ]
-        return Computed.rows(
-            tuple(trees), names=self.names, losses=self.losses, active=self.active
+    def _layer_by_layer(self, parts_of: Any, how: Any) -> Deferred:
+        leaves = parts_of(
+            self._losses_of, self._ones(), self.params, how, self.axis_name
+        )
+        return Deferred(
+            leaves=tuple(leaves),
+            treedef=jax.tree.structure(self.params),
+            num_tasks=self.num_tasks,
+            names=self.names,
+            losses=self.losses,
+            active=self.active,
         )
 
     def _transpose(self, scalar_of: Any) -> optax.Updates:

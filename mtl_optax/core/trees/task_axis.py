@@ -54,6 +54,15 @@ def over_tasks(
     return jnp.where(mask, values, fill)
 
 
+def rows_of_all(rows: jax.Array, tasks: tuple[int, ...], num_tasks: int) -> jax.Array:
+    """`[T, ...]` from the rows `[C, ...]` of some tasks; those of the others are 0."""
+    if len(tasks) == num_tasks:
+        return rows
+    zero = jnp.zeros_like(rows[0])
+    known = dict(zip(tasks, rows, strict=True))
+    return jnp.stack([known.get(task, zero) for task in range(num_tasks)])
+
+
 def mix_tasks(
     weights: jax.Array, rows: jax.Array, active: jax.Array | None
 ) -> jax.Array:

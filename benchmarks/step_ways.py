@@ -1,0 +1,211 @@
+"""Ways to make one training step of several tasks: the library's, and by hand.
+
+Each is a function `train(params, state, inputs, targets) -> (params, state, weights)`
+and a state to begin with: forward pass, task gradients, UPGrad on the trunk, each
+head's own gradient, Adam. UPGrad is regularised as TorchJD's is, so that all have the
+same weights.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import mtl_optax as mtl
+from benchmarks import zoo
+from benchmarks.step_models import SIZES, TRUNKS, Problem, from_the_zoo, head_loss
+from benchmarks.step_models import problem as make_problem
+
+LEARNING_RATE = 1e-3
+REG_EPS = 1e-4
+PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
+LAZY, STACKED, BY_VJP = "lazy", "stacked", "gramian_vjp"
+
+
+class Way(NamedTuple):
+    """A training step, not compiled yet, and its first state."""
+
+    train: Callable[..., tuple[Any, Any, jax.Array]]
+    init: Callable[[Any], Any]
+
+    def lower(self, problem: Problem) -> Any:
+        """Traced and lowered, with parameters and state given away."""
+        state = jax.eval_shape(self.init, problem.params)
+        step = jax.jit(self.train, donate_argnums=(0, 1))
+        return step.lower(problem.params, state, *problem.data)
+
+
+class Step:
+    """A compiled step; each call replaces parameters and state in place."""
+
+    def __init__(self, way: Way, problem: Problem):
+        self.params = jax.tree.map(jnp.array, problem.params)
+        self.state = way.init(self.params)
+        self.data = jax.tree.map(jnp.asarray, problem.data)
+        self.compiled = way.lower(problem).compile()
+        self.weights: Any = None
+
+    def __call__(self) -> None:
+        self.params, self.state, self.weights = self.compiled(
+            self.params, self.state, *self.data
+        )
+        jax.block_until_ready((self.params, self.state, self.weights))
+
+
+def ours(tx: Any, task_grads: Callable[..., Any], problem: Problem) -> Way:
+    """A step with a method of the library, from gradients of either form."""
+    tx = optax.chain(tx, optax.adam(LEARNING_RATE))
+
+    def train(params: Any, state: Any, *data: Any) -> Any:
+        losses, grads = task_grads(problem.losses_fn)(params, *data)
+        updates, state = tx.update(grads, state, params, losses=losses)
+        weights = mtl.task_weights(state)
+        return optax.apply_updates(params, updates), state, weights
+
+    return Way(train, tx.init)
+
+
+def by_hand(grads_of: Callable[..., tuple[Any, jax.Array]], problem: Problem) -> Way:
+    """A step with Adam after gradients and weights that `grads_of` makes."""
+    adam = optax.adam(LEARNING_RATE)
+
+    def train(params: Any, state: Any, *data: Any) -> Any:
+        grads, weights = grads_of(problem, params, data)
+        updates, state = adam.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, weights
+
+    return Way(train, adam.init)
+
+
+def _in_a_tuple(problem: Problem, data: Any) -> Callable[[Any], tuple[jax.Array, ...]]:
+    def losses_fn(params: Any) -> tuple[jax.Array, ...]:
+        losses = problem.losses_fn(params, *data)
+        if isinstance(losses, dict):
+            return tuple(losses[task] for task in sorted(losses))
+        return tuple(losses[t] for t in range(problem.num_tasks))
+
+    return losses_fn
+
+
+def _plain(problem: Problem, params: Any, data: Any) -> Any:
+    losses_fn = _in_a_tuple(problem, data)
+    grads = jax.grad(lambda p: sum(losses_fn(p)))(params)
+    return grads, jnp.ones(problem.num_tasks)
+
+
+def _passes(problem: Problem, params: Any, data: Any) -> Any:
+    """T backward passes one after the other: a list of trees, products by pairs."""
+    losses, push = jax.linearize(_in_a_tuple(problem, data), params)
+
+    # Of one output only, for a vector of cotangents with zeros in it would be pulled
+    # through the heads of all tasks.
+    def gradient(scalar_of: Callable[[Any], jax.Array]) -> Any:
+        transpose = jax.linear_transpose(lambda dp: scalar_of(push(dp)), params)
+        return transpose(jnp.ones_like(losses[0]))[0]
+
+    tasks = range(problem.num_tasks)
+    each = [gradient(lambda out, t=t: out[t]) for t in tasks]
+    rows = [row["trunk"] for row in each] if problem.trunk else each
+    upper = {
+        (s, t): optax.tree.vdot(rows[s], rows[t]) for t in tasks for s in tasks[: t + 1]
+    }
+    gram = [jnp.stack([upper[min(s, t), max(s, t)] for s in tasks]) for t in tasks]
+    weights = _upgrad(jnp.stack(gram), jnp.stack(losses))
+
+    def total(*leaves: jax.Array) -> jax.Array:
+        return sum(weights[t] * leaves[t] for t in tasks)
+
+    mixed = jax.tree.map(total, *rows)
+    if problem.trunk:
+        mixed = {"trunk": mixed, "heads": gradient(sum)["heads"]}
+    return mixed, weights
+
+
+def _vmapped(problem: Problem, params: Any, data: Any) -> Any:
+    """One pull-back mapped over one-hot cotangents: one tree of `[T, *param]`."""
+    losses_fn = _in_a_tuple(problem, data)
+    losses, pullback = jax.vjp(lambda p: jnp.stack(losses_fn(p)), params)
+    (stacked,) = jax.vmap(pullback)(jnp.eye(problem.num_tasks))
+    rows = stacked["trunk"] if problem.trunk else stacked
+    flat = [x.reshape(problem.num_tasks, -1) for x in jax.tree.leaves(rows)]
+    products = [jnp.matmul(x, x.T, precision="highest") for x in flat]
+    weights = _upgrad(sum(products[1:], products[0]), losses)
+    mixed = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), rows)
+    if problem.trunk:
+        heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked["heads"])
+        mixed = {"trunk": mixed, "heads": heads}
+    return mixed, weights
+
+
+def _by_vjp(problem: Problem, params: Any, data: Any) -> Any:
+    """The trunk's own pull-back, and cotangents that each head gave by itself."""
+    inputs, targets = data
+    trunk, heads = params["trunk"], params["heads"]
+    features, pullback = jax.vjp(lambda t: TRUNKS[problem.model](t, inputs), trunk)
+    of_head = jax.value_and_grad(head_loss, argnums=(0, 1))
+    each = {task: of_head(heads[task], features, targets[task]) for task in heads}
+    losses = jnp.stack([loss for loss, _ in each.values()])
+    cotangents = jnp.stack([grads[1] for _, grads in each.values()])
+    gram, combine = mtl.gramian_vjp(pullback, cotangents)
+    weights = _upgrad(gram, losses)
+    own = {task: grads[0] for task, (_, grads) in each.items()}
+    return {"trunk": combine(weights)[0], "heads": own}, weights
+
+
+def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
+    rule = mtl.upgrad.weighting(reg_eps=REG_EPS)
+    num_tasks = len(gram)
+    active = jnp.ones(num_tasks, bool)
+    weights, _ = rule.update(gram, rule.init(num_tasks), losses=losses, active=active)
+    return weights
+
+
+BY_HAND = {PLAIN: _plain, PASSES: _passes, VMAPPED: _vmapped, BY_VJP: _by_vjp}
+FORMS = {LAZY: mtl.lazy_task_grads, STACKED: mtl.task_grads}
+# Ways of the same method, and two methods that need no Gramian
+EXACT = (*FORMS, BY_VJP, PASSES, VMAPPED)
+LOSSES_ONLY = ("unitary", "uw")
+WAYS = (PLAIN, *EXACT, *LOSSES_ONLY)
+
+
+def make(name: str, problem: Problem) -> Way:
+    """One of `WAYS`."""
+    if name in BY_HAND:
+        return by_hand(BY_HAND[name], problem)
+    if name in LOSSES_ONLY:
+        method = getattr(mtl, name)(problem.num_tasks)
+        return ours(method, mtl.lazy_task_grads, problem)
+    method = mtl.upgrad(problem.num_tasks, reg_eps=REG_EPS)
+    if problem.trunk:
+        method = mtl.on_shared(method, {"trunk": True, "heads": False})
+    return ours(method, FORMS[name], problem)
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """What to measure, in every script that measures steps."""
+    parser.add_argument("--quick", action="store_true", help="tiny models")
+    parser.add_argument("--models", nargs="+", choices=SIZES, default=[*SIZES])
+    parser.add_argument("--tasks", nargs="+", type=int, help="numbers of tasks")
+    parser.add_argument("--ways", nargs="+", choices=WAYS)
+    parser.add_argument(
+        "--zoo", nargs="*", choices=zoo.MODELS, help="models of zoo.py instead"
+    )
+
+
+def chosen(options: argparse.Namespace) -> Iterator[tuple[Problem, list[str]]]:
+    """Problems and ways that the command line asks for, made one by one."""
+
+    def among(ways: Sequence[str]) -> list[str]:
+        return [name for name in ways if name in (options.ways or ways)]
+
+    if options.zoo is not None:
+        for name in options.zoo or zoo.MODELS:
+            problem = from_the_zoo(name, quick=options.quick)
+            yield problem, among((PLAIN, PASSES, LAZY))
+        return
+    for model in options.models:
+        for num_tasks in options.tasks or SIZES[model][: 1 if options.quick else None]:
+            yield make_problem(model, num_tasks, quick=options.quick), among(WAYS)
