@@ -7,7 +7,7 @@ batch and steps at once.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,8 @@ def _sums_inside(tracker: Tracker, eqn: Any) -> bool:
 
 def _apart(outer: Tracker, eqn: Any, values: list[Any]) -> list[Any]:
     """What the scan returns, its sums made behind it."""
-    first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    layout = cast(tuple[int, int], jaxprs.scan_layout(eqn))
+    first, carried = layout
     if any(isinstance(outer.state(x), Total) for x in eqn.invars):
         mixed(eqn, "carries on a sum over the batch from before")
     inputs = [outer.state(atom) for atom in eqn.invars]
@@ -81,7 +82,7 @@ def _apart(outer: Tracker, eqn: Any, values: list[Any]) -> list[Any]:
             grown = _increment(inner, eqn, ins[first + i], out) if i < carried else out
             recipes[i] = grown and recipe(inner, grown)
     zero = [state == Still(zero=True) for state in inputs[first : first + carried]]
-    return _scan(eqn, values, inner, recipes, zero)
+    return _scan(eqn, layout, values, inner, recipes, zero)
 
 
 def _increment(inner: Tracker, eqn: Any, before: Any, after: Any) -> Any:
@@ -99,12 +100,13 @@ def _increment(inner: Tracker, eqn: Any, before: Any, after: Any) -> Any:
 
 def _scan(
     eqn: Any,
+    layout: tuple[int, int],
     values: list[Any],
     inner: Tracker,
     recipes: dict[int, Recipe | None],
     zero: list[bool],
 ) -> list[Any]:
-    first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    first, carried = layout
     consts, init = values[:first], values[first : first + carried]
     over = values[first + carried :]
     ins, outs = inner.jaxpr.invars, inner.jaxpr.outvars

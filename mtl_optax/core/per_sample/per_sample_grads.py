@@ -10,11 +10,10 @@ import numpy as np
 import optax
 
 from mtl_optax.core.arguments.losses import differentiable, losses_and_aux
-from mtl_optax.core.per_sample.computed import SampleGrads
 from mtl_optax.core.per_sample.leaves import Samples
 from mtl_optax.core.per_sample.program import Backward, forward
 from mtl_optax.core.task_grads.deferred import Deferred
-from mtl_optax.core.task_grads.leaf_values import Part, Values
+from mtl_optax.core.task_grads.leaf_values import OfLeaf, Part, Values
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.not_a_tree import not_a_tree
 from mtl_optax.core.task_grads.shape_checks import check_params
@@ -37,13 +36,15 @@ class PerSampleGrads(LazyTaskGrads):
     def _whole(self, parts: Sequence[Part | None]) -> Deferred:
         leaves, treedef = jax.tree.flatten(self.params)
         every = tuple(range(self.num_tasks))
-        whole = SampleGrads(
-            parts=tuple(
-                Values(rows=(jnp.zeros_like(leaf),)) if part is None else part
+        whole = Deferred(
+            leaves=tuple(
+                OfLeaf(
+                    Values(rows=(jnp.zeros_like(leaf),)), (0,), leaf, "no loss has it"
+                )
+                if part is None
+                else OfLeaf(part, every, leaf, "one backward pass for all samples")
                 for part, leaf in zip(parts, leaves, strict=True)
             ),
-            tasks=tuple((0,) if part is None else every for part in parts),
-            leaves=tuple(leaves),
             treedef=treedef,
             num_tasks=self.num_tasks,
             losses=self.losses,

@@ -142,7 +142,10 @@ def scanned(
     eqn: Any, inputs: Sequence[State], batch: int
 ) -> tuple[list[State], Tracker]:
     """States of what a scan returns, and those inside its body."""
-    first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    layout = jaxprs.scan_layout(eqn)
+    if layout is None:
+        mixed(eqn, "has parameters that are not known here")
+    first, carried = layout
     consts, carry = inputs[:first], list(inputs[first : first + carried])
     over = [_one_step(eqn, state) for state in inputs[first + carried :]]
     body = jaxprs.flat_body(eqn)
