@@ -227,11 +227,12 @@ MODELS = {
     ),
     "one sample": (mlp, MLP, X[:1], LABELS[:1]),
 }
-SLOW = {"convolutions", "transformer"}
+FAST = {"mlp", "twice", "scanned"}  # of the fast run
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=[pytest.mark.slow] * (m in SLOW)) for m in MODELS]
+    "model",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m not in FAST)) for m in MODELS],
 )
 def test_exact(model):
     check(*MODELS[model])
@@ -347,6 +348,7 @@ def test_a_sample_without_numbers_that_is_not_active(method):
     )
 
 
+@pytest.mark.slow
 def test_only_shared_leaves_and_auxiliary_output():
     def losses_fn(params, x, *, y):
         return mlp(params, x, y), {"x": x, "two": 2.0}
@@ -367,6 +369,7 @@ def test_only_shared_leaves_and_auxiliary_output():
     chex.assert_trees_all_close(*updates, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_under_vmap_and_scan():
     def gramian(x):
         return mtl.gramian(mtl.per_sample_grads(mlp)(MLP, x, LABELS)[1])
@@ -379,12 +382,14 @@ def test_under_vmap_and_scan():
         np.testing.assert_allclose(other, one_by_one, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_half_precision():
     params, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (MLP, X))
     check(mlp, params, x, LABELS, tolerance=1e-2)
 
 
 @pytest.mark.parametrize("scale", [1e-22, 1e22])
+@pytest.mark.slow
 def test_gradients_whose_squares_are_no_numbers(scale):
     """One sample far out, and all of them; the weights are as for the others."""
 
