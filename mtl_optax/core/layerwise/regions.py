@@ -16,6 +16,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
 from mtl_optax.core.layerwise.jaxprs import CONVOLUTION, cut, is_variable, names_in
 
+_APART = "tasks leave one equation by outputs of their own"
+
 Tasks = tuple[int, ...]
 # What was pulled back to a variable: for some tasks a stack `[tasks, ...]`; for one
 # task its cotangent as it is. With it, why it is in the form that it has.
@@ -50,9 +52,10 @@ def pull_back(
             types = [var.aval for var in inputs]
             cotangents = [_for_tasks(pieces[out], tasks) for out in outs]
             if len(tasks) == 1:
+                why = "one task reaches it" if len(served) == 1 else _APART
                 values = jax.linear_transpose(function, *types)(cotangents)
                 pulled: Sequence[Pieces] = [
-                    [(tasks, value, "one task reaches it")] for value in values
+                    [(tasks, value, why)] for value in values
                 ]
             else:
                 leaves = [var in parameters for var in inputs]
@@ -94,8 +97,27 @@ def _regions(
     return [
         (tasks, eqns)
         for tasks in sorted(found, key=len)
-        for eqns in _behind_convolutions(found[tasks][::-1])
+        for parts in _at_forks(found[tasks], serves)
+        for eqns in _behind_convolutions(parts)
     ]
+
+
+def _at_forks(
+    eqns: list[JaxprEqn], serves: dict[Var, set[int]]
+) -> list[list[JaxprEqn]]:
+    """From the last equation to the first, those with a part for each task alone.
+
+    Tasks that leave by different outputs of one equation are pulled back through it
+    apart; what lies before it should not go with them.
+    """
+    parts: list[list[JaxprEqn]] = [[]]
+    for eqn in eqns:
+        fork = len({frozenset(serves[v]) for v in eqn.outvars if serves[v]}) > 1
+        if fork:
+            parts += [[eqn], []]
+        else:
+            parts[-1].append(eqn)
+    return [part[::-1] for part in parts if part]
 
 
 def _behind_convolutions(eqns: list[JaxprEqn]) -> list[list[JaxprEqn]]:
