@@ -21,6 +21,7 @@ from mtl_optax.core.explain import explain
 from mtl_optax.core.gramian_vjp import gramian_vjp
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.core.metrics import metrics
+from mtl_optax.core.per_sample.per_sample_grads import per_sample_grads
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import (
     conflicts,
@@ -105,6 +106,7 @@ __all__ = [
     "lazy_task_grads",
     "masked_mean",
     "metrics",
+    "per_sample_grads",
     "resize_tasks",
     "subsample_tasks",
     "task_cosines",

@@ -19,6 +19,7 @@ from benchmarks import (
     dense_cost,
     gpu_check,
     memory,
+    per_sample,
     solvers,
     step,
     step_models,
@@ -286,6 +287,12 @@ def test_solvers_are_exact_and_timed():
     for name, (roundings, time) in row.items():
         assert 0 <= roundings <= 64, name
         assert time.median > 0, name
+
+
+def test_steps_by_sample_are_measured():
+    row = per_sample.measure("mlp", 3, "row sums", rounds=2, width=8)
+    assert set(row["times"]) == set(row["gflop"]) == {"plain", "ours", "vmap(grad)"}
+    assert "| mlp, 3, row sums | ours |" in per_sample.table([row])
 
 
 class FirstStep:

@@ -21,6 +21,7 @@ BELOW = {
     "arguments": {"trees"},
     "layerwise": {"trees"},
     "task_grads": {"trees", "arguments", "layerwise"},
+    "per_sample": {"trees", "arguments", "layerwise", "task_grads"},
     "chains": {"arguments", "task_grads"},
 }
 

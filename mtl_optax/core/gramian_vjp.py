@@ -74,8 +74,20 @@ def gramian_vjp(
     num_tasks = _leading(cotangents)
     shapes = jax.eval_shape(pullback, jax.tree.map(lambda c: c[0], cotangents))
     like, treedef = jax.tree.flatten(shapes)
-    leaves = parts_of_pullback(pullback, cotangents, like, num_tasks, form)
-    gradients = Deferred(leaves=tuple(leaves), treedef=treedef, num_tasks=num_tasks)
+    real = [i for i, leaf in enumerate(like) if leaf.dtype != jax.dtypes.float0]
+
+    def gradients_of(cotangent: Any) -> list[jax.Array]:
+        leaves = jax.tree.leaves(pullback(cotangent))
+        return [leaves[i] for i in real]
+
+    leaves = parts_of_pullback(
+        gradients_of, cotangents, [like[i] for i in real], num_tasks, form
+    )
+    gradients = Deferred(
+        leaves=tuple(leaves),
+        treedef=jax.tree.structure([0] * len(real)),
+        num_tasks=num_tasks,
+    )
 
     def combine(weights: Any) -> Any:
         weights = jnp.asarray(weights, jnp.result_type(float))
@@ -84,7 +96,11 @@ def gramian_vjp(
                 f"combine: weights must have one entry for each of the {num_tasks} "
                 f"cotangents, shape ({num_tasks},); got shape {weights.shape}."
             )
-        return gradients.pull(weights)
+        # Whole numbers have no gradient, which JAX writes as float0.
+        summed: list[Any] = [np.zeros(leaf.shape, jax.dtypes.float0) for leaf in like]
+        for i, gradient in zip(real, gradients.pull(weights), strict=True):
+            summed[i] = gradient
+        return jax.tree.unflatten(treedef, summed)
 
     return gradients.gramian(), combine
 

@@ -100,7 +100,12 @@ def scan_layout(eqn: JaxprEqn) -> tuple[int, int] | None:
 
 def flat_body(eqn: JaxprEqn) -> ClosedJaxpr:
     """That of a scan in a backward pass."""
-    return _inlined(body_of(eqn), partial(_backward, scan=lambda eqn, values: None))
+    return flattened(body_of(eqn))
+
+
+def flattened(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Part of a backward pass without calls, its scans as they are."""
+    return _inlined(closed, partial(_backward, scan=lambda eqn, values: None))
 
 
 def _inlined(closed: ClosedJaxpr, rewrite: Rewrite) -> ClosedJaxpr:

@@ -25,8 +25,6 @@ from mtl_optax.core.task_grads.leaf_factors import Product
 from mtl_optax.core.task_grads.leaf_tables import Table
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 
-_NO_BATCH = "its backward pass takes one task at a time"
-
 
 def parts_of_losses(
     losses_of: Callable[[Any], Sequence[jax.Array]],
@@ -60,8 +58,8 @@ def parts_of_losses(
             return _one_by_one(transposed, tasks, cotangents, why)
         try:
             closed, found = _traced(jax.vmap(transposed), cotangents, leaves, rule)
-        except NotImplementedError:  # JAX's for a primitive without a batching rule
-            return _one_by_one(transposed, tasks, cotangents, _NO_BATCH)
+        except Exception as error:  # a true one comes again, one by one
+            return _one_by_one(transposed, tasks, cotangents, _alone(error))
         if form == "auto" and not any(_by_rows(x, rule) or _tables(x) for x in found):
             # As cheap, and in less memory at a time.
             why = "no weight that these tasks share has fewer rows than inputs"
@@ -103,6 +101,11 @@ def stacks_of_losses(
         return [[(tasks, stack, "")] for stack in stacks]
 
     return _parts(losses_of, ones, params, together, axis_name)
+
+
+def _alone(error: Exception) -> str:
+    """For a backward pass that JAX cannot map over tasks: no rule for it, mostly."""
+    return f"its backward pass takes one task at a time ({type(error).__name__})"
 
 
 def _convolves(function: Callable[..., Any], types: Sequence[Any]) -> bool:
@@ -149,13 +152,13 @@ def parts_of_pullback(
     rule, tasks = Rule(form), tuple(range(num_tasks))
     try:
         closed, found = _traced(jax.vmap(pullback), cotangents, None, rule)
-    except NotImplementedError:
+    except Exception as error:
         leaves, treedef = jax.tree.flatten(cotangents)
 
         def flat(leaves: Sequence[jax.Array]) -> Sequence[Any]:
             return jax.tree.leaves(pullback(jax.tree.unflatten(treedef, leaves)))
 
-        each = _one_by_one(flat, tasks, leaves, _NO_BATCH)
+        each = _one_by_one(flat, tasks, leaves, _alone(error))
     else:
         made = _evaluated(closed, found, cotangents, rule)
         each = [

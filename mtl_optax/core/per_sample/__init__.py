@@ -1,0 +1,1 @@
+"""Gradients of single samples, from one backward pass of the whole batch."""
