@@ -1,8 +1,8 @@
 """One dense weight's part of the Gramian: by rows, by its gradients, and the rule.
 
-The weight is `[m, n]`, its layer has R rows, and T cotangents `[T, R, n]` of its outputs
-are given. Measured is the Gramian and then the weighted sum with weights that depend on
-it, in three ways, interleaved:
+The weight is `[m, n]`, its layer has R rows, and T cotangents `[T, R, n]` of its
+outputs are given. Measured is the Gramian and then the weighted sum with weights that
+depend on it, in three ways, interleaved:
 
     rows     K_ts = <D_t, (X X') D_s>; the sum is one product more, of the same factors
     direct   the gradients X' D_t, which are not kept; the sum likewise
@@ -39,8 +39,10 @@ ROWS = (64, 128, 256, 512, 1024, 2048, 4096)
 TASKS = (2, 8, 32)
 SQUARE = ((256, 256), (1024, 1024), (2048, 2048))
 OTHERS = ((1024, 256), (256, 1024))
+# With --near: R for which rows take so many multiplications in place of one.
+NEAR = (0.7, 0.85, 1.0, 1.2, 1.5)
 # What takes longer is left out: GFLOP of the dearer way, GiB of cotangents.
-DEAREST, LARGEST = 60, 0.5
+DEAREST, LARGEST = 100, 0.5
 
 
 class Case(NamedTuple):
@@ -70,6 +72,12 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         return f"R={self.rows} [{self.inputs}, {self.outputs}] T={self.tasks}"
+
+
+def at_ratio(counted: float, inputs: int, outputs: int, tasks: int) -> Case:
+    """The one with so many multiplications by rows over those by gradients."""
+    cases = (Case(r, inputs, outputs, tasks) for r in range(16, 8 * inputs, 16))
+    return min(cases, key=lambda case: abs(case.counted - counted))
 
 
 def by_form(form: str) -> Callable[..., Any]:
@@ -147,7 +155,10 @@ def lost(row: dict[str, Any], kind: str = "cpu") -> float:
     return max(1.0, by_rows if row["rule"] == "rows" else 1 / by_rows)
 
 
-HEAD = "| weight | R | T | counted | rows, ms | direct | kept | CPU | wall | rule | loses |"
+HEAD = (
+    "| weight | R | T | counted | rows, ms | direct | kept | CPU | wall "
+    "| rule | loses |"
+)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -188,20 +199,30 @@ def cell(row: dict[str, Any] | None) -> str:
     return f"**{ratio}**" if row["rule"] == "rows" else ratio
 
 
+def chosen(options: argparse.Namespace) -> list[Case]:
+    """What is to be measured."""
+    if options.quick:
+        return [Case(r, 32, 32, 2) for r in (16, 64)]
+    pairs = [(m, n, t) for m, n in SQUARE + OTHERS for t in TASKS]
+    if options.near:
+        return [at_ratio(r, *pair) for pair in pairs for r in NEAR]
+    return [Case(r, *pair) for pair in pairs for r in ROWS]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prints every case, then the grid, and writes both as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one small weight")
+    parser.add_argument("--near", action="store_true", help="where the rule changes")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
-    weights = ((32, 32),) if options.quick else SQUARE + OTHERS
-    numbers, tasks = ((16, 64), (2,)) if options.quick else (ROWS, TASKS)
-    cases = [Case(r, m, n, t) for m, n in weights for t in tasks for r in numbers]
     about = environment()
+    cases = chosen(options)
     print(HEAD, "|---" * 11 + "|", sep="\n")
     rows = [record(case, options.rounds) for case in cases if case.affordable]
-    print("", *grid(rows), sep="\n")
+    if not options.near:
+        print("", *grid(rows), sep="\n")
     if options.out:
         write_json(options.out, {"environment": about, "cases": rows})
     return 0

@@ -42,7 +42,7 @@ def gramian_vjp(
     Raises:
       ValueError: for an unknown form, or cotangents without a common leading axis.
 
-    Cost: the cotangents of all layers' outputs for T tasks, a third to a half of T
+    Cost: the cotangents of all layers' outputs for T tasks, about half of T
     backward passes; for each leaf `R^2 (m + T n) + T^2 R n` multiplications by rows, or
     `T R m n + T^2 m n`. The factors, `T R n` numbers a layer, live until `combine`; so
     where memory is short call `pullback` with the weighted cotangent instead, one

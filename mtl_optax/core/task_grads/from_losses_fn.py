@@ -127,7 +127,7 @@ def lazy_task_grads(
     needs the Gramian: what serves one task (its head, layers on its own data) is pulled
     back once; what serves several, for all of them at once, without the gradients of
     weights that have fewer rows (batch times positions) than inputs. That is a third to
-    a half of T backward passes, and `T R n` numbers in place of `T m n` for a weight
+    three fifths of T backward passes (docs/gramian.md), and `T R n` numbers in place of `T m n` for a weight
     `[m, n]` with R rows. Where no weight gains, T backward passes and T trees. Under
     `jax.checkpoint` the block is computed again once. A sum made in one pass is looked
     at where `active=` leaves a task out: if that task's NaN got into it, it is made
