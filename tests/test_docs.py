@@ -16,6 +16,7 @@ OWN = {
     "combine",
     "conflicts",
     "connection_strength",
+    "explain",
     "from_weighting",
     "explain",
     "gramian",
