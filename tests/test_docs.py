@@ -18,7 +18,6 @@ OWN = {
     "connection_strength",
     "explain",
     "from_weighting",
-    "explain",
     "gramian",
     "group_grads_at",
     "lazy_task_grads",
