@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from mtl_optax.core.layerwise.forms import Sizes
@@ -64,14 +65,17 @@ class Product:
         return leaf_gramian(mean_over(each, self.axis_name)), sizes
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
-        """One product, of D weighted first."""
-        return self._gradient(weighted_sum(self.d, weights, active))
+        """One product, of D weighted first; rounded once, to the gradient's dtype."""
+        kind = jnp.promote_types(self.d.dtype, jnp.float32)
+        summed = weighted_sum(self.d, weights, active, kind)
+        gradient = seen_as(self._in(kind)._product(summed), self.views, rounded=False)
+        dtype = jax.eval_shape(lambda: self._gradient(self.d[0])).dtype
+        return mean_over(gradient.astype(dtype), self.axis_name)
 
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Product":
         """Of D, in the dtype of the combinations."""
         d = mix_tasks(combinations.T, self.d, active)
-        like = tuple((key, d.dtype if "type" in key else v) for key, v in self.like)
-        return dataclasses.replace(self, d=d, x=self.x.astype(d.dtype), like=like)
+        return dataclasses.replace(self._in(d.dtype), d=d)
 
     def row(self, i: int) -> jax.Array:
         """The product of one task."""
@@ -80,6 +84,11 @@ class Product:
     def stack(self) -> jax.Array:
         """The products, one after the other."""
         return lax.map(self._gradient, self.d)
+
+    def _in(self, dtype: Any) -> "Product":
+        """With products of this dtype."""
+        like = tuple((key, dtype if "type" in key else v) for key, v in self.like)
+        return dataclasses.replace(self, x=self.x.astype(dtype), like=like)
 
     def _product(self, d: jax.Array) -> jax.Array:
         batch, rows = tuple(range(self.batch)), (self.batch,)
