@@ -16,7 +16,6 @@ OWN = {
     "combine",
     "conflicts",
     "connection_strength",
-    "explain",
     "from_weighting",
     "explain",
     "gramian",
