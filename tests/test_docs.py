@@ -17,7 +17,6 @@ OWN = {
     "conflicts",
     "connection_strength",
     "from_weighting",
-    "explain",
     "gramian",
     "group_grads_at",
     "lazy_task_grads",

@@ -156,6 +156,8 @@ def view(eqn: Eqn, axis: int) -> tuple[tuple[str, Any], int] | str:
         if not jnp.issubdtype(source.dtype, jnp.floating):
             return "it is cast from whole numbers"
         return ("cast", dtype), axis
+    if eqn.params["dimensions"] is not None:
+        return "a reshape transposes it too"
     sizes = eqn.outvars[0].aval.shape
     for before, size in enumerate(source.shape):
         ahead = math.prod(source.shape[:before]) == math.prod(sizes[:axis])

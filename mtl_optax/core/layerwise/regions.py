@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
-from mtl_optax.core.layerwise.jaxprs import CONVOLUTION, cut, is_variable, names_in
+from mtl_optax.core.layerwise.jaxprs import (
+    CONVOLUTION,
+    SCAN,
+    cut,
+    is_variable,
+    name,
+    names_in,
+)
+
+_APART = "tasks leave one equation by outputs of their own"
 
 Tasks = tuple[int, ...]
 # What was pulled back to a variable: for some tasks a stack `[tasks, ...]`; for one
@@ -42,18 +51,18 @@ def pull_back(
         if is_variable(out):
             pieces[out].append(((task,), one, ""))
     depends = _depends(linear)
-    for served, eqns in _regions(linear, depends):
+    for served, eqns, apart in _regions(linear, depends):
         made = [var for eqn in eqns for var in eqn.outvars if var in pieces]
-        for tasks, outs in _alike(served, made, pieces):
+        groups = _alike(served, made, pieces) if apart else [(served, made)]
+        for tasks, outs in groups:
             inputs = _inputs(eqns, outs, depends)
             function = _function(linear, eqns, inputs, outs, depends)
             types = [var.aval for var in inputs]
             cotangents = [_for_tasks(pieces[out], tasks) for out in outs]
             if len(tasks) == 1:
+                why = "one task reaches it" if len(served) == 1 else _APART
                 values = jax.linear_transpose(function, *types)(cotangents)
-                pulled: Sequence[Pieces] = [
-                    [(tasks, value, "one task reaches it")] for value in values
-                ]
+                pulled: Sequence[Pieces] = [[(tasks, value, why)] for value in values]
             else:
                 leaves = [var in parameters for var in inputs]
                 pulled = together(function, types, tasks, cotangents, leaves)
@@ -73,11 +82,12 @@ def _depends(linear: ClosedJaxpr) -> set[Var]:
 
 def _regions(
     linear: ClosedJaxpr, depends: set[Var]
-) -> list[tuple[Tasks, list[JaxprEqn]]]:
+) -> list[tuple[Tasks, list[JaxprEqn], bool]]:
     """Equations by the set of tasks that they serve, small sets first.
 
     What an equation reads serves its tasks and perhaps more: so in this order all
-    cotangents of a region's outputs are there when it comes.
+    cotangents of a region's outputs are there when it comes. With each whether its
+    tasks go apart.
     """
     serves: dict[Var, set[int]] = defaultdict(set)
     for task, out in enumerate(linear.jaxpr.outvars):
@@ -92,10 +102,29 @@ def _regions(
             for var in inputs:
                 serves[var] |= tasks
     return [
-        (tasks, eqns)
+        (tasks, eqns, apart)
         for tasks in sorted(found, key=len)
-        for eqns in _behind_convolutions(found[tasks][::-1])
+        for part, apart in _at_forks(found[tasks], serves)
+        for eqns in _behind_convolutions(part)
     ]
+
+
+def _at_forks(
+    eqns: list[JaxprEqn], serves: dict[Var, set[int]]
+) -> list[tuple[list[JaxprEqn], bool]]:
+    """From the last equation to the first, those alone by whose outputs tasks part.
+
+    There tasks go apart, for it may hold their heads; what lies before it, and scans,
+    through which a zero goes like any other cotangent, serve all of them alike.
+    """
+    parts: list[tuple[list[JaxprEqn], bool]] = [([], False)]
+    for eqn in eqns:
+        outputs = {frozenset(serves[var]) for var in eqn.outvars if serves[var]}
+        if len(outputs) > 1 and name(eqn) != SCAN:
+            parts += [([eqn], True), ([], False)]
+        else:
+            parts[-1][0].append(eqn)
+    return [(part[::-1], apart) for part, apart in parts if part]
 
 
 def _behind_convolutions(eqns: list[JaxprEqn]) -> list[list[JaxprEqn]]:
@@ -151,13 +180,19 @@ def _function(
 
 
 def _for_tasks(pieces: Pieces, tasks: Tasks) -> Any:
-    """The sum of the pieces, for one task as it is, for several stacked."""
+    """The sum of the pieces, for one task as it is, for several stacked.
+
+    Zero for a task without a piece, which comes in by other outputs.
+    """
     if len(tasks) == 1:
         return _row(pieces, tasks[0])
     whole = [value for among, value, _ in pieces if among == tasks]
     if len(whole) == 1 and all(a == tasks or not {*a} & {*tasks} for a, *_ in pieces):
         return whole[0]
-    return jnp.stack([_row(pieces, task) for task in tasks])
+    known = {task for among, *_ in pieces for task in among}
+    rows = {task: _row(pieces, task) for task in tasks if task in known}
+    zero = jnp.zeros_like(next(iter(rows.values())))
+    return jnp.stack([rows.get(task, zero) for task in tasks])
 
 
 def _row(pieces: Pieces, task: int) -> Any:
