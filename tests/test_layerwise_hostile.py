@@ -59,9 +59,11 @@ def test_gramian_and_sum(names):
         each = rows(stacked)
         wanted = inner_products(each)
         assert np.all(np.isfinite(wanted)), name
-        assert gramian_error(gramian, wanted) < 2e-6, name
-        assert cosine_error(gramian, wanted) < 5e-6, name
-        assert update_error(update, weighted(WEIGHTS, each)) < 1e-6, name
+        # A form may leave out one rounding of each gradient, here to bfloat16.
+        bound = 2 * 2**-9 if "rounded" in name else 1e-6
+        assert gramian_error(gramian, wanted) < 2 * bound, name
+        assert cosine_error(gramian, wanted) < 5 * bound, name
+        assert update_error(update, weighted(WEIGHTS, each)) < bound, name
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)

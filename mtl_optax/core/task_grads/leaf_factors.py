@@ -14,7 +14,7 @@ from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.factor_gramian import row_gramian
 from mtl_optax.core.task_grads.in_range import power_of_two
-from mtl_optax.core.task_grads.leaf_products import leaf_gramian, weighted_sum
+from mtl_optax.core.task_grads.leaf_products import weighted_sum
 from mtl_optax.core.task_grads.leaf_values import largest_of
 from mtl_optax.core.trees.task_axis import mix_tasks
 
@@ -22,7 +22,7 @@ from mtl_optax.core.trees.task_axis import mix_tasks
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["d", "x"],
-    meta_fields=["batch", "d_first", "like", "views", "by_rows", "axis_name"],
+    meta_fields=["batch", "d_first", "like", "views", "axis_name"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Product:
@@ -34,7 +34,6 @@ class Product:
     d_first: bool  # G is [*e, *n, *m], else [*e, *m, *n]
     like: Any  # precision and dtype of the product
     views: Views
-    by_rows: bool  # whether the Gramian is taken from products R x R
     axis_name: Any = None  # gradients are means over it
 
     def sizes(self) -> Sizes:
@@ -48,21 +47,13 @@ class Product:
         return gramian * sizes[:, None] * sizes[None, :]
 
     def normal(self) -> tuple[jax.Array, jax.Array]:
-        """By rows, or from the products, which are not kept."""
-        largest = largest_of(self.d)
+        """By rows."""
+        of_d, (of_x,) = largest_of(self.d), largest_of(self.x[None])
         if self.axis_name is not None:
-            largest = lax.pmax(largest, self.axis_name)
-        of_d, of_x = power_of_two(largest), self._size_of_x()
-        sizes = of_d * of_x
-        if self.by_rows:
-            return row_gramian(*self._flat(), of_x, of_d, self.axis_name), sizes
-        whole = dataclasses.replace(self, x=self.x / of_x.astype(self.x.dtype))
-        # Whatever rearranges a gradient afterwards leaves its products as they are.
-        each = tuple(
-            whole._product(d) / size.astype(self.d.dtype)
-            for d, size in zip(self.d, of_d, strict=True)
-        )
-        return leaf_gramian(mean_over(each, self.axis_name)), sizes
+            of_d, of_x = lax.pmax((of_d, of_x), self.axis_name)
+        of_d, of_x = power_of_two(of_d), power_of_two(of_x)
+        gramian = row_gramian(*self._flat(), of_x, of_d, self.axis_name)
+        return gramian, of_d * of_x
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """One product, of D weighted first; rounded once, to the gradient's dtype."""
@@ -98,12 +89,6 @@ class Product:
 
     def _gradient(self, d: jax.Array) -> Any:
         return mean_over(seen_as(self._product(d), self.views), self.axis_name)
-
-    def _size_of_x(self) -> jax.Array:
-        (largest,) = largest_of(self.x[None])
-        if self.axis_name is not None:
-            largest = lax.pmax(largest, self.axis_name)
-        return power_of_two(largest)
 
     def _flat(self) -> tuple[jax.Array, jax.Array]:
         """X `[e, R, m]` and D `[T, e, R, n]`."""
