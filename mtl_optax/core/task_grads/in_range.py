@@ -166,7 +166,9 @@ def _rows_over_sizes(parts: list[Any], tasks: list[Tasks]) -> list[Normal]:
 
 def power_of_two(largest: jax.Array, target: Any = 0) -> jax.Array:
     """By what to divide to bring the largest number near to `2**target`; 1 for 0."""
+    info = jnp.finfo(largest.dtype)
     exponent = jnp.frexp(largest)[1] - target
+    exponent = jnp.clip(exponent, info.minexp, info.maxexp - 1)
     some = jnp.isfinite(largest) & (largest > 0)
     return jnp.where(some, jnp.ldexp(jnp.ones_like(largest), exponent), 1)
 

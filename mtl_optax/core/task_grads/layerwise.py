@@ -281,9 +281,9 @@ def _factors(
     def ordered(
         part: jax.Array, lead: tuple[int, ...], rows: tuple[int, ...], free: Any
     ) -> jax.Array:
+        sizes = [[part.shape[i] for i in axes] for axes in (lead, rows, free)]
         part = part.transpose(*lead, *rows, *free)
-        behind = part.shape[len(lead) + len(rows) :]
-        return part.reshape(*part.shape[: len(lead)], -1, *behind)
+        return part.reshape(*sizes[0], math.prod(sizes[1]), *sizes[2])
 
     of_d, of_x = found.free()
     in_d, in_x = found.contracted
@@ -301,8 +301,10 @@ def _table(found: Sequence[FoundTable], pairs: list[Any]) -> Table:
         lookups = [i for i in range(update.ndim) if i not in kept]
         update = update.transpose(one.axis, *lookups, *one.row_axes)
         row = update.shape[1 + len(lookups) :]
-        updates.append(update.reshape(update.shape[0], -1, *row))
-        ids.append(places.reshape(-1))
+        updates.append(update.reshape(update.shape[0], places.size, *row))
+        # Shorter ones may not hold the number of rows.
+        whole = jnp.promote_types(places.dtype, jnp.int32)
+        ids.append(places.reshape(-1).astype(whole))
     return Table(
         updates=jnp.concatenate(updates, 1),
         ids=jnp.concatenate(ids),

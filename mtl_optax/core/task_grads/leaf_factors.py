@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from mtl_optax.core.layerwise.forms import Sizes
@@ -48,18 +49,19 @@ class Product:
 
     def normal(self) -> tuple[jax.Array, jax.Array]:
         """By rows, or from the products, which are not kept."""
-        largest = largest_of(self.d)
-        if self.axis_name is not None:
-            largest = lax.pmax(largest, self.axis_name)
-        of_d, of_x = power_of_two(largest), self._size_of_x()
+        used = self._without_unused_rows()
+        of_d, of_x = used._size(self.d), used._size(used.x[None])[0]
         sizes = of_d * of_x
         if self.by_rows:
-            return row_gramian(*self._flat(), of_x, of_d, self.axis_name), sizes
-        whole = dataclasses.replace(self, x=self.x / of_x.astype(self.x.dtype))
+            return row_gramian(*used._flat(), of_x, of_d, self.axis_name), sizes
+        whole = used
+        if jnp.finfo(self.d.dtype).maxexp < jnp.finfo(jnp.float32).maxexp:
+            whole = used._cast(used.d.astype(of_d.dtype))
+        whole = dataclasses.replace(whole, x=whole.x / of_x.astype(whole.x.dtype))
         # Whatever rearranges a gradient afterwards leaves its products as they are.
         each = tuple(
-            whole._product(d) / size.astype(self.d.dtype)
-            for d, size in zip(self.d, of_d, strict=True)
+            whole._product(d) / size.astype(whole.d.dtype)
+            for d, size in zip(whole.d, of_d, strict=True)
         )
         return leaf_gramian(mean_over(each, self.axis_name)), sizes
 
@@ -69,7 +71,10 @@ class Product:
 
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Product":
         """Of D, in the dtype of the combinations."""
-        d = mix_tasks(combinations.T, self.d, active)
+        return self._cast(mix_tasks(combinations.T, self.d, active))
+
+    def _cast(self, d: jax.Array) -> "Product":
+        """With this D, all in its dtype."""
         like = tuple((key, d.dtype if "type" in key else v) for key, v in self.like)
         return dataclasses.replace(self, d=d, x=self.x.astype(d.dtype), like=like)
 
@@ -90,8 +95,18 @@ class Product:
     def _gradient(self, d: jax.Array) -> Any:
         return mean_over(seen_as(self._product(d), self.views), self.axis_name)
 
-    def _size_of_x(self) -> jax.Array:
-        (largest,) = largest_of(self.x[None])
+    def _without_unused_rows(self) -> "Product":
+        """With zero for rows of X that no task reads.
+
+        Padding with huge numbers would make X so large that its other rows vanish.
+        """
+        largest = jnp.max(largest_of(self.d, self.batch + 2), axis=0)  # [*e, R]
+        used = (largest != 0).astype(self.x.dtype)
+        mask = used.reshape(used.shape + (1,) * (self.x.ndim - used.ndim))
+        return dataclasses.replace(self, x=self.x * mask)
+
+    def _size(self, rows: jax.Array) -> jax.Array:
+        largest = largest_of(rows)
         if self.axis_name is not None:
             largest = lax.pmax(largest, self.axis_name)
         return power_of_two(largest)
