@@ -130,7 +130,7 @@ __all__ = [
     "tchebycheff",
     "unitary",
     "uw",
-    # from_gramian: T backward passes.
+    # from_gramian: at most T backward passes with lazy gradients.
     "aligned_mtl",
     "cagrad",
     "cdtt",

@@ -18,6 +18,7 @@ from benchmarks import (
     cases,
     dense_cost,
     gpu_check,
+    gramian_forms,
     memory,
     per_sample,
     solvers,
@@ -181,6 +182,27 @@ def test_aggregate_says_that_torchjd_is_missing(monkeypatch, capsys):
 def test_aggregate_quick_runs_every_method(monkeypatch):
     monkeypatch.setattr(aggregate, "QUICK_SIZES", ((3, 2_000),))
     assert aggregate.main(["--quick", "--rounds=1"]) == 0
+
+
+@pytest.mark.slow
+def test_gramian_forms_measures_and_counts(tmp_path):
+    path = tmp_path / "out.json"
+    assert gramian_forms.main(["--quick", "--rounds=1", f"--out={path}"]) == 0
+    cases = json.loads(path.read_text())["cases"]
+    assert [row["rule"] for row in cases] == ["rows", "gradients"]
+    # R = 16, m = n = 32, T = 2
+    by_rows, direct = 16**2 * (32 + 64) + 4 * 16 * 32, 2 * 16 * 32**2 + 4 * 32**2
+    assert cases[0]["counted"] == pytest.approx(by_rows / direct, rel=1e-4)
+    near = gramian_forms.at_ratio(1.0, 1024, 1024, 2)
+    assert near.counted == pytest.approx(1, abs=0.02)
+
+
+def test_what_the_rule_of_forms_loses():
+    def lost(rule, ratio):
+        return gramian_forms.lost({"rule": rule, "over": {"cpu": ratio}})
+
+    assert (lost("rows", 1.5), lost("gradients", 0.5)) == (1.5, 2.0)
+    assert (lost("rows", 0.5), lost("gradients", 1.5)) == (1.0, 1.0)
 
 
 @pytest.mark.slow

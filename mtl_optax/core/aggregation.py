@@ -85,10 +85,10 @@ def from_weighting(
         tasks, or extra arguments that only other methods take (names that this library
         does not know are ignored).
 
-    Cost: T backward passes and one read of the gradients for the Gramian, if it is used
-    (two and T copies of a leaf at a time, if the weighting looks again); one read for
-    the weighted sum. With `leaves`, lazy gradients need T passes down to these leaves
-    and one full pass.
+    Cost: with lazy gradients at most T backward passes for the Gramian, if it is used,
+    and with `leaves` at most T down to these and a full one. With stacked ones, T and
+    one read of the gradients (two and T copies of a leaf at a time, if the weighting
+    looks again), and one more for the weighted sum.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl

@@ -32,8 +32,8 @@ def gramian(task_gradients: Any, other: Any = None) -> jax.Array:
     Raises:
       ValueError: if the tree has no leaves, so that T is unknown; if both trees differ.
 
-    Cost: one read of the gradients; lazy ones are pulled back first (T backward
-    passes, T trees in memory).
+    Cost: one read of the gradients; for lazy ones at most T backward passes (as in
+    :func:`lazy_task_grads`), with `other` T for each and both stacks.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl

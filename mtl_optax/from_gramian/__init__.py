@@ -1,1 +1,1 @@
-"""Methods that see the Gramian of the task gradients: T backward passes."""
+"""Methods that see the Gramian of the task gradients: at most T backward passes."""

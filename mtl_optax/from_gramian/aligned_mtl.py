@@ -58,9 +58,10 @@ def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weigh
       ValueError: for an unknown `scale_mode`, or a `preference` that is not `[T]`; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; two T x T eigenvalue problems by
-    Jacobi rotations, some 5 T steps each on T x T matrices. Between them gradients are
-    read a second time, rotated leaf by leaf: T copies of one leaf more.
+    Cost: at most T backward passes with lazy gradients; no state of its own; two T x T
+    eigenvalue problems by Jacobi rotations, some 5 T steps each on T x T matrices.
+    Between them gradients are read a second time, rotated leaf by leaf: T copies of one
+    leaf more.
 
     Invariances: none to loss scales: gradients are made orthogonal with as little
     change as possible, which leaves most to the longest.

@@ -53,7 +53,8 @@ def cagrad(
       ValueError: for a negative `c`, an unknown `rescale`, or a `preference` that is
         not `[T]`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; a few T x T factorisations.
+    Cost: at most T backward passes with lazy gradients; no state of its own; a few
+    T x T factorisations.
 
     Invariances: none to loss scales: the ball is one around the mean gradient.
 

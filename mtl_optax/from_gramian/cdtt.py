@@ -108,8 +108,8 @@ def cdtt(*, window: int = 10, alpha: ScalarOrSchedule = 0.3) -> Weighting:
         if `losses=` is missing or has another length; for gradients that are not
         stacked, or another task count.
 
-    Cost: T backward passes; state of `window` numbers a task; one T x T quadratic
-    program.
+    Cost: at most T backward passes with lazy gradients; state of `window` numbers a
+    task; one T x T quadratic program.
 
     Invariances: none, neither of the losses, whose logarithm is a tension, nor of the
     gradients, beside which pulls have a length of their own.

@@ -55,8 +55,8 @@ def conflictfree(
         model nor a task (a name only in `update`); for gradients that are not stacked,
         or another task count.
 
-    Cost: T backward passes; no state of its own; one T x T eigenvalue problem and one
-    quadratic program of size T.
+    Cost: at most T backward passes with lazy gradients; no state of its own; one T x T
+    eigenvalue problem and one quadratic program of size T.
 
     Invariances: the direction does not depend on the scale of any loss.
 

@@ -45,8 +45,8 @@ def dualproj(
       ValueError: for a negative `reg_eps`, or a `preference` that is not `[T]`; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; one quadratic program of size T, a
-    T-th of UPGrad's.
+    Cost: at most T backward passes with lazy gradients; no state of its own; one
+    quadratic program of size T, a T-th of UPGrad's.
 
     Invariances: none to loss scales: the cone does not depend on them, but the mean
     that is projected on it does.

@@ -44,7 +44,8 @@ def fairgrad(*, alpha: ScalarOrSchedule = 1.0) -> Weighting:
       ValueError: for an `alpha` that is negative or not finite; for gradients that are
         not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
+    Cost: at most T backward passes with lazy gradients; no state of its own; up to 50
+    T x T factorisations.
 
     Invariances: none to loss scales, but for alpha = 1, where the update does not
     depend on them.

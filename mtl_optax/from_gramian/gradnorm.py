@@ -99,8 +99,9 @@ def gradnorm(
         `leaves` that name none; if `losses=` is missing or has another length; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; state of 2 numbers a task beside the optimiser's. With
-    `leaves` and lazy gradients T passes down to these leaves and a full one.
+    Cost: at most T backward passes with lazy gradients; state of 2 numbers a task
+    beside the optimiser's. With `leaves` and lazy gradients at most T passes down to
+    these leaves and a full one.
 
     Invariances: none to loss scales at once; the weights take them out in time, on the
     leaves on which norms are measured.

@@ -129,8 +129,8 @@ def gradvac(
       ValueError: for a `beta` outside 0 to 1, a negative `eps`, or an unknown
         `granularity`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; state of T x T targets (for each block) and a
-    key; T(T-1) steps on T numbers.
+    Cost: at most T backward passes with lazy gradients; state of T x T targets (for
+    each block) and a key; T(T-1) steps on T numbers.
 
     Invariances: none to loss scales: angles do not depend on them, but the gradients
     are summed as they are. Draws decide on the order of the tasks.

@@ -35,7 +35,8 @@ def imtl_g() -> Weighting:
     Raises:
       ValueError: for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; one T x T eigenvalue problem.
+    Cost: at most T backward passes with lazy gradients; no state of its own; one T x T
+    eigenvalue problem.
 
     Invariances: the direction does not depend on the scale of any loss.
 

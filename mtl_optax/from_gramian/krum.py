@@ -41,7 +41,8 @@ def krum(*, num_byzantine: int, num_selected: int = 1) -> Weighting:
       ValueError: for an f above T - 3, an m above T, or one that is no Python int; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; T sorts of T numbers.
+    Cost: at most T backward passes with lazy gradients; no state of its own; T sorts of
+    T numbers.
 
     Invariances: none to loss scales: distances between raw gradients decide. Ties go to
     the task with the lowest index.

@@ -46,8 +46,8 @@ def mgda(*, normalization: str = "none", apply_to: str = "raw") -> Weighting:
       ValueError: for an unknown option; if `losses=` is needed and missing; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; the exact solver needs a few T x T
-    factorisations.
+    Cost: at most T backward passes with lazy gradients; no state of its own; the exact
+    solver needs a few T x T factorisations.
 
     Invariances: none to loss scales: the shorter a gradient the larger its weight. With
     `apply_to="normalized"` the update does not depend on them, for any normalisation

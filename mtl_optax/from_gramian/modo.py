@@ -57,8 +57,9 @@ def modo(*, gamma: ScalarOrSchedule = 1e-3, rho: ScalarOrSchedule = 0.1) -> Weig
       ValueError: for a negative `gamma` or `rho`; for a `gramian` that is not
         `[T, T]`; for gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; state of T numbers. With `gramian` no Gramian is
-    formed, and lazy gradients need one pass (beside the 2T behind J1 J2').
+    Cost: at most T backward passes with lazy gradients; state of T numbers. With
+    `gramian` no Gramian is formed, and lazy gradients need one pass (beside the 2T
+    behind J1 J2').
 
     Invariances: none, not even to a factor common to all losses: `gamma` has the unit
     of an inverse squared gradient norm.

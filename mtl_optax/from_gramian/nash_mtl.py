@@ -40,7 +40,8 @@ def nash_mtl(*, max_norm: ScalarOrSchedule = None) -> Weighting:
       ValueError: for a negative `max_norm`; for gradients that are not stacked, or
         another task count.
 
-    Cost: T backward passes; no state of its own; up to 50 T x T factorisations.
+    Cost: at most T backward passes with lazy gradients; no state of its own; up to 50
+    T x T factorisations.
 
     Invariances: the update does not depend on the scale of any loss.
 

@@ -94,7 +94,8 @@ def pcd(
         gradients nor losses have names; for gradients that are not stacked, or another
         task count.
 
-    Cost: T backward passes; state of 2 numbers a task; one T x T quadratic program.
+    Cost: at most T backward passes with lazy gradients; state of 2 numbers a task; one
+    T x T quadratic program.
 
     Invariances: the direction does not depend on the scale of any loss (with `eps` 0).
     The primary task is another than the rest.

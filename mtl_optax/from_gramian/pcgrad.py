@@ -69,7 +69,8 @@ def pcgrad(*, key: Any, order: str = "random", reduction: str = "sum") -> Weight
       ValueError: for an unknown option; for gradients that are not stacked, or another
         task count.
 
-    Cost: T backward passes; one key of state; T(T-1) steps on T numbers.
+    Cost: at most T backward passes with lazy gradients; one key of state; T(T-1) steps
+    on T numbers.
 
     Invariances: none to loss scales: what is projected off does not depend on them, but
     the gradients are summed as they are. Draws decide on the order of the tasks.

@@ -96,9 +96,9 @@ def sdmgrad(
         `gramian` that is not `[T, T]`; for gradients that are not stacked, or
         another task count.
 
-    Cost: T backward passes; state of T numbers; `num_iters` products of size T x T.
-    With `gramian` no Gramian is formed, and lazy gradients need one pass (beside
-    the 2T behind J1 J2').
+    Cost: at most T backward passes with lazy gradients; state of T numbers; `num_iters`
+    products of size T x T. With `gramian` no Gramian is formed, and lazy gradients need
+    one pass (beside the 2T behind J1 J2').
 
     Invariances: none to loss scales, but a factor common to all losses leaves the
     weights.

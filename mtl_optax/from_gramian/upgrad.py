@@ -45,8 +45,8 @@ def upgrad(*, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0) -> We
       ValueError: for a negative `reg_eps`, or a `preference` that is not `[T]`; for
         gradients that are not stacked, or another task count.
 
-    Cost: T backward passes; no state of its own; T quadratic programs of size T at
-    once (measured 2 to 6 ms at T=50 on a CPU).
+    Cost: at most T backward passes with lazy gradients; no state of its own; T
+    quadratic programs of size T at once (measured 2 to 6 ms at T=50 on a CPU).
 
     Invariances: none to loss scales: the cone does not depend on them, but the
     gradients that are projected on it are summed as they are.

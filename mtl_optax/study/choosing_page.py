@@ -10,7 +10,9 @@ from mtl_optax.study.choosing import GUIDE, INTRODUCTION, Advice
 
 REMARKS = """\
 * **Memory and time.** With `mtl.lazy_task_grads` a method that sees the losses costs
-  one backward pass, whatever T. With many tasks `mtl.feature_task_grads` forms the
+  one backward pass, whatever T, and one that sees the Gramian at most T: a third to
+  three fifths of that where layers have fewer rows (batch times positions) than inputs
+  ([how](gramian.md)). With many tasks `mtl.feature_task_grads` forms the
   Gramian at the shared representation for about the price of one pass,
   `mtl.subsample_tasks` draws some of the tasks, and `mtl.every_k` holds weights for k
   steps.

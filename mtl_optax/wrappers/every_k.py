@@ -34,8 +34,9 @@ def every_k(weighting: Weighting, k: int) -> Weighting:
     Raises:
       ValueError: for a `k` that is no positive Python int.
 
-    Cost: T backward passes once in k steps, one in the other steps with lazy task
-    gradients (stacked ones are computed at every step whatever the method does).
+    Cost: with lazy gradients that of the method (T backward passes, or at most T) once
+    in k steps, one backward pass in the other steps; stacked ones are computed at every
+    step whatever the method does.
 
     When not to use it: under `jax.vmap` over seeds, where both kinds of step are
     computed always; with tasks that come and go.

@@ -76,7 +76,7 @@ def on_shared(
     Cost: that of `tx` on the shared leaves (of each group on its own leaves), one more
     read of the others; with lazy gradients one more backward pass down to the lowest of
     the other leaves (T more where `active` leaves out a task whose NaN got into it).
-    Under `jax.jit` groups share the T backward passes of lazy gradients.
+    Under `jax.jit` groups share the backward passes of lazy gradients.
 
     When not to use it: to treat every leaf alike, leave it out; for other optimisers
     on heads use `optax.partition` with stacked gradients, which gives the same updates

@@ -122,17 +122,18 @@ def lazy_task_grads(
       ValueError: when called, if a task's loss is not a real floating point scalar, or
         a leaf of the parameters is no array of these.
 
-    Cost: one forward pass; then one backward pass for a method that sees losses only,
-    T backward passes and the stack for one that reads single coordinates. For one that
+    Cost: one forward pass; then one backward pass for a method that sees losses only, T
+    backward passes and the stack for one that reads single coordinates. For one that
     needs the Gramian: what serves one task (its head, layers on its own data) is pulled
     back once; what serves several, for all of them at once, without the gradients of
     weights that have fewer rows (batch times positions) than inputs. That is a third to
-    a half of T backward passes, and `T R n` numbers in place of `T m n` for a weight
-    `[m, n]` with R rows. Where no weight gains, T backward passes and T trees. Under
-    `jax.checkpoint` the block is computed again once. A sum made in one pass is looked
-    at where `active=` leaves a task out: if that task's NaN got into it, it is made
-    anew from T backward passes, without the rows of absent tasks (code that is
-    compiled, and seldom run; under `jax.vmap` in all lanes as soon as one needs it).
+    three fifths of T backward passes (docs/gramian.md), and `T R n` numbers in place of
+    `T m n` for a weight `[m, n]` with R rows. Where no weight gains, T backward passes
+    and T trees. Under `jax.checkpoint` the block is computed again once. A sum made in
+    one pass is looked at where `active=` leaves a task out: if that task's NaN got into
+    it, it is made anew from T backward passes, without the rows of absent tasks (code
+    that is compiled, and seldom run; under `jax.vmap` in all lanes as soon as one needs
+    it).
 
     When not to use it: with `optax.partition`, `optax.masked`, `nnx.Optimizer.update`
     or any transformation before the method; these need stacked gradients, and raise.

@@ -44,15 +44,14 @@ def in_range(
     if any(sizes is None for _, sizes in each):
         each = _reread_if_doubtful(each, parts, tasks, num_tasks, active)
 
+    wide = [
+        (over_tasks(gramian, t, num_tasks), over_tasks(sizes, t, num_tasks, 1))
+        for (gramian, sizes), t in zip(each, tasks, strict=True)
+    ]
+
     def of(leaves: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-        together: dict[Tasks, list[Normal]] = defaultdict(list)
-        for i in leaves:
-            together[tasks[i]].append(each[i])
-        stacks = [
-            (among, jnp.stack([g for g, _ in some]), jnp.stack([s for _, s in some]))
-            for among, some in together.items()
-        ]
-        return _in_one_unit(stacks, num_tasks, active)
+        gramians, sizes = zip(*(wide[i] for i in leaves), strict=True)
+        return _in_one_unit(jnp.stack(gramians), jnp.stack(sizes), active)
 
     if blocks is None:
         return of(range(len(parts)))
@@ -65,22 +64,14 @@ def in_range(
 
 
 def _in_one_unit(
-    stacks: list[tuple[Tasks, jax.Array, jax.Array]],
-    num_tasks: int,
-    active: jax.Array | None,
+    gramians: jax.Array, sizes: jax.Array, active: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """From Gramians `[leaves, C, C]` and sizes `[leaves, C]`, of tasks C, to all T."""
-    norms = jnp.full(num_tasks, -jnp.inf)
-    for among, gramians, sizes in stacks:
-        squares = jnp.diagonal(gramians, axis1=1, axis2=2)
-        exponents = jnp.max(jnp.log2(squares) / 2 + jnp.log2(sizes), axis=0)
-        norms = jnp.maximum(norms, over_tasks(exponents, among, num_tasks, -jnp.inf))
+    """From `[leaves, T, T]` and sizes `[leaves, T]`."""
+    squares = jnp.diagonal(gramians, axis1=1, axis2=2)
+    norms = jnp.max(jnp.log2(squares) / 2 + jnp.log2(sizes), axis=0)
     unit = _unit(norms if active is None else jnp.where(active, norms, -jnp.inf))
-    total = jnp.zeros((num_tasks, num_tasks))
-    for among, gramians, sizes in stacks:
-        by = sizes / unit
-        summed = jnp.sum(gramians * by[:, :, None] * by[:, None, :], axis=0)
-        total += over_tasks(summed, among, num_tasks)
+    by = sizes / unit
+    total = jnp.sum(gramians * by[:, :, None] * by[:, None, :], axis=0)
     return masked_gramian(total, active), unit
 
 
@@ -164,13 +155,14 @@ def _rows_over_sizes(parts: list[Any], tasks: list[Tasks]) -> list[Normal]:
     return [(found[i], sizes[i]) for i in range(len(parts))]
 
 
-def power_of_two(largest: jax.Array, target: Any = 0) -> jax.Array:
-    """By what to divide to bring the largest number near to `2**target`; 1 for 0."""
+def power_of_two(largest: jax.Array) -> jax.Array:
+    """By what to divide to bring the largest number near to 1; 1 for 0."""
     info = jnp.finfo(largest.dtype)
-    exponent = jnp.frexp(largest)[1] - target
-    exponent = jnp.clip(exponent, info.minexp, info.maxexp - 1)
-    some = jnp.isfinite(largest) & (largest > 0)
-    return jnp.where(some, jnp.ldexp(jnp.ones_like(largest), exponent), 1)
+    largest = lax.stop_gradient(largest)  # whatever the size, the Gramian is the same
+    size = lax.reduce_precision(largest, exponent_bits=info.nexp, mantissa_bits=0)
+    # The largest numbers would be rounded up to what is none.
+    size = jnp.minimum(size, 2.0 ** (info.maxexp - 1))
+    return jnp.where(jnp.isfinite(largest) & (size > 0), size, 1)
 
 
 def as_seen(gramian: jax.Array, unit: jax.Array) -> jax.Array:

@@ -150,6 +150,10 @@ def parts_of_pullback(
 ) -> list[OfLeaf]:
     """For each leaf of what a pull-back gives its part, T rows for T cotangents."""
     rule, tasks = Rule(form), tuple(range(num_tasks))
+    if num_tasks == 1:
+        alone = pullback(jax.tree.map(lambda c: c[0], cotangents))
+        rows = [[(tasks, row, "one task reaches it")] for row in jax.tree.leaves(alone)]
+        return [_merged(*one, None) for one in zip(rows, like, strict=True)]
     try:
         closed, found = _traced(jax.vmap(pullback), cotangents, None, rule)
     except Exception as error:

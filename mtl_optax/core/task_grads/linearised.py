@@ -1,8 +1,9 @@
 """Task gradients that have not been computed yet: losses and one linear map.
 
-A from_losses method needs one backward pass, not T; a from_gramian method needs T
-gradients but no stack of them. Neither is known before the method runs, so the
-gradients travel as the linearised losses and are pulled back on demand.
+A from_losses method needs one backward pass, not T; a from_gramian method needs inner
+products of T gradients and a weighted sum, of which both come from smaller factors
+where there are some. Neither is known before the method runs, so the gradients travel
+as the linearised losses and are pulled back on demand.
 """
 
 import dataclasses
