@@ -49,7 +49,7 @@ class Rule(NamedTuple):
             return sizes.by_rows(self.devices) < sizes.direct()
         return self.form == "rows"
 
-    def lookups_pay(self, lookups: int, num_rows: int) -> bool:
+    def lookups_pay(self, lookups: Any, num_rows: int) -> bool:
         """Whether to keep rows that are added into a table in place of the table."""
         if self.axis_name is not None or self.form == "direct":
             return False
