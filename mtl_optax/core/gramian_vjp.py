@@ -40,7 +40,8 @@ def gramian_vjp(
       `pullback` gives for the weighted cotangent.
 
     Raises:
-      ValueError: for an unknown form, or cotangents without a common leading axis.
+      ValueError: for an unknown form, cotangents without a common leading axis, or
+        complex gradients.
 
     Cost: the cotangents of all layers' outputs for T tasks, about half of T backward
     passes; for each leaf `R^2 (m + T n) + T^2 R n` multiplications by rows, or
@@ -75,6 +76,11 @@ def gramian_vjp(
     num_tasks = _leading(cotangents)
     shapes = jax.eval_shape(pullback, jax.tree.map(lambda c: c[0], cotangents))
     like, treedef = jax.tree.flatten(shapes)
+    if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in like):
+        raise ValueError(
+            "gramian_vjp: the pull-back gives complex gradients, which have no real "
+            "inner products; differentiate with respect to real and imaginary parts."
+        )
     real = [i for i, leaf in enumerate(like) if leaf.dtype != jax.dtypes.float0]
 
     def gradients_of(cotangent: Any) -> list[jax.Array]:

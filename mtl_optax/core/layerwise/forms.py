@@ -46,11 +46,15 @@ class Rule(NamedTuple):
     def rows_pay(self, sizes: Sizes) -> bool:
         """Whether to take the row form, as asked or by cost."""
         if self.form == "auto":
+            if not all(isinstance(size, int) for size in sizes):
+                return False  # symbolic sizes, of jax.export, cannot be compared
             return sizes.by_rows(self.devices) < sizes.direct()
         return self.form == "rows"
 
-    def lookups_pay(self, lookups: int, num_rows: int) -> bool:
+    def lookups_pay(self, lookups: Any, num_rows: int) -> bool:
         """Whether to keep rows that are added into a table in place of the table."""
         if self.axis_name is not None or self.form == "direct":
+            return False
+        if not isinstance(lookups, int):
             return False
         return lookups < num_rows or self.form == "rows"

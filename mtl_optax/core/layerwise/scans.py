@@ -48,9 +48,15 @@ def _scan(
     outs = body.jaxpr.outvars
     kept = [i for i in range(carried, len(outs)) if i not in found]
     factors = [var for product in found.values() for var in (product.d, product.x)]
-    # What the body reads from the stack as it is need not be written once more.
-    read = dict(zip(body.jaxpr.invars[num_consts + carried :], over, strict=True))
-    written = [var for var in dict.fromkeys(factors) if var not in read]
+    # What the body reads as it is need not be written once more, least of all what is
+    # the same in all steps; of two factors one differs, or is taken to.
+    names = body.jaxpr.invars
+    read = dict(zip(names[num_consts + carried :], over, strict=True))
+    same = dict(zip(names[:num_consts], consts, strict=True))
+    for product in found.values():
+        if product.d in same:
+            same.pop(product.x, None)
+    written = [v for v in dict.fromkeys(factors) if v not in read and v not in same]
     wanted = [*outs[:carried], *(outs[i] for i in kept), *written]
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -70,10 +76,15 @@ def _scan(
     results: dict[int, Any] = dict(enumerate(final))
     results |= dict(zip(kept, stacked, strict=False))
     for i, product in found.items():
-        results[i] = _beside_each_other(product, stacks[product.d], stacks[product.x])
+        results[i] = _beside_each_other(product, stacks, same)
     return [results[i] for i in range(len(outs))]
 
 
-def _beside_each_other(product: FoundProduct, d: jax.Array, x: jax.Array) -> jax.Array:
+def _beside_each_other(
+    product: FoundProduct, stacks: dict[Any, jax.Array], same: dict[Any, jax.Array]
+) -> jax.Array:
     """The products of all steps, `[L, T, ...]`."""
-    return jax.vmap(jax.vmap(product.row, (product.axis, None)))(d, x)
+    each = product.d, product.x
+    of_tasks = jax.vmap(product.row, (product.axis, None))
+    of_steps = jax.vmap(of_tasks, tuple(None if var in same else 0 for var in each))
+    return of_steps(*(same[var] if var in same else stacks[var] for var in each))

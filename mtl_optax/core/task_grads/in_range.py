@@ -157,9 +157,12 @@ def _rows_over_sizes(parts: list[Any], tasks: list[Tasks]) -> list[Normal]:
 
 def power_of_two(largest: jax.Array) -> jax.Array:
     """By what to divide to bring the largest number near to 1; 1 for 0."""
-    bits = jnp.finfo(largest.dtype).nexp
-    size = lax.reduce_precision(largest, exponent_bits=bits, mantissa_bits=0)
-    return jnp.where(jnp.isfinite(size) & (size > 0), size, 1)
+    info = jnp.finfo(largest.dtype)
+    largest = lax.stop_gradient(largest)  # whatever the size, the Gramian is the same
+    size = lax.reduce_precision(largest, exponent_bits=info.nexp, mantissa_bits=0)
+    # The largest numbers would be rounded up to what is none.
+    size = jnp.minimum(size, 2.0 ** (info.maxexp - 1))
+    return jnp.where(jnp.isfinite(largest) & (size > 0), size, 1)
 
 
 def as_seen(gramian: jax.Array, unit: jax.Array) -> jax.Array:

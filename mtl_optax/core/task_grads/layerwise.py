@@ -150,6 +150,10 @@ def parts_of_pullback(
 ) -> list[OfLeaf]:
     """For each leaf of what a pull-back gives its part, T rows for T cotangents."""
     rule, tasks = Rule(form), tuple(range(num_tasks))
+    if num_tasks == 1:
+        alone = pullback(jax.tree.map(lambda c: c[0], cotangents))
+        rows = [[(tasks, row, "one task reaches it")] for row in jax.tree.leaves(alone)]
+        return [_merged(*one, None) for one in zip(rows, like, strict=True)]
     try:
         closed, found = _traced(jax.vmap(pullback), cotangents, None, rule)
     except Exception as error:
@@ -284,9 +288,9 @@ def _factors(
     def ordered(
         part: jax.Array, lead: tuple[int, ...], rows: tuple[int, ...], free: Any
     ) -> jax.Array:
+        sizes = [[part.shape[i] for i in axes] for axes in (lead, rows, free)]
         part = part.transpose(*lead, *rows, *free)
-        behind = part.shape[len(lead) + len(rows) :]
-        return part.reshape(*part.shape[: len(lead)], -1, *behind)
+        return part.reshape(*sizes[0], math.prod(sizes[1]), *sizes[2])
 
     of_d, of_x = found.free()
     in_d, in_x = found.contracted
@@ -304,8 +308,10 @@ def _table(found: Sequence[FoundTable], pairs: list[Any]) -> Table:
         lookups = [i for i in range(update.ndim) if i not in kept]
         update = update.transpose(one.axis, *lookups, *one.row_axes)
         row = update.shape[1 + len(lookups) :]
-        updates.append(update.reshape(update.shape[0], -1, *row))
-        ids.append(places.reshape(-1))
+        updates.append(update.reshape(update.shape[0], places.size, *row))
+        # Shorter ones may not hold the number of rows.
+        whole = jnp.promote_types(places.dtype, jnp.int32)
+        ids.append(places.reshape(-1).astype(whole))
     return Table(
         updates=jnp.concatenate(updates, 1),
         ids=jnp.concatenate(ids),

@@ -13,9 +13,7 @@ from mtl_optax.core.layerwise.forms import Sizes
 from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.factor_gramian import row_gramian
-from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import weighted_sum
-from mtl_optax.core.task_grads.leaf_values import largest_of
 from mtl_optax.core.trees.task_axis import mix_tasks
 
 
@@ -48,12 +46,7 @@ class Product:
 
     def normal(self) -> tuple[jax.Array, jax.Array]:
         """By rows."""
-        of_d, (of_x,) = largest_of(self.d), largest_of(self.x[None])
-        if self.axis_name is not None:
-            of_d, of_x = lax.pmax((of_d, of_x), self.axis_name)
-        of_d, of_x = power_of_two(of_d), power_of_two(of_x)
-        gramian = row_gramian(*self._flat(), of_x, of_d, self.axis_name)
-        return gramian, of_d * of_x
+        return row_gramian(*self._flat(), self.axis_name)
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """One product, of D weighted first; rounded once, to the gradient's dtype."""

@@ -111,9 +111,9 @@ class Values:
         return jnp.sum(rows * (row / lead(sizes, rows)), axis=range(1, rows.ndim))
 
 
-def largest_of(rows: jax.Array) -> jax.Array:
-    """The largest number of each row `[T]`."""
+def largest_of(rows: jax.Array, kept: int = 1) -> jax.Array:
+    """The largest number of each row `[T]`; of so many first axes."""
     # Not of jnp.abs(rows), of which XLA's CPU makes a copy.
-    axes = range(1, rows.ndim)
+    axes = range(kept, rows.ndim)
     above, below = (f(rows, axis=axes, initial=0) for f in (jnp.max, jnp.min))
     return jnp.maximum(above, -below).astype(jnp.result_type(float))
