@@ -2,13 +2,12 @@
 
 The weight is `[m, n]`, its layer has R rows, and T cotangents `[T, R, n]` of its
 outputs are given. Measured is the Gramian and then the weighted sum with weights that
-depend on it, in three ways, interleaved:
+depend on it, in two ways, interleaved:
 
     rows     K_ts = <D_t, (X X') D_s>; the sum is one product more, of the same factors
-    direct   the gradients X' D_t, which are not kept; the sum likewise
-    kept     the gradients one by one, kept; the sum is one read of them
+    direct   the gradients X' D_t, kept; the sum is one read of them
 
-Printed is time by rows over the better of the others, and where the rule of
+Printed is time by rows over that by gradients, and where the rule of
 `core/layerwise/forms.py`, which counts multiplications, takes the slower form.
 
     python -m benchmarks.gramian_forms --quick
@@ -33,7 +32,6 @@ from benchmarks.timing import (
     write_json,
 )
 from mtl_optax.core.layerwise.forms import Rule, Sizes
-from mtl_optax.core.task_grads.leaf_values import Values
 
 ROWS = (64, 128, 256, 512, 1024, 2048, 4096)
 TASKS = (2, 8, 32)
@@ -90,15 +88,7 @@ def by_form(form: str) -> Callable[..., Any]:
     return step
 
 
-def kept(x: jax.Array, d: jax.Array) -> Any:
-    """The same by way of gradients that are kept."""
-    pullback = pullback_of(x, d)
-    rows = Values(rows=tuple(pullback(one)[0] for one in d))
-    gramian = rows.gramian()
-    return gramian, rows.pull(weights_from(gramian), None)
-
-
-WAYS = {"rows": by_form("rows"), "direct": by_form("direct"), "kept": kept}
+WAYS = {"rows": by_form("rows"), "direct": by_form("direct")}
 
 
 def pullback_of(x: jax.Array, d: jax.Array) -> Callable[..., Any]:
@@ -126,14 +116,11 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         contenders[name] = lambda run=compiled: jax.block_until_ready(run(x, d))
     for gramian in found.values():
         np.testing.assert_allclose(
-            gramian, found["kept"], atol=1e-5 * np.max(np.diag(found["kept"]))
+            gramian, found["direct"], atol=1e-5 * np.max(np.diag(found["direct"]))
         )
     summary = summarise(interleave(contenders, rounds, warmup=1), "rows")
     over = {
-        kind: 1
-        / min(
-            summary[name][f"{kind}_ratio"]["median"] for name in WAYS if name != "rows"
-        )
+        kind: 1 / summary["direct"][f"{kind}_ratio"]["median"]
         for kind in ("wall", "cpu")
     }
     return {"times": summary, "over": over}
@@ -155,10 +142,7 @@ def lost(row: dict[str, Any], kind: str = "cpu") -> float:
     return max(1.0, by_rows if row["rule"] == "rows" else 1 / by_rows)
 
 
-HEAD = (
-    "| weight | R | T | counted | rows, ms | direct | kept | CPU | wall "
-    "| rule | loses |"
-)
+HEAD = "| weight | R | T | counted | rows, ms | direct | CPU | wall | rule | loses |"
 
 
 def line(row: dict[str, Any]) -> str:

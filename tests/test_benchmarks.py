@@ -184,7 +184,6 @@ def test_aggregate_quick_runs_every_method(monkeypatch):
     assert aggregate.main(["--quick", "--rounds=1"]) == 0
 
 
-@pytest.mark.slow
 def test_gramian_forms_measures_and_counts(tmp_path):
     path = tmp_path / "out.json"
     assert gramian_forms.main(["--quick", "--rounds=1", f"--out={path}"]) == 0

@@ -16,7 +16,6 @@ OWN = {
     "combine",
     "conflicts",
     "connection_strength",
-    "explain",
     "from_weighting",
     "gramian",
     "group_grads_at",

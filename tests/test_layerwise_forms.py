@@ -120,7 +120,7 @@ def test_what_each_form_needs_and_why(capsys):
     assert auto["trunk"][1].startswith("no weight")
     by_rows, direct = found("rows"), found("direct")
     assert by_rows["trunk"] == ("rows", 'form="rows"')
-    assert direct["trunk"] == ("direct", 'form="direct"')
+    assert direct["trunk"] == ("values", 'form="direct"')
     assert by_rows["kernel"][0] == "values"
 
 

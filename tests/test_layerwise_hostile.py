@@ -25,12 +25,6 @@ CASES = (
 )
 # Reference and lazy gradients of some functions share a program.
 EACH = 25
-# Where a gradient or its factor is rounded, a sum of factors is rounded once, as in one
-# pass; T gradients are T times.
-ROUNDED = {
-    "look up: half precision",
-    *(f"by hand: rounded {x}" for x in ("before", "between")),
-}
 WEIGHTS = np.array([0.7, -0.4, 1.5], np.float32)
 GROUPS = [list(CASES)[i : i + EACH] for i in range(0, len(CASES), EACH)]
 
@@ -65,10 +59,11 @@ def test_gramian_and_sum(names):
         each = rows(stacked)
         wanted = inner_products(each)
         assert np.all(np.isfinite(wanted)), name
-        bounds = (2**-9,) * 3 if name in ROUNDED else (2e-6, 5e-6, 1e-6)
-        assert gramian_error(gramian, wanted) < bounds[0], name
-        assert cosine_error(gramian, wanted) < bounds[1], name
-        assert update_error(update, weighted(WEIGHTS, each)) < bounds[2], name
+        # A form may leave out one rounding of each gradient, here to bfloat16.
+        bound = 2 * 2**-9 if "rounded" in name else 1e-6
+        assert gramian_error(gramian, wanted) < 2 * bound, name
+        assert cosine_error(gramian, wanted) < 5 * bound, name
+        assert update_error(update, weighted(WEIGHTS, each)) < bound, name
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)

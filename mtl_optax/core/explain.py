@@ -17,12 +17,12 @@ class LeafForm(NamedTuple):
     """How one leaf's inner products are formed."""
 
     leaf: str
-    form: str  # "rows", "direct", "lookups" or "values"
+    form: str  # "rows", "lookups" or "values"
     tasks: int  # that reach it
     kept: int  # bytes that live until the weighted sum
     jacobian: int  # bytes of these tasks' gradients
-    flops: int  # for the Gramian, beside the backward pass
-    direct: int  # the same, and the gradients, by way of these
+    flops: int  # for Gramian and weighted sum, beside the backward pass
+    direct: int  # for the gradients and their Gramian
     why: str
 
 
@@ -54,11 +54,11 @@ def explain(
 ) -> Callable[..., Explanation]:
     """Prints how `lazy_task_grads` forms each leaf's part of the Gramian, and why.
 
-    "rows": from the factors of the gradient's last product; "direct": from the products
-    one leaf at a time, none of them kept; "lookups": from the rows looked up in a table
-    of embeddings; "values": from the gradients. Kept are the bytes that live until the
-    weighted sum, where the Jacobian's would; MFLOP are those of the leaf's gradients
-    and inner products, beside the backward pass from layer to layer.
+    "rows": from the factors of the gradient's last product; "lookups": from the rows
+    looked up in a table of embeddings; "values": from the gradients themselves. Kept
+    are the bytes that live until the weighted sum, where the Jacobian's would; MFLOP
+    are those of Gramian and weighted sum in this form, beside the backward pass from
+    layer to layer, and "direct" those of the gradients and their Gramian.
 
     Args:
       losses_fn: as in :func:`lazy_task_grads`.
@@ -121,11 +121,9 @@ def _row(name: str, leaf: OfLeaf) -> LeafForm:
     flops = direct = 2 * tasks**2 * size
     form, kept = "values", jacobian
     if isinstance(part, Product):
-        form = "rows" if part.by_rows else "direct"
+        form, sizes = "rows", part.sizes()
         kept = part.d.size * part.d.dtype.itemsize
-        sizes = part.sizes()
-        direct = 2 * sizes.direct()
-        flops = 2 * sizes.by_rows() if part.by_rows else direct
+        flops, direct = 2 * sizes.by_rows(), 2 * sizes.direct()
     elif isinstance(part, Table):
         form = "lookups"
         kept = part.updates.size * part.updates.dtype.itemsize

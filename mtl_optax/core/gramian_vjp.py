@@ -44,10 +44,11 @@ def gramian_vjp(
         complex gradients.
 
     Cost: the cotangents of all layers' outputs for T tasks, about half of T backward
-    passes; for each leaf `R^2 (m + T n) + T^2 R n` multiplications by rows, or `T R m n
-    + T^2 m n`. The factors, `T R n` numbers a layer, live until `combine`; so where
-    memory is short call `pullback` with the weighted cotangent instead, one backward
-    pass more. `mtl_optax.explain` tells what is taken for losses.
+    passes; for each leaf `R^2 (m + T n) + T^2 R n` multiplications by rows, or
+    `T R m n + T^2 m n`. The factors, `T R n` numbers a layer, live until `combine`; so
+    where layers are many and memory is short call `pullback` with the weighted
+    cotangent instead, one backward pass more. `mtl_optax.explain` tells what is taken
+    for losses.
 
     When not to use it: :func:`mtl_optax.lazy_task_grads` does it for you, with heads
     that cost nothing to other tasks. For convolutions, and rows above a layer's width,

@@ -1,8 +1,9 @@
 """Which form is cheaper for one leaf: rows, or its gradients themselves.
 
-Multiplications, for e products side by side of X [R, m] and D [T, R, n]:
+Multiplications for Gramian and weighted sum, of e products side by side, of X [R, m]
+and D [T, R, n]:
 
-    rows      K_ts = <D_t, (X X') D_s>      e (R^2 m + T R^2 n + T^2 R n)
+    rows      K_ts = <D_t, (X X') D_s>      e (R^2 (m + T n) + T^2 R n + R m n)
     direct    G_t = X' D_t, K = G G'        e (T R m n + T^2 m n)
 
 So rows pay where there are fewer of them (batch times positions) than the layer has
@@ -26,7 +27,8 @@ class Sizes(NamedTuple):
     def by_rows(self, devices: int = 1) -> int:
         """Multiplications of the row form; each device takes its rows among all."""
         among = self.rows * devices * (self.inputs + self.tasks * self.outputs)
-        return self.e * self.rows * (among + self.tasks**2 * self.outputs)
+        pairs = self.tasks**2 * self.outputs
+        return self.e * self.rows * (among + pairs + self.inputs * self.outputs)
 
     def direct(self) -> int:
         """Multiplications by way of the gradients."""

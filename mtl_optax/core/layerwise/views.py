@@ -9,13 +9,13 @@ from jax import lax
 Views = tuple[tuple[str, Any], ...]
 
 
-def seen_as(row: jax.Array, views: Views) -> jax.Array:
-    """One row, rearranged from its product to the gradient."""
+def seen_as(row: jax.Array, views: Views, *, rounded: bool = True) -> jax.Array:
+    """One row, rearranged from its product to the gradient, and rounded likewise."""
     for step, what in views:
         if step == "transpose":
             row = lax.transpose(row, what)
         elif step == "reshape":
             row = lax.reshape(row, what)
-        else:
+        elif rounded:
             row = row.astype(what)
     return row

@@ -14,7 +14,7 @@ from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.factor_gramian import row_gramian
 from mtl_optax.core.task_grads.in_range import power_of_two
-from mtl_optax.core.task_grads.leaf_products import leaf_gramian, weighted_sum
+from mtl_optax.core.task_grads.leaf_products import weighted_sum
 from mtl_optax.core.task_grads.leaf_values import largest_of
 from mtl_optax.core.trees.task_axis import mix_tasks
 
@@ -22,7 +22,7 @@ from mtl_optax.core.trees.task_axis import mix_tasks
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["d", "x"],
-    meta_fields=["batch", "d_first", "like", "views", "by_rows", "axis_name"],
+    meta_fields=["batch", "d_first", "like", "views", "axis_name"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Product:
@@ -34,7 +34,6 @@ class Product:
     d_first: bool  # G is [*e, *n, *m], else [*e, *m, *n]
     like: Any  # precision and dtype of the product
     views: Views
-    by_rows: bool  # whether the Gramian is taken from products R x R
     axis_name: Any = None  # gradients are means over it
 
     def sizes(self) -> Sizes:
@@ -48,35 +47,28 @@ class Product:
         return gramian * sizes[:, None] * sizes[None, :]
 
     def normal(self) -> tuple[jax.Array, jax.Array]:
-        """By rows, or from the products, which are not kept."""
-        used = self._without_unused_rows()
-        of_d, of_x = used._size(self.d), used._size(used.x[None])[0]
-        sizes = of_d * of_x
-        if self.by_rows:
-            return row_gramian(*used._flat(), of_x, of_d, self.axis_name), sizes
-        whole = used
-        if jnp.finfo(self.d.dtype).maxexp < jnp.finfo(jnp.float32).maxexp:
-            whole = used._cast(used.d.astype(of_d.dtype))
-        whole = dataclasses.replace(whole, x=whole.x / of_x.astype(whole.x.dtype))
-        # Whatever rearranges a gradient afterwards leaves its products as they are.
-        each = tuple(
-            whole._product(d) / size.astype(whole.d.dtype)
-            for d, size in zip(whole.d, of_d, strict=True)
-        )
-        return leaf_gramian(mean_over(each, self.axis_name)), sizes
+        """By rows."""
+        each = largest_of(self.d, self.batch + 2)  # [T, *e, R]
+        used = self._rows_of_x(jnp.max(each, axis=0) != 0)
+        of_d, (of_x,) = largest_of(each), largest_of(used.x[None])
+        if self.axis_name is not None:
+            of_d, of_x = lax.pmax((of_d, of_x), self.axis_name)
+        of_d, of_x = power_of_two(of_d), power_of_two(of_x)
+        gramian = row_gramian(*used._flat(), of_x, of_d, self.axis_name)
+        return gramian, of_d * of_x
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
-        """One product, of D weighted first."""
-        return self._gradient(weighted_sum(self.d, weights, active))
+        """One product, of D weighted first; rounded once, to the gradient's dtype."""
+        kind = jnp.promote_types(self.d.dtype, jnp.float32)
+        summed = weighted_sum(self.d, weights, active, kind)
+        gradient = seen_as(self._in(kind)._product(summed), self.views, rounded=False)
+        dtype = jax.eval_shape(lambda: self._gradient(self.d[0])).dtype
+        return mean_over(gradient.astype(dtype), self.axis_name)
 
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Product":
         """Of D, in the dtype of the combinations."""
-        return self._cast(mix_tasks(combinations.T, self.d, active))
-
-    def _cast(self, d: jax.Array) -> "Product":
-        """With this D, all in its dtype."""
-        like = tuple((key, d.dtype if "type" in key else v) for key, v in self.like)
-        return dataclasses.replace(self, d=d, x=self.x.astype(d.dtype), like=like)
+        d = mix_tasks(combinations.T, self.d, active)
+        return dataclasses.replace(self._in(d.dtype), d=d)
 
     def row(self, i: int) -> jax.Array:
         """The product of one task."""
@@ -85,6 +77,11 @@ class Product:
     def stack(self) -> jax.Array:
         """The products, one after the other."""
         return lax.map(self._gradient, self.d)
+
+    def _in(self, dtype: Any) -> "Product":
+        """With products of this dtype."""
+        like = tuple((key, dtype if "type" in key else v) for key, v in self.like)
+        return dataclasses.replace(self, x=self.x.astype(dtype), like=like)
 
     def _product(self, d: jax.Array) -> jax.Array:
         batch, rows = tuple(range(self.batch)), (self.batch,)
@@ -95,21 +92,13 @@ class Product:
     def _gradient(self, d: jax.Array) -> Any:
         return mean_over(seen_as(self._product(d), self.views), self.axis_name)
 
-    def _without_unused_rows(self) -> "Product":
-        """With zero for rows of X that no task reads.
+    def _rows_of_x(self, used: jax.Array) -> "Product":
+        """With zero for those that no task reads, `[*e, R]` of bool.
 
         Padding with huge numbers would make X so large that its other rows vanish.
         """
-        largest = jnp.max(largest_of(self.d, self.batch + 2), axis=0)  # [*e, R]
-        used = (largest != 0).astype(self.x.dtype)
         mask = used.reshape(used.shape + (1,) * (self.x.ndim - used.ndim))
-        return dataclasses.replace(self, x=self.x * mask)
-
-    def _size(self, rows: jax.Array) -> jax.Array:
-        largest = largest_of(rows)
-        if self.axis_name is not None:
-            largest = lax.pmax(largest, self.axis_name)
-        return power_of_two(largest)
+        return dataclasses.replace(self, x=self.x * mask.astype(self.x.dtype))
 
     def _flat(self) -> tuple[jax.Array, jax.Array]:
         """X `[e, R, m]` and D `[T, e, R, n]`."""

@@ -46,19 +46,20 @@ def stack_rows(leaf: LeafRows) -> jax.Array:
 
 
 def weighted_sum(
-    leaf: LeafRows, weights: jax.Array, active: jax.Array | None
+    leaf: LeafRows, weights: jax.Array, active: jax.Array | None, dtype: Any = None
 ) -> jax.Array:
-    """`sum_t w_t g_t` `[*param]`, in the leaf's dtype, summed in that of `weights`."""
+    """`sum_t w_t g_t` `[*param]`, summed in the dtype of `weights`; in the leaf's."""
     num_tasks = weights.shape[0]
+    dtype = leaf[0].dtype if dtype is None else dtype
     if num_tasks > _UNROLLED and not isinstance(leaf, tuple):
-        return mix_tasks(weights, leaf, active).astype(leaf.dtype)
+        return mix_tasks(weights, leaf, active).astype(dtype)
     terms = []
     for t in range(num_tasks):
         row = leaf[t].astype(weights.dtype)
         if active is not None:
             row = jnp.where(active[t], row, 0)
         terms.append(weights[t] * row)
-    return reduce(operator.add, terms).astype(leaf[0].dtype)
+    return reduce(operator.add, terms).astype(dtype)
 
 
 def masked_gramian(gramian: jax.Array, active: jax.Array | None) -> jax.Array:

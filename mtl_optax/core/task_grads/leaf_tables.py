@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +40,10 @@ class Table:
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """From weighted updates, added once."""
-        return self._table(weighted_sum(self.updates, weights, active))
+        kind = jnp.promote_types(self.updates.dtype, jnp.float32)
+        summed = weighted_sum(self.updates, weights, active, kind)
+        table = self._table(summed, rounded=False)
+        return table.astype(jax.eval_shape(lambda: self.row(0)).dtype)
 
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Table":
         """Of the updates."""
@@ -62,9 +64,9 @@ class Table:
         places = jnp.where(kept[places] < self.num_rows, places, lookups)
         return _added(self.updates, places, lookups)
 
-    def _table(self, updates: jax.Array) -> Any:
+    def _table(self, updates: jax.Array, *, rounded: bool = True) -> jax.Array:
         table = _added(updates[None], self._places(), self.num_rows)
-        return seen_as(table[0], self.views)
+        return seen_as(table[0], self.views, rounded=rounded)
 
     def _places(self) -> jax.Array:
         """The ids, those out of range at the one behind the last row."""
