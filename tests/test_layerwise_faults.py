@@ -263,12 +263,13 @@ def test_a_batch_of_symbolic_size():
 
 
 @pytest.mark.parametrize("form", ["rows", "direct"])
-def test_derivatives_of_long_sums(form):
-    """More numbers than one slice has: the loop over slices has derivatives."""
+def test_derivatives_of_long_sums(form, monkeypatch):
+    """More numbers than one slice has: one CPU's loop over slices has derivatives."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     wide = 80
     rng = np.random.default_rng(0)
     w = jnp.asarray(0.1 * rng.normal(size=(wide, wide)), jnp.float32)
-    x = jnp.asarray(rng.normal(size=(4, wide)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(64, wide)), jnp.float32)
 
     def losses(w):
         z = jnp.tanh(x @ w)
@@ -309,23 +310,3 @@ def test_the_largest_numbers():
     gramian, unit = jax.jit(lambda: lazy.computed().measure())()
     found = np.sqrt(np.float64(gramian[0, 0])) * np.float64(unit)
     np.testing.assert_allclose(found, 2.6e38, rtol=1e-5)
-
-
-def test_half_precision_factors_near_its_largest_number():
-    """Sizes of float16 factors, and products of their rows, are no float16 numbers."""
-    x = jnp.clip(1e4 * X, -6e4, 6e4).astype(jnp.float16).at[0, 0].set(5e4)
-    w = jnp.float16(1e-4) * PARAMS["w"].astype(jnp.float16)
-
-    def losses(w):
-        z = (x @ w).astype(jnp.float32)
-        return [jnp.mean(jnp.sin(z)) * 1e-2, jnp.mean(jnp.cos(z)) * 1e-2]
-
-    def both(w):
-        _, lazy = mtl.lazy_task_grads(losses, form="direct")(w)
-        return mtl.gramian(lazy), stacked_by_jax(losses, w)[0]
-
-    gramian, stacked = jax.jit(both)(w)
-    wanted = inner_products(rows(stacked))
-    assert np.all(np.isfinite(wanted))
-    assert np.all(wanted.diagonal() > 0)
-    assert gramian_error(gramian, wanted) < 2**-9
