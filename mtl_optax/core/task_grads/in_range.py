@@ -160,8 +160,8 @@ def power_of_two(largest: jax.Array) -> jax.Array:
     info = jnp.finfo(largest.dtype)
     largest = lax.stop_gradient(largest)  # whatever the size, the Gramian is the same
     size = lax.reduce_precision(largest, exponent_bits=info.nexp, mantissa_bits=0)
-    # The largest numbers would be rounded up to what is none.
-    size = jnp.minimum(size, 2.0 ** (info.maxexp - 1))
+    # The largest would be rounded up to what is no number, or has no normal inverse.
+    size = jnp.minimum(size, 2.0 ** (info.maxexp - 2))
     return jnp.where(jnp.isfinite(largest) & (size > 0), size, 1)
 
 
