@@ -1,8 +1,9 @@
 """Gramians of gradients so long, or so short, that their squares are no numbers."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -107,12 +108,19 @@ def _reread_if_doubtful(
     def as_they_came() -> list[Normal]:
         return [known[i] for i in raw]
 
-    def reread() -> list[Normal]:
-        return _rows_over_sizes([parts[i] for i in raw], [tasks[i] for i in raw])
+    some = [parts[i] for i in raw], [tasks[i] for i in raw]
 
-    doubtful = _doubtful(known, tasks, num_tasks, active)
+    def reread() -> list[Normal]:
+        return _rows_over_sizes(*some)
+
+    above, short = _doubtful(known, tasks, num_tasks, active)
+
+    def look_closer() -> list[Normal]:
+        lost = short & _not_zero(*some, num_tasks)  # a zero row is as it should be
+        return lax.cond(any_lane(above | jnp.any(lost)), reread, as_they_came)
+
     # A branch under vmap too: read twice only if some lane has such gradients.
-    found = lax.cond(any_lane(doubtful), reread, as_they_came)
+    found = lax.cond(any_lane(above | jnp.any(short)), look_closer, as_they_came)
     for i, one in zip(raw, found, strict=True):
         known[i] = one
     return known
@@ -123,16 +131,27 @@ def _doubtful(
     tasks: tuple[Tasks, ...],
     num_tasks: int,
     active: jax.Array | None,
-) -> jax.Array:
-    """Whether the square of some task's gradient is no number, or hardly one."""
+) -> tuple[jax.Array, jax.Array]:
+    """Whether some square is no number, and of which tasks `[T]` it is hardly one."""
     squares = jnp.zeros(num_tasks)
     for (gramian, sizes), among in zip(each, tasks, strict=True):
         square = jnp.diagonal(gramian) * sizes * sizes
         squares += over_tasks(square, among, num_tasks)
     info = jnp.finfo(squares.dtype)
-    doubtful = ~(squares <= 2.0 ** (info.maxexp - 14))  # or not a number
-    doubtful |= squares < 2.0 ** (info.minexp + 26)
-    return jnp.any(doubtful if active is None else doubtful & active)
+    above = ~(squares <= 2.0 ** (info.maxexp - 14))  # or not a number
+    short = squares < 2.0 ** (info.minexp + 26)
+    if active is not None:
+        above, short = above & active, short & active
+    return jnp.any(above), short
+
+
+def _not_zero(parts: list[Any], tasks: list[Tasks], num_tasks: int) -> jax.Array:
+    """Which tasks' gradients `[T]` are not all zero."""
+    found = [
+        over_tasks(part.largest() > 0, among, num_tasks, False)
+        for part, among in zip(parts, tasks, strict=True)
+    ]
+    return reduce(operator.or_, found)
 
 
 def _rows_over_sizes(parts: list[Any], tasks: list[Tasks]) -> list[Normal]:
