@@ -186,7 +186,7 @@ def cell(row: dict[str, Any] | None) -> str:
 def chosen(options: argparse.Namespace) -> list[Case]:
     """What is to be measured."""
     if options.quick:
-        return [Case(r, 32, 32, 2) for r in (16, 64)]
+        return [Case(r, 32, 32, 2) for r in (8, 64)]
     pairs = [(m, n, t) for m, n in SQUARE + OTHERS for t in TASKS]
     if options.near:
         return [at_ratio(r, *pair) for pair in pairs for r in NEAR]

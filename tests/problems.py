@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import mtl_optax as mtl
+
 # The three matrices of the hand-checked examples.
 ORTH = np.array([[1.0, 0.0], [0.0, 2.0]])
 CONF = np.array([[1.0, 0.0], [-1.0, 1.0]])
@@ -98,3 +100,18 @@ def hostile(num_tasks, width=12):
         cases["rank_two"] = mixing @ base[:2]
         cases["repeated_row"] = np.concatenate([base[:-1], base[:1]])
     return cases
+
+
+def as_rows(stacked, num_tasks):
+    """The same gradients, made one by one: those of losses linear in the parameters."""
+    leaves, treedef = jax.tree.flatten(stacked)
+
+    def losses_fn(params):
+        each = jax.tree.leaves(params)
+        return tuple(
+            sum(jnp.sum(g[t] * p) for g, p in zip(leaves, each, strict=True))
+            for t in range(num_tasks)
+        )
+
+    params = jax.tree.unflatten(treedef, [jnp.zeros_like(g[0]) for g in leaves])
+    return mtl.lazy_task_grads(losses_fn)(params)[1].computed()

@@ -189,8 +189,9 @@ def test_gramian_forms_measures_and_counts(tmp_path):
     assert gramian_forms.main(["--quick", "--rounds=1", f"--out={path}"]) == 0
     cases = json.loads(path.read_text())["cases"]
     assert [row["rule"] for row in cases] == ["rows", "gradients"]
-    # R = 16, m = n = 32, T = 2
-    by_rows, direct = 16**2 * (32 + 64) + 4 * 16 * 32, 2 * 16 * 32**2 + 4 * 32**2
+    # R = 8, m = n = 32, T = 2
+    by_rows = 8**2 * (32 + 64) + 4 * 8 * 32 + 8 * 32**2
+    direct = 2 * 8 * 32**2 + 4 * 32**2
     assert cases[0]["counted"] == pytest.approx(by_rows / direct, rel=1e-4)
     near = gramian_forms.at_ratio(1.0, 1024, 1024, 2)
     assert near.counted == pytest.approx(1, abs=0.02)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import as_rows
 
 import mtl_optax as mtl
 from mtl_optax.analysis import conflict
-from mtl_optax.core.task_grads.computed import Computed
 
 RNG = np.random.default_rng(0)
 
@@ -48,8 +48,7 @@ MEASURES = ["cosine_similarity", "magnitude_similarity", "conflict_fraction"]
 @pytest.mark.slow
 def test_conflict_measures(measure, form, num_tasks, dtype):
     stacked = gradients(num_tasks, dtype)
-    rows = [jax.tree.map(lambda x, t=t: x[t], stacked) for t in range(num_tasks)]
-    given = stacked if form == "stacked" else Computed.rows(tuple(rows))
+    given = stacked if form == "stacked" else as_rows(stacked, num_tasks)
     got = jax.jit(lambda: getattr(conflict, measure)(given))()
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, by_hand(stacked)[measure], rtol=1e-5, atol=1e-6)

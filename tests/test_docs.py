@@ -17,6 +17,7 @@ OWN = {
     "conflicts",
     "connection_strength",
     "from_weighting",
+    "explain",
     "gramian",
     "group_grads_at",
     "lazy_task_grads",

@@ -313,8 +313,9 @@ def test_cost_is_two_gradients_a_task():
         return jax.jit(step).lower(params).compile().cost_analysis()["flops"]
 
     ratio = flops(mtl.flat_mtl(mtl.mean(2), rho_shared=0.1)) / flops(mtl.mean(2))
-    # One forward and T backward passes, against T forward and T backward more.
-    assert 2 < ratio < 2.6
+    # XLA counts a loop's body once, so of the stack one forward and one backward pass,
+    # 3 in forward passes; against T forward and T backward more, 6.
+    assert 2.7 < ratio < 3.3
 
 
 def test_errors_name_the_cure():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import as_rows
 
 import mtl_optax as mtl
 from mtl_optax.core.task_grads import leaf_products
@@ -30,12 +31,6 @@ def matrix(stacked):
     return np.concatenate([x.reshape(x.shape[0], -1) for x in leaves], axis=1)
 
 
-def rows_of(stacked, num_tasks):
-    return Computed.rows(
-        tuple(jax.tree.map(lambda x, t=t: x[t], stacked) for t in range(num_tasks))
-    )
-
-
 @pytest.mark.parametrize("num_tasks", [1, 2, 4, 9])
 @pytest.mark.parametrize("form", ["stacked", "rows"])
 @pytest.mark.parametrize("sliced", [False, True])
@@ -44,7 +39,7 @@ def test_gramian_forms(num_tasks, form, sliced, monkeypatch):
     stacked = make(num_tasks)
     if sliced:  # the form that a single CPU device takes; these tests run on eight
         monkeypatch.setattr(jax, "device_count", lambda: 1)
-    gradients = stacked if form == "stacked" else rows_of(stacked, num_tasks)
+    gradients = stacked if form == "stacked" else as_rows(stacked, num_tasks)
     got = jax.jit(lambda: mtl.gramian(gradients))()
     expected = matrix(stacked) @ matrix(stacked).T
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * expected[0, 0])
@@ -78,7 +73,7 @@ def test_combine_forms(num_tasks, form, masked):
     if masked:  # what an absent task may hold
         stacked = jax.tree.map(lambda x: x.at[1::2].set(jnp.nan), stacked)
         weights = jnp.where(active, weights, 0)
-    gradients = stacked if form == "stacked" else rows_of(stacked, num_tasks)
+    gradients = stacked if form == "stacked" else as_rows(stacked, num_tasks)
     got = jax.jit(lambda w: mtl.combine(gradients, w, active))(weights)
     expected = np.asarray(weights, np.float64) @ np.nan_to_num(matrix(stacked))
     flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(got)])

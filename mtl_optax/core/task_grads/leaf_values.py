@@ -21,7 +21,7 @@ from mtl_optax.core.task_grads.leaf_products import (
 from mtl_optax.core.trees.task_axis import lead, mix_tasks
 
 # Numbers of a row up to which it is always read twice.
-_SMALL = 2**16
+_SMALL = 2**12
 
 
 class Part(Protocol):
