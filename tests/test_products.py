@@ -8,7 +8,7 @@ from problems import as_rows
 
 import mtl_optax as mtl
 from mtl_optax.core.task_grads import leaf_products
-from mtl_optax.core.task_grads.computed import Computed
+from mtl_optax.core.task_grads.deferred import Deferred
 
 SHAPES = {
     "a": (3, 5),
@@ -90,7 +90,7 @@ def test_combine_keeps_the_leaf_dtype(num_tasks, dtype):
 def test_combine_block_by_block():
     stacked = make(2)
     weights = jnp.arange(8.0).reshape(4, 2)
-    got = Computed.stacked(stacked).pull(weights, (0, 1, 2, 3))
+    got = Deferred.stacked(stacked).pull(weights, (0, 1, 2, 3))
     for i, name in enumerate(sorted(SHAPES)):
         expected = weights[i, 0] * stacked[name][0] + weights[i, 1] * stacked[name][1]
         np.testing.assert_allclose(got[name], expected, rtol=1e-6)

@@ -77,7 +77,7 @@ def test_one_file_asks_in_which_form_gradients_come():
             if call and call.startswith("isinstance("):
                 yield from (form for form in FORMS if form in call)
 
-    FORMS = ("LazyTaskGrads", "FeatureTaskGrads", "Computed")
+    FORMS = ("LazyTaskGrads", "FeatureTaskGrads", "Deferred")
     asking = {path.name for path in SOURCES if list(asks(path))}
     assert asking == {"as_task_grads.py"}
 

@@ -14,7 +14,6 @@ import optax
 from mtl_optax.core.arguments.losses import losses_vector, names_of
 from mtl_optax.core.arguments.names import active_mask, agreed_names
 from mtl_optax.core.task_grads.at_features import FeatureTaskGrads
-from mtl_optax.core.task_grads.computed import Computed
 from mtl_optax.core.task_grads.deferred import Deferred
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
@@ -99,6 +98,6 @@ def at_features(gradients: Any) -> FeatureTaskGrads:
 
 
 def _form(task_gradients: Any, num_tasks: int | None) -> Any:
-    if isinstance(task_gradients, LazyTaskGrads | Computed | Deferred):
+    if isinstance(task_gradients, LazyTaskGrads | Deferred):
         return task_gradients
-    return Computed.stacked(task_gradients, num_tasks)
+    return Deferred.stacked(task_gradients, num_tasks)

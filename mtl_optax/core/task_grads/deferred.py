@@ -1,6 +1,7 @@
-"""Task gradients layer by layer, as factors of which no Jacobian was made."""
+"""Task gradients leaf by leaf: factors of which no Jacobian was made, or values."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,8 +10,8 @@ import numpy as np
 import optax
 
 from mtl_optax.core.task_grads.in_range import in_range
-from mtl_optax.core.task_grads.leaf_products import over_leaves
-from mtl_optax.core.task_grads.leaf_values import OfLeaf
+from mtl_optax.core.task_grads.leaf_products import over_leaves, row_like
+from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.task_axis import over_tasks, rows_of_all, where_active
 
@@ -27,6 +28,20 @@ class Deferred:
     active: jax.Array | None = None
 
     measured = True
+
+    @classmethod
+    def stacked(cls, tree: Any, num_tasks: int | None = None) -> "Deferred":
+        """From a tree of `[T, *param]`; T is read from the first leaf if not given."""
+        leaves, treedef = jax.tree.flatten(tree)
+        arrays = [jnp.asarray(leaf) for leaf in leaves]
+        if num_tasks is None:
+            num_tasks = arrays[0].shape[0] if arrays and arrays[0].ndim else 1
+        every = tuple(range(num_tasks))
+        given = [
+            OfLeaf(Values(rows=array), every, row_like(array), "it was given")
+            for array in arrays
+        ]
+        return cls(leaves=tuple(given), treedef=treedef, num_tasks=num_tasks)
 
     def like(self) -> optax.Params:
         """A tree of shapes and dtypes like one row."""
@@ -71,7 +86,9 @@ class Deferred:
         size = combinations.shape[0]
         mixed = [
             leaf._replace(
-                part=leaf.part.mix(combinations[:, leaf.tasks], self._active(leaf)),
+                part=leaf.part.mix(
+                    combinations[:, np.array(leaf.tasks)], self._active(leaf)
+                ),
                 tasks=tuple(range(size)),
             )
             for leaf in self.leaves
@@ -84,7 +101,7 @@ class Deferred:
         """The weighted sum: one product a weight, from factors weighted first."""
         each = [weights] * len(self.leaves) if blocks is None else weights[blocks, :]
         sums = [
-            leaf.part.pull(w[np.array(leaf.tasks)], self._active(leaf))
+            leaf.part.pull(self._among(leaf, w), self._active(leaf))
             for leaf, w in zip(self.leaves, each, strict=True)
         ]
         return jax.tree.unflatten(self.treedef, sums)
@@ -102,17 +119,23 @@ class Deferred:
 
     def stack(self) -> optax.Updates:
         """All gradients, those of inactive tasks zero."""
+        if self.active is None:
+            return self.as_updates()
+        zeroed = partial(where_active, self.active)
+        return jax.tree.map(lambda x: zeroed(x, jnp.zeros_like(x)), self.as_updates())
+
+    def as_updates(self) -> optax.Updates:
+        """The stack without the mask, which goes beside it, as `active=`."""
         stacks = [
             rows_of_all(leaf.part.stack(), leaf.tasks, self.num_tasks)
             for leaf in self.leaves
         ]
-        if self.active is not None:
-            stacks = [where_active(self.active, x, jnp.zeros_like(x)) for x in stacks]
         return jax.tree.unflatten(self.treedef, stacks)
 
-    def as_updates(self) -> optax.Updates:
-        """The stack."""
-        return self.stack()
-
     def _active(self, leaf: OfLeaf) -> jax.Array | None:
-        return None if self.active is None else self.active[np.array(leaf.tasks)]
+        return None if self.active is None else self._among(leaf, self.active)
+
+    def _among(self, leaf: OfLeaf, vector: jax.Array) -> jax.Array:
+        """Of values `[T]` those of the tasks that have a row in the leaf."""
+        whole = len(leaf.tasks) == self.num_tasks
+        return vector if whole else vector[np.array(leaf.tasks)]

@@ -55,7 +55,7 @@ class OfLeaf(NamedTuple):
 
     part: Part
     tasks: tuple[int, ...]  # that have a row in it
-    like: jax.Array  # one row
+    like: Any  # one row, or its shape and dtype
     why: str  # it has this form
 
 
