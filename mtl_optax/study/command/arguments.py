@@ -1,0 +1,124 @@
+"""The options of the command line. Only the standard library is imported here."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mtl_optax.study.studies import STUDIES
+
+
+class UsageError(Exception):
+    """What the user can put right: the text is shown, and the exit code is 2."""
+
+
+def parser(study: Any = None) -> argparse.ArgumentParser:
+    """The whole command; with a `Study` its help tells what this one does by itself."""
+    whole = argparse.ArgumentParser(
+        prog="mtl-optax", description="Multi-task gradient methods for JAX and optax."
+    )
+    whole.add_argument("--version", action="store_true", help="print it and exit")
+    commands = whole.add_subparsers(dest="command", title="commands")
+    _study(commands, _defaults(study))
+    methods = commands.add_parser(
+        "methods",
+        help="what each method needs, costs, promises, and when not to use it",
+    )
+    methods.add_argument(
+        "--markdown", action="store_true", help="print the page docs/choosing.md"
+    )
+    report = commands.add_parser("report", help="join several results on one page")
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/joined.html"),
+        help="the page (results/joined.html)",
+    )
+    return whole
+
+
+def _study(commands: Any, own: dict[str, str]) -> None:
+    study = commands.add_parser(
+        "study", help="compare methods on real data that needs no download"
+    )
+    study.add_argument(
+        "name",
+        nargs="?",
+        default=next(iter(STUDIES)),
+        choices=list(STUDIES),
+        help="; ".join(f"{name}: {line}" for name, line in STUDIES.items()),
+    )
+    study.add_argument("--list", action="store_true", help="name the studies and exit")
+
+    def option(name: str, kind: Any, metavar: str, text: str) -> None:
+        given = f" ({own[name]})" if name in own else ""
+        study.add_argument(f"--{name}", type=kind, metavar=metavar, help=text + given)
+
+    option(
+        *("methods", _names, "A,B"),
+        "methods, separated by commas; all: every one, see mtl-optax methods",
+    )
+    option("seeds", _count, "N", "runs a method")
+    option("steps", _count, "N", "training steps")
+    option(
+        *("lr", _rates, "A,B"),
+        "learning rates, of which the best on validation data is taken",
+    )
+    option(
+        *("tuning-seeds", _count, "N"),
+        "choose the rate on N further seeds, not on those that are reported",
+    )
+    option(
+        *("optimizer", _names, "A,B"),
+        "adam, or sgd with momentum 0.9, or both, each in its folder",
+    )
+    option("out", Path, "DIR", "folder for what is written")
+    for name, text in {
+        "resume": "go on where a run in OUT was stopped",
+        "quick": "smoke run: few methods, seeds and steps, no conclusions",
+    }.items():
+        study.add_argument(f"--{name}", action="store_true", help=text)
+    study.add_argument(
+        "--no-cache",
+        dest="cache",
+        action="store_false",
+        help="compile anew: do without JAX's persistent compilation cache",
+    )
+
+
+def _defaults(study: Any) -> dict[str, str]:
+    """What a study does where an option is not given."""
+    if study is None:
+        return {"out": "results/NAME"}
+    settings = [part.settings for part in study.parts]
+
+    def each(values: Any) -> str:
+        return " or ".join(dict.fromkeys(values))
+
+    return {
+        "methods": each(", ".join(x.methods) for x in settings),
+        "seeds": each(str(x.seeds) for x in settings),
+        "steps": each(str(x.steps) for x in settings),
+        "lr": each(", ".join(f"{r:g}" for r in x.learning_rates) for x in settings),
+        "tuning-seeds": each(str(x.tuning_seeds) for x in settings),
+        "optimizer": each(x.optimizer for x in settings),
+        "out": f"results/{study.name}",
+    }
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    values = tuple(dict.fromkeys(float(rate) for rate in text.split(",")))
+    if not all(0 < value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: rates are positive numbers")
+    return values

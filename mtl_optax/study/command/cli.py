@@ -1,0 +1,114 @@
+"""The command line: `mtl-optax study`, `methods` and `report`.
+
+Only the standard library is imported up here, since heavy imports take seconds and the
+user should see something before them. (JAX comes with the package itself.)
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Sequence
+
+from mtl_optax.study import studies
+from mtl_optax.study.command.arguments import UsageError, parser
+
+_EXTRA = {
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "orbax": "orbax-checkpoint",
+    "rich": "rich",
+    "pandas": "pandas",
+    "jinja2": "jinja2",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    whole = parser(_asked_about(arguments))
+    options = whole.parse_args(arguments)
+    if options.version:
+        from mtl_optax import __version__
+
+        print(f"mtl-optax {__version__}")
+        return 0
+    if options.command is None:
+        whole.print_help()
+        return 2
+    options.line = " ".join(["mtl-optax", *arguments])
+    command = {"study": _study, "methods": _methods, "report": _report}
+    try:
+        command[options.command](options)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail(
+            "interrupted; a study goes on with the same command and --resume", 130
+        )
+    return 0
+
+
+def _asked_about(arguments: list[str]) -> object:
+    """The study whose help is wanted, if it can be loaded."""
+    wanted = arguments[:1] == ["study"] and {"-h", "--help"} & set(arguments)
+    if not wanted or _missing():
+        return None
+    named = (name for name in arguments if name in studies.STUDIES)
+    return studies.load(next(named, next(iter(studies.STUDIES))))
+
+
+def _study(options: argparse.Namespace) -> None:
+    if options.list:
+        for name, line in studies.STUDIES.items():
+            print(f"{name:<9} {line}")
+        return
+    start = time.perf_counter()
+    print(f"mtl-optax study {options.name}: loading ...", flush=True)
+    _ask_for_the_extra()
+    from mtl_optax.study.command import conduct
+
+    conduct.conduct(studies.load(options.name), options, start)
+
+
+def _methods(options: argparse.Namespace) -> None:
+    _ask_for_the_extra()
+    from mtl_optax.catalogue import page, terminal
+
+    if options.markdown:
+        print(page.markdown(), end="")
+    else:
+        terminal.show()
+
+
+def _report(options: argparse.Namespace) -> None:
+    _ask_for_the_extra()
+    from mtl_optax.study.report import html, joined
+
+    try:
+        folders = [joined.read(folder) for folder in dict.fromkeys(options.folders)]
+    except joined.Unreadable as error:
+        raise UsageError(str(error)) from None
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(html.page(joined.join(folders)), encoding="utf-8")
+    print(f"Page: {options.out}")
+
+
+def _missing() -> list[str]:
+    return [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
+
+
+def _ask_for_the_extra() -> None:
+    if names := _missing():
+        raise UsageError(
+            f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
+        )
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"mtl-optax: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Data that need no download, networks for them, and the problems that both make."""

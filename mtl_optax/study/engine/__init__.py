@@ -1,0 +1,1 @@
+"""How studies are trained; knows no study, no page and no terminal."""

@@ -1,0 +1,86 @@
+"""The methods that a study can name: a table, in which each is one line.
+
+One that needs settings of its own is a `partial` with a comment that says why; one that
+takes `key` gets the seed of its run.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import optax
+from jax.typing import ArrayLike
+
+import mtl_optax as mtl
+from mtl_optax.study.engine import transformations as made
+from mtl_optax.study.engine.transformations import Method
+
+BASELINE = "unitary"
+SINGLE_TASK = "single_task"
+ALL = "all"  # of the command line: every method
+
+# Those that take no setting but the number of tasks, and a key if they draw
+PLAIN = (
+    *("unitary", "mean", "rlw", "uw", "imtl_l", "dwa", "gls", "scale_invariant"),
+    *("stch", "tchebycheff", "pbi", "cosmos", "famo", "mgda", "cagrad", "pcgrad"),
+    *("gradvac", "imtl_g", "nash_mtl", "fairgrad", "upgrad", "dualproj"),
+    *("conflictfree", "aligned_mtl", "gradnorm", "cdtt", "sdmgrad", "modo", "pcd"),
+)
+TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    **{name: getattr(mtl, name) for name in PLAIN},
+    # Few tasks leave room for no Byzantine one: the row nearest to the others.
+    "krum": partial(mtl.krum, num_byzantine=0),
+    "graddrop": mtl.graddrop,
+    # As many as can be spared, which of two is none, so that it is the mean.
+    "trimmed_mean": lambda num_tasks: mtl.trimmed_mean(
+        num_tasks, trim_number=(num_tasks - 1) // 2
+    ),
+    "excess_mtl": mtl.excess_mtl,
+    "db_mtl": mtl.db_mtl,
+    "moco": mtl.moco,
+}
+EVERY = (*TABLE, SINGLE_TASK)  # what ALL stands for; a step of the others costs several
+METHODS: dict[str, Method] = {
+    **{name: made.on_trunk(factory) for name, factory in TABLE.items()},
+    SINGLE_TASK: made.single_task,
+    "f_mean": made.flattened(mtl.mean),
+    "f_mgda": made.flattened(mtl.mgda),
+    "f_pcgrad": made.flattened(mtl.pcgrad),
+    "f_cagrad": made.flattened(mtl.cagrad),
+    "f_imtl_g": made.flattened(mtl.imtl_g),
+    "sam": made.sam,
+    "selective_groups": made.selective_groups,
+    # The same with a preference that is a number, not the median.
+    "selective_preference": partial(made.selective_groups, preference=0.0),
+    "tag": made.tag,
+    "nmt": made.nmt,
+    "weighted": made.weighted,
+}
+# Public methods that the table leaves out, each with the reason.
+LEFT_OUT = {
+    "flat_mtl": "wraps others: f_mean, f_mgda and so on",
+    "task_affinity": "changes no gradient, it measures: tag",
+    "cso": "needs a normalisation for each task: of the study of priority",
+    "cso_project": "needs the first task of each channel, which cso finds",
+    "constant": "its weights are the user's choice: weighted, single_task",
+}
+# Their task weights belong to something else than the gradients, and tell no shares.
+NO_SHARES = ("db_mtl", SINGLE_TASK)  # gradients of log losses; one task of each run
+
+
+class Optimizer(NamedTuple):
+    """What follows the aggregator."""
+
+    make: Callable[..., optax.GradientTransformation]  # of a learning rate or schedule
+    learning_rate: float  # where the user gives none
+
+
+OPTIMIZERS = {
+    "adam": Optimizer(optax.adam, 3e-3),
+    "sgd": Optimizer(partial(optax.sgd, momentum=0.9), 3e-2),
+}
+# (learning rate, steps) -> what an optimiser takes
+SCHEDULES: dict[str, Callable[[ArrayLike, int], Any]] = {
+    "cosine": optax.cosine_decay_schedule,
+    "constant": lambda learning_rate, steps: learning_rate,
+}

@@ -1,0 +1,54 @@
+"""What the runs of all methods have in common: made once, outside of any jit.
+
+Lanes of the same seed start at the same parameters and see the same batches, whatever
+the method: what differs between them is the method alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_optax.study.engine.problem import Problem
+from mtl_optax.study.engine.program import Recipe
+
+
+class Start(NamedTuple):
+    """What the runs of one seed have in common, whatever the method."""
+
+    params: Any
+    state: Any
+    batches: NDArray[np.int32] | None  # [steps, ...], indices of examples
+
+
+class Common(NamedTuple):
+    """What all methods share on one problem: made once."""
+
+    starts: dict[int, Start]  # by seed
+    data: Any  # the training split on the device, or None
+    evaluate: Callable[..., dict[str, jax.Array]]  # over lanes, compiled
+
+
+def precision(problem: Problem) -> Any:
+    """A context in which arrays are as wide as the problem wants them."""
+    return jax.enable_x64(problem.precision == "float64")
+
+
+def prepare(problem: Problem, seeds: list[int], recipe: Recipe) -> Common:
+    """Draws starts and batches, outside of any jit and once for all methods."""
+    train = problem.splits.get("train")
+
+    def batches(seed: int) -> NDArray[np.int32] | None:
+        if train is None:
+            return None
+        size = len(jax.tree.leaves(train)[0])
+        return problem.draw(seed, size, recipe.steps, recipe.batch_size)
+
+    with precision(problem):
+        starts = {seed: Start(*problem.init(seed), batches(seed)) for seed in seeds}
+        data = jax.tree.map(jnp.asarray, train)
+    evaluate = jax.jit(jax.vmap(problem.evaluate, in_axes=(0, 0, None, 0)))
+    return Common(starts, data, evaluate)

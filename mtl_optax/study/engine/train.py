@@ -1,0 +1,173 @@
+"""The one training loop on which every study stands.
+
+A study is a problem, methods and lanes. A lane is one training run, described by traced
+numbers, so that all lanes of a method are one compiled program.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_optax.study.engine.checkpoints import Checkpoints, Saved
+from mtl_optax.study.engine.problem import Problem
+from mtl_optax.study.engine.program import Carry, Lanes, Recipe, StepLog, programs
+from mtl_optax.study.engine.starts import Common, precision, prepare
+from mtl_optax.study.engine.transformations import Method
+
+# Methods at a time: one compiles, on one core, while another trains.
+WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
+
+Tick = Callable[[str, str, int], None]
+
+
+def quiet(method: str, stage: str, done: int) -> None:
+    """A tick that nobody sees."""
+    del method, stage, done
+
+
+class Work(NamedTuple):
+    """What one method trains."""
+
+    problem: Problem
+    method: Method
+    lanes: Lanes
+
+
+class LanesResult(NamedTuple):
+    """What one method did in all its lanes."""
+
+    log: StepLog  # of arrays [records, L, ...]
+    metrics: dict[str, dict[str, NDArray]]  # split -> name -> [L, T], after training
+    compile_seconds: float
+    run_seconds: float
+
+
+def train_all(
+    work: dict[str, Work],
+    recipe: Recipe,
+    tick: Tick = quiet,
+    store: Checkpoints | None = None,
+) -> dict[str, LanesResult]:
+    """Trains each method in its lanes, some methods at a time; see `train`."""
+    seeds = sorted({int(seed) for own in work.values() for seed in own.lanes.seed})
+    common: dict[int, Common] = {}
+    for own in work.values():
+        if id(own.problem) not in common:
+            common[id(own.problem)] = prepare(own.problem, seeds, recipe)
+    stop = threading.Event()
+
+    def tick_or_stop(method: str, stage: str, done: int) -> None:
+        if stop.is_set():
+            raise InterruptedError(f"{method} was stopped.")
+        tick(method, stage, done)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        runs = {
+            name: pool.submit(
+                *(train, name, own, common[id(own.problem)], recipe),
+                *(tick_or_stop, store),
+            )
+            for name, own in work.items()
+        }
+        try:
+            return {name: run.result() for name, run in runs.items()}
+        except BaseException:  # Ctrl-C too: without this the pool would finish all
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def train(
+    name: str,
+    work: Work,
+    common: Common,
+    recipe: Recipe,
+    tick: Tick = quiet,
+    store: Checkpoints | None = None,
+) -> LanesResult:
+    """Trains every lane of a method and evaluates what training ended with.
+
+    Args:
+      name: of the method, for `tick` and `store`.
+      work: problem, method and runs.
+      common: from `prepare`.
+      recipe: steps, optimiser, and how often to record.
+      tick: called with the name, "compiling" or "training", and the steps done.
+      store: where to continue from, and to write to.
+    """
+    with precision(work.problem):  # a setting of this thread
+        return _train(name, work, common, recipe, tick, store)
+
+
+def _train(
+    name: str,
+    work: Work,
+    common: Common,
+    recipe: Recipe,
+    tick: Tick,
+    store: Checkpoints | None,
+) -> LanesResult:
+    tick(name, "compiling", 0)
+    start = time.perf_counter()
+    problem, method, lanes = work
+    own = [common.starts[int(seed)] for seed in lanes.seed]
+    variables = [(x.params, x.state) for x in own]
+    params, state = jax.tree.map(lambda *x: jnp.stack(x), *variables)
+    batches = jax.tree.map(lambda *x: np.stack(x, axis=1), *[x.batches for x in own])
+    init, advance = programs(problem, method, recipe)
+    carry = Carry(params, state, jax.jit(init)(params, lanes))
+    chunk = recipe.chunk
+
+    def batch(done: int) -> Any:
+        return jax.tree.map(lambda x: x[done : done + chunk], batches)
+
+    # The data are arguments: closed over, XLA would fold them into the program.
+    data = common.data, lanes
+    lowered = jax.jit(advance, donate_argnums=0, static_argnums=4).lower(
+        carry, batch(0), *data, chunk, np.int32(0)
+    )
+    of_log = jax.tree.structure(lowered.out_info[1])
+    run_chunk = lowered.compile()
+    compiled = written = time.perf_counter()
+    saved = store.load(name) if store is not None else None
+    done, spent = 0, 0.0
+    logs: list[list[NDArray]] = []  # a list a chunk, in the order of StepLog
+    if saved is not None:
+        done, spent, logs = saved.done, saved.seconds, [list(saved.records)]
+        structure = jax.tree.structure(carry)
+        carry = jax.tree.unflatten(structure, map(jnp.asarray, saved.leaves))
+    tick(name, "training", done)
+
+    while done < recipe.steps:
+        begun = time.perf_counter()
+        carry, log = run_chunk(carry, batch(done), *data, np.int32(done))
+        logs.append([np.asarray(x) for x in jax.tree.leaves(log)])  # waits
+        done += chunk
+        now = time.perf_counter()
+        spent += now - begun
+        last = done == recipe.steps
+        if store is not None and (last or now - written >= store.seconds):
+            leaves = list(map(np.asarray, jax.tree.leaves(carry)))
+            store.save(name, Saved(done, leaves, _joined(logs), spent))
+            written = time.perf_counter()
+        tick(name, "training", done)
+    keys = jax.vmap(jax.random.key)(lanes.seed)
+    metrics = {}
+    for split, examples in problem.splits.items():
+        if split != "train":
+            found = common.evaluate(carry.params, carry.state, examples, keys)
+            metrics[split] = {k: np.asarray(v) for k, v in found.items()}
+    log = jax.tree.unflatten(of_log, _joined(logs))
+    return LanesResult(log, metrics, compiled - start, spent)
+
+
+def _joined(logs: list[list[NDArray]]) -> tuple[NDArray, ...]:
+    return tuple(map(np.concatenate, zip(*logs, strict=True)))

@@ -1,0 +1,155 @@
+"""What a method of a study is made of, and how: aggregator, own gradients, optimiser.
+
+Methods act on what tasks share; each head gets its own gradient.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+import mtl_optax as mtl
+from mtl_optax.study.engine.problem import Problem
+
+
+class Ingredients(NamedTuple):
+    """What a method of a study is made of, beside its settings."""
+
+    problem: Problem  # whose tasks and shared parameters they are
+    optimizer: optax.GradientTransformation  # what follows the aggregator
+    key: jax.Array  # for the methods that draw
+    trained: (
+        ArrayLike  # [T], 1 for the tasks that a run of `single_task` trains, else 0
+    )
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return len(self.problem.tasks)
+
+
+Method = Callable[..., optax.GradientTransformation]  # (Ingredients, **settings)
+
+
+def among_tasks(
+    rule: optax.GradientTransformation, problem: Problem, rest: str = "sum"
+) -> optax.GradientTransformationExtraArgs:
+    """`on_shared`, or the rule itself where the tasks share every leaf."""
+    joint = mtl.on_shared(rule, problem.shared, rest=rest)
+    alone = optax.with_extra_args_support(rule)
+
+    def chosen(params: Any) -> optax.GradientTransformationExtraArgs:
+        return alone if all(jax.tree.leaves(problem.shared(params))) else joint
+
+    def init(params: Any) -> Any:
+        return chosen(params).init(params)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        return chosen(params).update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def keyed(factory: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
+    """The factory, with the key if it is of a method that draws."""
+    draws = "key" in inspect.signature(factory).parameters
+    return partial(factory, key=key) if draws else factory
+
+
+def on_trunk(
+    factory: Callable[..., Any], rest: str = "sum"
+) -> Callable[..., optax.GradientTransformation]:
+    """A public method on shared parameters, each head's own gradient, the optimiser."""
+
+    def method(of: Ingredients, **settings: Any) -> optax.GradientTransformation:
+        aggregator = keyed(factory, of.key)(of.num_tasks, **settings)
+        return optax.chain(among_tasks(aggregator, of.problem, rest), of.optimizer)
+
+    return method
+
+
+def single_task(of: Ingredients) -> optax.GradientTransformation:
+    """Trains some tasks; the heads of the others stay as they were."""
+    rule = mtl.constant(of.num_tasks, weights=of.trained)
+    return optax.chain(among_tasks(rule, of.problem, rest="weights"), of.optimizer)
+
+
+def weighted(of: Ingredients, later: Any = 1.0) -> optax.GradientTransformation:
+    """The sum, with this weight for the second half of the tasks."""
+    is_later = jnp.arange(of.num_tasks) >= of.num_tasks / 2
+    rule = mtl.constant(of.num_tasks, weights=jnp.where(is_later, later, 1.0))
+    return optax.chain(among_tasks(rule, of.problem), of.optimizer)
+
+
+def nmt(
+    of: Ingredients, multiplier_lr: Any = 1e-3, stage_steps: Any = 250.0
+) -> optax.GradientTransformation:
+    """In the order of the tasks; heads move with the weights of their losses."""
+    rule = mtl.nmt(
+        *(of.num_tasks, range(of.num_tasks)),
+        multiplier_lr=multiplier_lr,
+        stage_steps=stage_steps,
+    )
+    return optax.chain(among_tasks(rule, of.problem, rest="weights"), of.optimizer)
+
+
+def flattened(
+    factory: Callable[..., Any],
+) -> Callable[..., optax.GradientTransformation]:
+    """F- and the method: radius 0.05 is the default of the authors' Multi-MNIST."""
+
+    def method(of: Ingredients, rho_shared: Any = 0.05) -> optax.GradientTransformation:
+        aggregator = keyed(factory, of.key)(of.num_tasks)
+        shared = of.problem.shared
+        rule = mtl.flat_mtl(aggregator, rho_shared=rho_shared, shared=shared)
+        return optax.chain(rule, of.optimizer)
+
+    return method
+
+
+def sam(of: Ingredients, rho_shared: Any = 0.05) -> optax.GradientTransformation:
+    """One perturbation, along the gradient of the sum, for all tasks: the control."""
+    uphill = optax.chain(optax.contrib.normalize(), optax.sgd(rho_shared))
+    inner = optax.contrib.sam(of.optimizer, uphill, opaque_mode=True)
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, losses_fn: Any, **extra: Any
+    ) -> tuple[Any, Any]:
+        del extra  # optax's sam takes no other than grad_fn, with the step's number
+        grad_fn = jax.grad(lambda params, _: sum(losses_fn(params)))
+        return inner.update(updates, state, params, grad_fn=grad_fn)
+
+    ascent = optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.chain(among_tasks(mtl.unitary(of.num_tasks), of.problem), ascent)
+
+
+def selective_groups(of: Ingredients, **settings: Any) -> optax.GradientTransformation:
+    """It contains its optimiser."""
+    owner, key = of.problem.owner, of.key
+    return mtl.selective_groups(
+        of.num_tasks, of.optimizer, owner=owner, key=key, **settings
+    )
+
+
+def tag(
+    of: Ingredients, ahead: Any = None, every_k: int = 10
+) -> optax.GradientTransformation:
+    """The plain sum, watched by TAG.
+
+    It looks ahead with plain steps of the rate `ahead`, or with None with the steps of
+    the training.
+    """
+    watch = mtl.task_affinity(
+        of.num_tasks,
+        owner=of.problem.owner,
+        learning_rate=ahead,
+        optimizer=of.optimizer if ahead is None else None,
+        every_k=every_k,
+    )
+    joint = among_tasks(mtl.unitary(of.num_tasks), of.problem)
+    return optax.chain(watch, joint, of.optimizer)

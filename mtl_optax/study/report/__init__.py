@@ -1,0 +1,1 @@
+"""What a study leaves: documents, tables of numbers, verdicts and figures."""

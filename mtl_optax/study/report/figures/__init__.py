@@ -1,0 +1,1 @@
+"""Figures of one part, which any study can show."""

@@ -1,0 +1,51 @@
+"""The figure of training losses."""
+
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from mtl_optax.study.engine.study import PartResult
+from mtl_optax.study.report.figures import curves
+from mtl_optax.study.report.frame import Drawn
+
+
+def losses(result: PartResult) -> Drawn:
+    """Each task at each scale; of many methods the largest scale alone."""
+    scales, tasks = result.part.scales, result.tasks
+    last, kinds = len(scales) - 1, result.problem.loss
+    one = kinds[0] if len(kinds) == 1 else None
+    # Each task's own loss has its name and unit beside the task's.
+    names = [""] * len(tasks) if one else [f": {kind}" for kind in kinds]
+
+    def curve(method: str, task: int, scale: int) -> NDArray:
+        values = result.methods[method].losses[:, scale, :, task]
+        return curves.windows(values).mean(axis=(1, 2))
+
+    if curves.are_many(result):
+        own = {
+            method: [curve(method, t, last) for t in range(len(tasks))]
+            for method in result.methods
+        }
+        title = f"with the loss of {tasks[0]} ×{scales[last]}" if last else ""
+        figure, axes = curves.panel_a_method(
+            *(result, own),
+            [f"{t}{x}" for t, x in zip(tasks, names, strict=True)],
+            title,
+        )
+    else:
+        panels = {}
+        for t, task in enumerate(tasks):
+            for s, scale in enumerate(scales):
+                scaled = f", with the loss of {tasks[0]} ×{scale}" if last else ""
+                panels[f"{task}{names[t]}{scaled}"] = {
+                    method: curve(method, t, s) for method in result.methods
+                }
+        figure, axes = curves.together(result, panels)
+    for ax in axes:
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
+    figure.supylabel(str(one or "loss of each task"), size="medium")
+    return Drawn(
+        figure,
+        f"Training losses before scaling; mean over seeds and "
+        f"{curves.window_steps(result)} steps.{curves.note(result)}",
+    )

@@ -1,0 +1,150 @@
+"""Several results folders in one document: what `mtl-optax report` writes.
+
+Results of the same study, part, tasks and scales share a table; each folder then has a
+section with its statement and pictures. All that is said of them is in config.json and
+summary.csv; those of earlier versions are read too, which did not record the unit of a
+metric, nor the credits of the data.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from mtl_optax.study.engine.problem import Metric
+from mtl_optax.study.report.document import (
+    Details,
+    Document,
+    Figure,
+    Heading,
+    Table,
+    Text,
+)
+from mtl_optax.study.report.styles import styles
+
+
+class Unreadable(ValueError):
+    """A folder that holds no results."""
+
+
+class Folder(NamedTuple):
+    """What a part has written."""
+
+    path: Path
+    config: dict[str, Any]
+    means: pd.DataFrame  # of the first metric: method, scale, task, mean, sd, ...
+    metric: Metric
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What those in one table have in common."""
+        name = self.config.get("part", self.config["study"])
+        scales = tuple(self.config["loss_scales"])
+        return self.config["study"], name, tuple(self.config["tasks"]), scales
+
+
+def read(path: Path) -> Folder:
+    """The results in a folder; `Unreadable` if there are none."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if "parts" in config:
+            names = ", ".join(config["parts"])
+            raise Unreadable(f"{path} has parts; name them instead: {names}")
+        first = config["metrics"][0]
+        metric = Metric(first, "") if isinstance(first, str) else Metric(**first)
+        table = pd.read_csv(path / "summary.csv", dtype={"learning_rate": str})
+        table = table.rename(columns={"learning_rate": "candidate"})
+        means = table[table["metric"] == metric.name]
+        for method in config["methods"]:
+            found = means[means["method"] == method]
+            if len(found) != len(config["tasks"]) * len(config["loss_scales"]):
+                raise Unreadable(f"{path}: numbers of {method} are missing")
+        return Folder(path, config, means, metric)
+    except Unreadable:
+        raise
+    except FileNotFoundError as error:
+        raise Unreadable(f"{error.filename} is missing") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"{path} holds no results of this version: {error}") from None
+
+
+def join(folders: list[Folder]) -> Document:
+    """The document on all."""
+    groups = defaultdict(list)
+    for folder in folders:
+        groups[folder.key].append(folder)
+    body = [_together(group) for group in groups.values()]
+    for folder in folders:
+        body += _section(folder)
+    credits = dict.fromkeys(folder.config.get("credits", "") for folder in folders)
+    return Document(
+        title=f"{len(folders)} results",
+        question="",
+        summary=[],
+        body=body,
+        credits=[text for text in credits if text],
+    )
+
+
+def _together(folders: list[Folder]) -> Table:
+    first = folders[0]
+    study, name, tasks, scales = first.key
+    several = len(scales) > 1
+    rows = [
+        _row(folder, method, list(tasks), list(scales))
+        for folder in folders
+        for method in dict.fromkeys(folder.means["method"])
+    ]
+    heads = [f"{t} ×{s}" if several else t for s in scales for t in tasks]
+    split = str(first.config["reported_on"]).capitalize()
+    return Table(
+        study if name == study else f"{study}, {name}",
+        f"{split} {first.metric}, mean ± sd over seeds.",
+        [
+            "method",
+            "results",
+            "optimiser",
+            "chosen",
+            "seeds",
+            "steps",
+            *heads,
+            "verdict",
+        ],
+        rows,
+        styles(row[0] for row in rows),
+    )
+
+
+def _row(folder: Folder, method: str, tasks: list[str], scales: list[Any]) -> list[str]:
+    own = folder.means[folder.means["method"] == method]
+    cells = own.set_index(["scale", "task"]).loc[
+        [(s, t) for s in scales for t in tasks]
+    ]
+    config = folder.config
+    return [
+        *(method, str(folder.path), config["optimizer"]),
+        ", ".join(dict.fromkeys(map(str, own["candidate"]))),
+        *(str(own["seeds"].iloc[0]), str(config["steps"])),
+        *(
+            f"{mean:.1f}" if pd.isna(sd) else f"{mean:.1f} ± {sd:.1f}"
+            for mean, sd in zip(cells["mean"], cells["sd"], strict=True)
+        ),
+        config["verdicts"].get(method, ""),
+    ]
+
+
+def _section(folder: Folder) -> list[Any]:
+    pictures = [
+        Figure(file.stem, file.read_bytes(), file.stem.replace("_", " "))
+        for file in sorted(folder.path.glob("*.png"))
+    ]
+    configuration = json.dumps(folder.config, indent=2)
+    return [
+        Heading(str(folder.path)),
+        Text(folder.config["command"], "code"),
+        Text(folder.config["statement"]),
+        *pictures,
+        Details("Configuration", [Text(configuration, "code")]),
+    ]

@@ -1,0 +1,94 @@
+"""Means over seeds, in one table: what summary.csv holds, and parts side by side.
+
+Intervals are Student's t. With 5 seeds the percentile bootstrap covers 83 % where it
+says 95; it stands beside them in summary.csv, and needs 20 seeds to be as good.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from mtl_optax.analysis.comparison import (
+    Interval,
+    mean_and_sd,
+    paired_bootstrap,
+    paired_t,
+)
+from mtl_optax.study.engine import tidy
+from mtl_optax.study.engine.study import PartResult, StudyResult
+from mtl_optax.study.report.paired import CONFIDENCE, bracket, interval
+
+KEY = ["part", "method", "scale", "candidate", "task", "split", "metric"]
+PAIR = ["part", "scale", "seed", "task", "split", "metric"]
+
+
+def summary(parts: Iterable[PartResult]) -> pd.DataFrame:
+    """A row a mean of the chosen runs on the reported split, of all parts.
+
+    Blank where there is nothing to say: the baseline has no difference from itself, and
+    one seed no sd.
+    """
+    tables = [
+        table[table["chosen"] & (table["split"] == part.problem.reported_on)]
+        for part in parts
+        for table in [tidy.of_part(part)]
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    baselines = {part.part.name: part.part.baseline for part in parts}
+    base = table[table["method"] == table["part"].map(baselines)]
+    paired = table.merge(
+        base[[*PAIR, "method", "value"]].rename(columns={"method": "baseline"}),
+        how="left",
+        on=PAIR,
+        suffixes=("", "_of_baseline"),
+    )
+    itself = paired["method"] == paired["baseline"]
+    paired.loc[itself, ["baseline", "value_of_baseline"]] = pd.NA
+    rows = [
+        {**dict(zip(KEY, key, strict=True)), **_numbers(own)}
+        for key, own in paired.groupby(KEY, sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
+    """Mean, sd, difference, and both intervals, of the seeds of one key."""
+    ours, others = (rows[x].to_numpy(float) for x in ("value", "value_of_baseline"))
+    several, base = len(ours) > 1, rows["baseline"].iloc[0]
+    is_paired = isinstance(base, str)
+    blank = Interval(*[float("nan")] * 3, 0)
+    sure = drawn = blank
+    if is_paired and several:
+        sure = paired_t(ours, others, CONFIDENCE)
+        drawn = paired_bootstrap(ours, others, 2000, confidence=CONFIDENCE)
+    return {
+        "seeds": len(ours),
+        "mean": ours.mean(),
+        "sd": float(mean_and_sd(ours).sd) if several else float("nan"),
+        "baseline": base if is_paired else "",
+        "difference": (ours - others).mean(),
+        "t_low": float(sure.low),
+        "t_high": float(sure.high),
+        "bootstrap_low": float(drawn.low),
+        "bootstrap_high": float(drawn.high),
+    }
+
+
+def side_by_side(result: StudyResult) -> list[list[str]]:
+    """A row a method, a column a part: mean score, and its interval to the baseline."""
+    every = result.parts.values()
+    methods = dict.fromkeys(method for part in every for method in part.methods)
+    return [[method, *(_score(x, method) for x in every)] for method in methods]
+
+
+def _score(result: PartResult, method: str) -> str:
+    means = {name: x.score[0].mean(axis=-1) for name, x in result.methods.items()}
+    base = means.get(result.part.baseline)
+    if method not in means:
+        return "-"
+    own = means[method]
+    if base is None or own is base or len(own) < 2:
+        return f"{own.mean():.1f}"
+    found = interval(own - base)
+    return f"{own.mean():.1f} {bracket(found.low, found.high)}"

@@ -1,0 +1,1 @@
+"""Equal scales: where no method should be better than another."""

@@ -1,0 +1,1 @@
+"""CAGrad's toy: two losses of two parameters, whose best compromise is known."""

@@ -1,0 +1,1 @@
+"""Negative transfer: four tasks, two of which suffer from joint training."""
