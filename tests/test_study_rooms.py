@@ -2,11 +2,14 @@
 
 import ast
 import pathlib
+import re
+import textwrap
 
 import pytest
 
 import mtl_optax as mtl
 from mtl_optax.study import studies
+from mtl_optax.study.command import cli
 
 PACKAGE = pathlib.Path(mtl.__file__).parent
 STUDY = PACKAGE / "study"
@@ -83,3 +86,18 @@ def test_files_stay_short():
         for path in room.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert len(path.read_text("utf-8").splitlines()) <= 200, path
+
+
+def test_the_example_for_new_studies_is_a_study(tmp_path, monkeypatch, capsys):
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    section = text[text.index("## A new study in five steps") :]
+    code = re.search(r"   ```python\n(.*?)   ```", section, re.DOTALL)[1]
+    made = {}
+    exec(compile(textwrap.dedent(code), "CONTRIBUTING.md", "exec"), made)
+    monkeypatch.setattr(studies, "load", lambda name: made["STUDY"])
+    command = ["study", "null", "--quick", "--steps", "4", "--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    assert "Test squared error. Mean ± sd over 2 seed(s), 4 steps, in sd²" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Linnerud&#39;s exercises" in page
+    assert page.count("data:image/png;base64,") == 2
