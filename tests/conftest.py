@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import hashlib
 import itertools
 import os
 import pathlib
@@ -55,6 +56,26 @@ def with_given(*args, env_options_overrides=None, **kwargs):
 
 
 compiler.get_compile_options = with_given
+# Two fifths of all programs are one that this process has compiled before: for another
+# test, or before JAX forgot it. The same text, options and devices: the same program.
+compiled = {}
+backend_compile_and_load = compiler.backend_compile_and_load
+
+
+def compile_once(backend, module, devices, options, host_callbacks):
+    """The executable of a module; it depends on nothing but what makes the key."""
+    arguments = backend, module, devices, options, host_callbacks
+    if host_callbacks:
+        return backend_compile_and_load(*arguments)
+    places = [str(device) for device in devices]
+    text = f"{places} {module.operation.get_asm()}".encode()
+    key = hashlib.sha256(options.SerializeAsString() + text).digest()
+    if key not in compiled:
+        compiled[key] = backend_compile_and_load(*arguments)
+    return compiled[key]
+
+
+compiler.backend_compile_and_load = compile_once
 
 
 def compile_with(options):
@@ -194,6 +215,7 @@ def stay_below_the_limit():
     if next(tests_run) % 10 or not MAPS.exists():
         return
     if MAPS.read_bytes().count(b"\n") > 30_000:
+        compiled.clear()
         jax.clear_caches()
         gc.collect()  # programs may hang in circles
 
