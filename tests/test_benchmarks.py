@@ -178,8 +178,14 @@ def test_aggregate_says_that_torchjd_is_missing(monkeypatch, capsys):
     assert "TorchJD left out" in capsys.readouterr().out
 
 
+@pytest.fixture
+def few_leaves(monkeypatch):
+    """Parameters in four leaves, not 30: every method is compiled, nothing is timed."""
+    monkeypatch.setattr(cases, "_LAYERS", 2)
+
+
 @pytest.mark.slow
-def test_aggregate_quick_runs_every_method(monkeypatch):
+def test_aggregate_quick_runs_every_method(monkeypatch, few_leaves):
     monkeypatch.setattr(aggregate, "QUICK_SIZES", ((3, 2_000),))
     assert aggregate.main(["--quick", "--rounds=1"]) == 0
 
@@ -243,7 +249,7 @@ def test_gpu_check_says_that_there_is_no_gpu(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_gpu_check_measures_on_whatever_device_there_is(capsys):
+def test_gpu_check_measures_on_whatever_device_there_is(capsys, few_leaves):
     record = gpu_check.check(
         [(2, 100)], list(cases.methods()), rounds=1, read_bytes=4000, console=Console()
     )
