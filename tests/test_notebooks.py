@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORT = {
     "03_flat_minima": "300",
     "04_task_groups": "40",
-    "05_architectures": "400",
+    "05_architectures": "100",
 }  # steps
 # Run first in the kernel. ipykernel warns about itself when it shuts down.
 STRICT = r"""
