@@ -43,7 +43,7 @@ QUICK = {
 }
 # Fusions are written by XLA's older code, in half the time, and then optimised in full:
 # of 607 updates in float32 595 are those of users bit for bit, the others to one bit.
-# LLVM unrolls no loops then, which costs a quarter of the time and changes no bit.
+# LLVM's expensive passes take a tenth to a quarter of the time and change no bit.
 ROUNDED = {
     "xla_cpu_parallel_codegen_split_count": 1,
     "xla_cpu_use_fusion_emitters": False,
@@ -61,8 +61,8 @@ def with_given(*args, env_options_overrides=None, **kwargs):
 
 
 compiler.get_compile_options = with_given
-# Two fifths of all programs are one that this process has compiled before: for another
-# test, or before JAX forgot it. The same text, options and devices: the same program.
+# Of 2,310 programs of seven files 1,018 were one that the process had compiled before:
+# for another test, or before JAX forgot it. Same text, options and devices: same program.
 compiled = {}
 backend_compile_and_load = compiler.backend_compile_and_load
 
