@@ -62,7 +62,7 @@ def with_given(*args, env_options_overrides=None, **kwargs):
 
 compiler.get_compile_options = with_given
 # Of 2,310 programs of seven files 1,018 were one that the process had compiled before:
-# for another test, or before JAX forgot it. Same text, options and devices: same program.
+# for another test, or before JAX forgot it. A program is its text, options and devices.
 compiled = {}
 backend_compile_and_load = compiler.backend_compile_and_load
 
