@@ -51,16 +51,14 @@ class View(NamedTuple):
         """Hard sharing first."""
         return list(self.costs.index)
 
+    @property
+    def seeds(self) -> int:
+        """How many are paired."""
+        return len(self.delta_m[SINGLE_TASK])
+
     def change(self, name: str) -> NDArray:
         """Of each task, from a network of its own, `[seeds, T]`."""
         return self.scores[name] - self.scores[SINGLE_TASK]
-
-    def words(self, name: str) -> dict[str, str]:
-        """Task -> what becomes of it, where it loses in hard sharing or in this."""
-        first = self.architectures[0]
-        scores = [self.scores[x] for x in (name, first, SINGLE_TASK)]
-        found = rule.words(*scores, self.problem.tasks)
-        return dict.fromkeys(found, "loses") if name == first else found
 
     def beyond(self) -> dict[str, tuple[str, NDArray]]:
         """Architecture -> its control, and Δm minus that of the control, `[seeds]`."""
@@ -77,10 +75,8 @@ class View(NamedTuple):
         """Means; differences from single tasks, hard sharing and the control."""
         values = np.stack([np.c_[self.scores[x], self.delta_m[x]] for x in self.scores])
         tasks = [*self.problem.tasks, "all"]
-        axes = {"method": list(self.scores), "seed": range(values.shape[1])}
-        index = pd.MultiIndex.from_product(
-            [*axes.values(), tasks], names=[*axes, "task"]
-        )
+        axes = list(self.scores), range(self.seeds), tasks
+        index = pd.MultiIndex.from_product(axes, names=["method", "seed", "task"])
         tidy = pd.DataFrame({"value": values.ravel()}, index).reset_index()
         tidy["candidate"] = tidy["method"].map(self.rates).map("{:g}".format)
         score = self.problem.metrics[0].name
@@ -93,21 +89,21 @@ class View(NamedTuple):
         found = found[is_single == (found["baseline"] == "")]
         sizes = dict(self.costs["parameters"])
         sizes[SINGLE_TASK] = self.costs["single_tasks"].iloc[0]
-        found.insert(1, "parameters", found["method"].map(sizes))
+        found.insert(3, "parameters", found["method"].map(sizes))
         names = {"part": "rates", "method": "architecture", "candidate": "rate"}
-        return found.rename(columns=names)
+        return found.drop(columns="scale").rename(columns=names)
 
 
 def views(parts: dict[str, PartResult], costs: pd.DataFrame) -> list[View]:
     """Of each problem; FIXED before the best rates, if all have tried it and others."""
     found = []
     for group in problems(parts):
-        grids = {own.settings.learning_rates for own in group.values()}
-        first, *more = next(iter(grids))
-        both = all(FIXED in grid for grid in grids)
-        rates = [FIXED, None] if both else [None]
-        if len(grids) == 1 and not more:
-            rates = [first]
+        grids = [own.settings.learning_rates for own in group.values()]
+        rates: list[float | None] = [None]
+        if len({rate for grid in grids for rate in grid}) == 1:
+            rates = [*grids[0]]
+        elif all(FIXED in grid for grid in grids):
+            rates = [FIXED, None]
         found += [view(group, costs.loc[list(group)], rate) for rate in rates]
     return found
 
@@ -126,11 +122,9 @@ def view(parts: dict[str, PartResult], costs: pd.DataFrame, rate: float | None) 
         rates[name], scores[name] = tried[at], found[main.name][at, 0]
         measured[name] = found["measure" if problem.measures else main.name][at, 0]
     kinds = problem.measures or (main,) * len(problem.tasks)
-    higher = [kind.higher_is_better for kind in kinds]
+    higher, base = [x.higher_is_better for x in kinds], measured[SINGLE_TASK]
     delta = {
-        name: np.array(
-            [delta_m(*x, higher) for x in zip(own, measured[SINGLE_TASK], strict=True)]
-        )
+        name: np.array([delta_m(*x, higher) for x in zip(own, base, strict=True)])
         for name, own in measured.items()
     }
     return View(problem, costs, rate, rates, scores, delta)

@@ -27,25 +27,21 @@ class Size(NamedTuple):
 
     parameters: int
     shared: int  # by all tasks
-
-    @property
-    def own(self) -> int:
-        """Those that belong to some task."""
-        return self.parameters - self.shared
-
-    def single_nets(self, num_tasks: int) -> int:
-        """With a network for each task, in place of this one with shared parameters."""
-        return num_tasks * self.shared + self.own
+    own: int  # those that belong to some task
 
 
 def size(problem: Problem) -> Size:
     """Of the network of a problem."""
     params, _ = jax.eval_shape(lambda: problem.init(0))
     counts = [leaf.size for leaf in jax.tree.leaves(params)]
-    shared = jax.tree.leaves(problem.shared(params))
-    return Size(
-        sum(counts), sum(n for n, yes in zip(counts, shared, strict=True) if yes)
-    )
+    are_shared = jax.tree.leaves(problem.shared(params))
+    shared = sum(n for n, yes in zip(counts, are_shared, strict=True) if yes)
+    return Size(sum(counts), shared, sum(counts) - shared)
+
+
+def single_nets(base: Size, num_tasks: int) -> int:
+    """Parameters of a network of its own for each task, in place of hard sharing."""
+    return num_tasks * base.shared + base.own
 
 
 def problems(parts: dict[str, PartResult]) -> list[dict[str, PartResult]]:
@@ -66,8 +62,7 @@ def _of_one_problem(parts: dict[str, PartResult]) -> pd.DataFrame:
     rounds = QUICK_ROUNDS if parts[first].settings.quick else ROUNDS
     sizes = {name: size(own.problem) for name, own in parts.items()}
     table = pd.DataFrame(sizes.values(), index=pd.Index(sizes, name="architecture"))
-    table["own"] = table["parameters"] - table["shared"]
-    table["single_tasks"] = sizes[first].single_nets(len(parts[first].tasks))
+    table["single_tasks"] = single_nets(sizes[first], len(parts[first].tasks))
     table["of_single_tasks"] = table["parameters"] / table["single_tasks"]
     samples = interleave({name: steps(own) for name, own in parts.items()}, rounds)
     per_step = 1e3 / STEPS
@@ -82,20 +77,17 @@ def _of_one_problem(parts: dict[str, PartResult]) -> pd.DataFrame:
 def steps(result: PartResult) -> Contender:
     """A compiled function that takes so many steps of one run."""
     problem = result.problem
-    settings = result.settings._replace(
-        seeds=1,
-        tuning_seeds=0,
-        steps=STEPS,
-        points=1,
-        learning_rates=result.settings.learning_rates[:1],
-    )
-    recipe = settings.recipe()
+    rates = result.settings.learning_rates[:1]
+    settings = result.settings._replace(seeds=1, tuning_seeds=0, learning_rates=rates)
+    recipe = settings.recipe()._replace(steps=STEPS, record_every=STEPS)
     lane = lanes(len(problem.tasks), (1,), settings, BASELINE)
     common = prepare(problem, [0], recipe)
-    *start, batches = common.starts[0]
-    params, state = jax.tree.map(lambda x: x[None], start)
+    # One lane: its axis leads, and in the indices of batches it follows that of steps.
+    start = common.starts[0]
+    params, state = jax.tree.map(lambda x: x[None], (start.params, start.state))
+    batches = jax.tree.map(lambda x: x[:, None], start.batches)
     init, advance = programs(problem, METHODS[BASELINE], recipe)
     carry = Carry(params, state, jax.jit(init)(params, lane))
-    arguments = carry, batches[:, None], common.data, lane
+    arguments = carry, batches, common.data, lane
     run = jax.jit(advance, static_argnums=4).lower(*arguments, STEPS).compile()
     return lambda: jax.block_until_ready(run(*arguments))

@@ -38,6 +38,7 @@ NOTES = (
 def document(result: StudyResult, documents: dict[str, Document]) -> Document:
     """Figures; of each problem its costs, and two tables for each choice of rates."""
     every = views(result.parts, result.measured)
+    drawn = [view for view in every if view.seeds > 1]
     tables: list[Table] = []
     for _, own in groupby(every, lambda view: view.name):
         same = list(own)
@@ -51,7 +52,7 @@ def document(result: StudyResult, documents: dict[str, Document]) -> Document:
             *([SMOKE] if result.is_quick else []),
         ],
         body=[
-            *figures((change_by_task, delta_m_against_parameters), every),
+            *figures((change_by_task, delta_m_against_parameters), drawn),
             *tables,
             *map(Text, (LEFT_OUT, NOTES)),
             Details("Rules", [Text(rule.RULE), Text(rule.CONTROL)], open=True),
@@ -95,13 +96,14 @@ def cost(view: View) -> Table:
 def gain(view: View) -> Table:
     """Δm, also against a network as large, and the verdicts."""
     rows, beyond = [], view.beyond()
+    words = rule.words(view.scores, view.problem.tasks)
     for name in view.architectures:
         beside = ["-", "-", "-"]
         if name in beyond:
             control, minus = beyond[name]
             beside = [control.removeprefix("hard_sharing_"), paired.change(minus)]
             beside.append(rule.beyond_size(minus))
-        said = ", ".join(" ".join(x) for x in view.words(name).items()) or "-"
+        said = ", ".join(" ".join(x) for x in words[name].items()) or "-"
         delta = paired.change(view.delta_m[name])
         rows.append([name, f"{view.rates[name]:g}", delta, *beside, said])
     return Table(

@@ -15,7 +15,7 @@ MOST = 8  # points, where the colours of the map end
 
 def delta_m_against_parameters(views: list[View]) -> Drawn | None:
     """A panel a problem and choice of rates: Δm of each network over its size."""
-    if not (views := _paired(views)):
+    if not views:
         return None
     figure, axes = grid(len(views), 4.5, 3.4, columns=2, alike=False)
     looks = styles(name for view in views for name in view.architectures)
@@ -50,7 +50,7 @@ def delta_m_against_parameters(views: list[View]) -> Drawn | None:
 
 def change_by_task(views: list[View]) -> Drawn | None:
     """A map a problem and choice of rates: each task's change from single tasks."""
-    if not (views := _paired(views)):
+    if not views:
         return None
     rows = [len(view.architectures) for view in views]
     heights = [max(rows[k : k + 2]) for k in range(0, len(rows), 2)]
@@ -87,8 +87,3 @@ def _map(ax: Any, view: View) -> None:
     ax.set_yticks(range(len(means)), view.architectures, fontsize="small")
     ax.grid(visible=False)
     ax.set_title(f"{view.name}\n{view.title}", size="medium")
-
-
-def _paired(views: list[View]) -> list[View]:
-    """Those with two seeds or more."""
-    return [x for x in views if len(x.scores[x.architectures[0]]) > 1]

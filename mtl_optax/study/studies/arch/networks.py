@@ -17,7 +17,8 @@ from mtl_optax.study.data.digits import CANVAS
 from mtl_optax.study.data.networks import linear, trunk
 from mtl_optax.study.engine.problem import Now
 
-Classes = dict[str, int]
+Kind = Callable[..., nnx.Module]
+Classes = dict[str, int]  # of each task
 Losses = dict[str, jax.Array]
 LossesOf = Callable[[dict[str, jax.Array]], Losses]
 PIXELS = CANVAS**2
@@ -47,9 +48,7 @@ def hard_sharing(classes: Classes, width: int = 64, *, rngs: nnx.Rngs) -> nnx.Mo
     return nn.HardSharing(encoder, heads(classes, width, rngs=rngs))
 
 
-def in_stages(
-    kind: Callable[..., nnx.Module], classes: Classes, *, rngs: nnx.Rngs
-) -> nnx.Module:
+def in_stages(kind: Kind, classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
     """A trunk for each task, with something between the layers of all.
 
     CrossStitch mixes their features; in LTB the second layers choose among the first.
@@ -58,16 +57,10 @@ def in_stages(
     return kind(own, heads(classes, rngs=rngs))
 
 
-def mmoe(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
-    """Four experts, mixed for each task."""
-    experts = trunks(4, rngs)
-    return nn.MMoE(experts, heads(classes, rngs=rngs), num_features=PIXELS, rngs=rngs)
-
-
-def dselect_k(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
-    """Four experts, of which each task's gate takes two."""
+def mixed(kind: Kind, classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
+    """Four experts: MMoE mixes all for each task, DSelectK's gates take two each."""
     experts, decoders = trunks(4, rngs), heads(classes, rngs=rngs)
-    return nn.DSelectK(experts, decoders, num_features=PIXELS, rngs=rngs)
+    return kind(experts, decoders, num_features=PIXELS, rngs=rngs)
 
 
 def cgc(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
@@ -148,7 +141,7 @@ def drawn(net: Any, images: Any, losses_of: LossesOf, now: Now) -> Losses:
 class Architecture(NamedTuple):
     """A network and how it is trained."""
 
-    build: Callable[..., nnx.Module]  # (classes, rngs=) -> from images to logits
+    build: Kind  # (classes, rngs=) -> from images to logits
     losses: Callable[[Any, Any, LossesOf, Now], Losses] = plain
 
 
@@ -161,11 +154,11 @@ ARCHITECTURES = {
         for name, width in WIDE.items()
     },
     "cross_stitch": Architecture(partial(in_stages, nn.CrossStitch)),
-    "mmoe": Architecture(mmoe),
+    "mmoe": Architecture(partial(mixed, nn.MMoE)),
     "cgc": Architecture(cgc),
     "ple": Architecture(ple),
     "ple_no_shared_gate": Architecture(partial(ple, shared_gate=False)),
-    "dselect_k": Architecture(dselect_k, with_terms),
+    "dselect_k": Architecture(partial(mixed, nn.DSelectK), with_terms),
     "ltb": Architecture(partial(in_stages, nn.LTB), drawn),
     "soft_modular": Architecture(SoftModular),
     "self_auxiliary": Architecture(self_auxiliary, with_terms),

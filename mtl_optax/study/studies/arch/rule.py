@@ -1,6 +1,5 @@
 """Whether an architecture repairs what joint training in one trunk costs a task."""
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.study.engine.methods import SINGLE_TASK
@@ -30,7 +29,7 @@ WORDS = {
     (False, False): "open",
     (True, False): "not repaired",
 }
-HARMED = "harmed"
+HARMED, LOSES = "harmed", "loses"
 BEYOND = {paired.BETTER: "more", paired.WORSE: "less", paired.OPEN: "as much"}
 NEGATIVE = "Negative transfer in {}: {} points from networks of their own."
 NONE = (
@@ -41,23 +40,28 @@ SIZE = "Do more than hard sharing of their size: {}. Do less: {}."
 
 
 def words(
-    own: NDArray, shared: NDArray, single: NDArray, tasks: tuple[str, ...]
-) -> dict[str, str]:
-    """Task -> the word of RULE, for those that lose; scores are `[seeds, T]`.
+    scores: dict[str, NDArray], tasks: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    """Architecture -> task -> the word of RULE, where it loses in one trunk or here.
 
     Args:
-      own: of the architecture.
-      shared: of plain hard sharing.
-      single: of a network for each task.
+      scores: of single tasks, plain hard sharing, and all others, `[seeds, T]`.
       tasks: their names.
     """
-    lost, still = loses(shared - single), loses(own - single)
-    gains = [word(gain) == paired.BETTER for gain in (own - shared).T]
-    return {
-        task: WORDS[bool(still[t]), gains[t]] if lost[t] else HARMED
-        for t, task in enumerate(tasks)
-        if lost[t] or still[t]
+    (_, single), (first, shared), *others = scores.items()
+    lost = loses(shared - single)
+    found = {
+        first: {task: LOSES for task, lost in zip(tasks, lost, strict=True) if lost}
     }
+    for name, own in others:
+        still = loses(own - single)
+        gains = [word(gain) == paired.BETTER for gain in (own - shared).T]
+        found[name] = {
+            task: WORDS[bool(still[t]), gains[t]] if lost[t] else HARMED
+            for t, task in enumerate(tasks)
+            if lost[t] or still[t]
+        }
+    return found
 
 
 def beyond_size(difference: NDArray) -> str:
@@ -76,16 +80,15 @@ def statement(
       beyond: architecture -> the word of `beyond_size`, where there is a control.
       tasks: their names.
     """
-    (_, single), (first, shared), *others = scores.items()
+    (_, single), (first, shared), *_ = scores.items()
+    judged = words(scores, tasks)
+    lost = judged.pop(first)
     difference = shared - single
-    lost = {task: difference[:, [t]] for t, task in enumerate(tasks)}
-    lost = {task: own for task, own in lost.items() if loses(own).any()}
     if lost:
-        numbers = changes(np.concatenate([*lost.values()], axis=1), tuple(lost))
-        text = NEGATIVE.format(first, numbers)
+        own = [tasks.index(task) for task in lost]
+        text = NEGATIVE.format(first, changes(difference[:, own], tuple(lost)))
     else:
         text = NONE.format(first, changes(difference, tasks))
-    judged = {name: words(own, shared, single, tasks) for name, own in others}
     for task in lost if judged else ():
         found = {name: own[task] for name, own in judged.items()}
         said = (
@@ -96,8 +99,8 @@ def statement(
     names = ", ".join(f"{x} ({own})" for x, own in harmed.items() if own)
     text += f" Tasks that lose elsewhere only: {names}." if names else ""
     if beyond:
-        found = (_named(beyond, x) or "none" for x in ("more", "less"))
-        text += " " + SIZE.format(*found)
+        more, less = (_named(beyond, x) or "none" for x in ("more", "less"))
+        text += f" {SIZE.format(more, less)}"
     return text
 
 
