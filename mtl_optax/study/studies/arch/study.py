@@ -11,8 +11,12 @@ import jax
 from flax import nnx
 
 from mtl_optax import nn
+from mtl_optax.study.data.classification import (
+    CROSS_ENTROPY,
+    classification,
+    cross_entropy,
+)
 from mtl_optax.study.data.digits import TASKS, Split, multi_digits
-from mtl_optax.study.data.networks import CROSS_ENTROPY, classification, cross_entropy
 from mtl_optax.study.engine.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.engine.problem import Metric, Now, Problem
 from mtl_optax.study.engine.settings import Settings
