@@ -82,7 +82,8 @@ class View(NamedTuple):
         score = self.problem.metrics[0].name
         tidy["metric"] = np.where(tidy["task"] == "all", "delta_m", score)
         tidy = tidy.assign(part=self.title, scale=1, split=self.problem.reported_on)
-        control = tidy["method"].map({x: y for x, (y, _) in self.beyond().items()})
+        own = controls(self.costs["parameters"])
+        control = tidy["method"].map(lambda name: own.get(name, ""))
         bases = SINGLE_TASK, self.architectures[0], control
         found = pd.concat([means(tidy, base) for base in bases]).drop_duplicates()
         is_single = found["method"] == SINGLE_TASK
