@@ -126,7 +126,6 @@ def test_controls_are_no_smaller(problems):
             wide = "hard_sharing_x6" if name in six else "hard_sharing_x4"
             assert found[name] == wide
     assert sizes["hard_sharing"][:2] == (28_376, 26_816)
-    assert cost.single_nets(sizes["hard_sharing"], 4) == 108_824
     assert sizes["cgc"].own > 4 * sizes["hard_sharing"].shared
     assert compared.controls(counts[["hard_sharing", "cgc"]]) == {}
 

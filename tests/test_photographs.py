@@ -106,7 +106,7 @@ def test_a_slope_to_the_right_leans_to_the_left():
     pictures = np.stack([ramp] * 3, axis=-1)
     centres = np.linspace(0, 1, NUM_CLASSES)[:, None] * np.ones(3)
     scale = 1 / (0.6 / 39)  # a slope of one
-    found = Scenes(*photographs.answers(pictures, ramp, centres, scale))
+    found = photographs.answers(pictures, ramp, centres, scale)
     expected = np.array([-1, 0, 1]) / np.sqrt(2)
     np.testing.assert_allclose(found.normals[1, 7, 9], expected, atol=1e-5)
     np.testing.assert_allclose(found.depth[..., 0], ramp, rtol=1e-6)

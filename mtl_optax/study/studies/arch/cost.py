@@ -39,11 +39,6 @@ def size(problem: Problem) -> Size:
     return Size(sum(counts), shared, sum(counts) - shared)
 
 
-def single_nets(base: Size, num_tasks: int) -> int:
-    """Parameters of a network of its own for each task, in place of hard sharing."""
-    return num_tasks * base.shared + base.own
-
-
 def problems(parts: dict[str, PartResult]) -> list[dict[str, PartResult]]:
     """The parts in groups with the same tasks."""
     groups: dict[tuple[str, ...], dict[str, PartResult]] = {}
@@ -61,8 +56,10 @@ def _of_one_problem(parts: dict[str, PartResult]) -> pd.DataFrame:
     first = next(iter(parts))
     rounds = QUICK_ROUNDS if parts[first].settings.quick else ROUNDS
     sizes = {name: size(own.problem) for name, own in parts.items()}
+    one, num_tasks = sizes[first], len(parts[first].tasks)
     table = pd.DataFrame(sizes.values(), index=pd.Index(sizes, name="architecture"))
-    table["single_tasks"] = single_nets(sizes[first], len(parts[first].tasks))
+    # A network of its own for each task, in place of hard sharing.
+    table["single_tasks"] = num_tasks * one.shared + one.own
     table["of_single_tasks"] = table["parameters"] / table["single_tasks"]
     samples = interleave({name: steps(own) for name, own in parts.items()}, rounds)
     per_step = 1e3 / STEPS

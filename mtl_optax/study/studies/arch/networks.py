@@ -145,14 +145,11 @@ class Architecture(NamedTuple):
     losses: Callable[[Any, Any, LossesOf, Now], Losses] = plain
 
 
-# Widths whose networks have no fewer parameters than those of four and of six trunks.
-WIDE = {"hard_sharing_x4": 172, "hard_sharing_x6": 222}
 ARCHITECTURES = {
     "hard_sharing": Architecture(hard_sharing),
-    **{
-        name: Architecture(partial(hard_sharing, width=width))
-        for name, width in WIDE.items()
-    },
+    # So wide that they have no fewer parameters than four and six trunks.
+    "hard_sharing_x4": Architecture(partial(hard_sharing, width=172)),
+    "hard_sharing_x6": Architecture(partial(hard_sharing, width=222)),
     "cross_stitch": Architecture(partial(in_stages, nn.CrossStitch)),
     "mmoe": Architecture(partial(mixed, nn.MMoE)),
     "cgc": Architecture(cgc),
