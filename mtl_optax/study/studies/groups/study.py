@@ -9,47 +9,31 @@ many times earlier.
 
 from functools import partial
 
-from mtl_optax.study import grouped, groups_report
-from mtl_optax.study.blocks import block_digits, truth
-from mtl_optax.study.compare import Study
-from mtl_optax.study.figures.accuracy import accuracy
-from mtl_optax.study.figures.affinity import affinity
-from mtl_optax.study.figures.decrease import decrease
-from mtl_optax.study.figures.differences import differences
-from mtl_optax.study.figures.groups_over_time import groups_over_time
-from mtl_optax.study.groups_judge import CHOSEN, DEFAULT, JOINT, judge
-from mtl_optax.study.groups_tables import decrease_table, group_table
-from mtl_optax.study.methods import SINGLE_TASK
-from mtl_optax.study.outcome import Outcome
-from mtl_optax.study.problem import Problem
-from mtl_optax.study.settings import Settings
-from mtl_optax.study.suite import Suite
-from mtl_optax.study.verdicts import groups, null
+from mtl_optax.study.data.blocks import block_digits
+from mtl_optax.study.engine.methods import SINGLE_TASK
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import Part, Study
+from mtl_optax.study.report.figures.accuracy import accuracy
+from mtl_optax.study.report.figures.differences import differences
+from mtl_optax.study.studies.groups.document import (
+    decrease_table,
+    document,
+    group_table,
+)
+from mtl_optax.study.studies.groups.figures import (
+    affinity,
+    decrease,
+    groups_over_time,
+)
+from mtl_optax.study.studies.groups.halves import joint
+from mtl_optax.study.studies.groups.networks import then
+from mtl_optax.study.studies.groups.rule import CHOSEN, DEFAULT, JOINT, RULES, judge
 
 QUESTION = (
     "Two digits overlap in each image, and the tasks are in two blocks: questions "
     "about the left digit, and the same about the right one. Which method finds the "
     "blocks by itself, and what is it worth to know them?"
 )
-
-
-def then(
-    problem: Problem, settings: Settings, outcomes: dict[str, Outcome]
-) -> dict[str, Outcome]:
-    """Networks for the groups of TAG, and for the true blocks."""
-    num_tasks = len(problem.tasks)
-    if JOINT not in outcomes or num_tasks == 2:
-        return {}  # the groups of two tasks are both, or single ones: trained already
-    joint = outcomes[JOINT]
-    measured = joint.readings["affinity"][-1, 0]
-    chosen = groups.tag_groups(measured)
-    work = {
-        "grouped": list(map(grouped.division, measured, chosen)),
-        "blocks": [grouped.division(x, truth(num_tasks)) for x in measured],
-    }
-    rate = settings.candidates(JOINT)[joint.chosen[0]].learning_rate
-    return grouped.train(problem, settings, rate, work)
-
 
 # Fixed on seeds 5 to 9 of the six tasks with the MLP, by benchmarks/groups_tuning.py:
 # the preference with the blocks in the most of them, for the longest; the paper's decay
@@ -68,15 +52,15 @@ _SETTINGS = Settings(
 _QUICK = _SETTINGS._replace(seeds=2, steps=150, points=30, quick=True)
 
 
-def part(num_tasks: int, network: str) -> Study:
-    """The study with so many tasks and this network."""
+def part(num_tasks: int, network: str) -> Part:
+    """So many tasks and this network."""
     settings = _SETTINGS
     if network == "cnn":  # a step costs five times as much
         settings = settings._replace(steps=300)
     elif num_tasks == 6:  # gradient methods once, where there is most to balance
         methods = (*_GROUPING, "cagrad", "pcgrad", "mgda", SINGLE_TASK)
         settings = settings._replace(methods=methods)
-    return Study(
+    return Part(
         name=f"{network}_{num_tasks}",
         title=f"Task groups: {num_tasks} tasks in two blocks, {network}",
         question=QUESTION,
@@ -84,20 +68,21 @@ def part(num_tasks: int, network: str) -> Study:
         settings=settings,
         quick=_QUICK,
         figures=(affinity, groups_over_time, accuracy, differences, decrease),
-        rules=(groups.RULE, null.RULE.replace("unitary", JOINT)),
+        tables=(group_table, decrease_table),
+        rules=RULES,
         judge=judge,
         baseline=JOINT,
-        tables=(group_table, decrease_table),
+        methods={JOINT: joint},
+        readings=("affinity", "groups", "decrease"),
         then=then,
     )
 
 
-SUITE = Suite(
+STUDY = Study(
     name="groups",
     title="Task groups with a known truth",
     question=QUESTION,
     parts=tuple(part(t, network) for network in ("mlp", "cnn") for t in (2, 4, 6)),
     quick=(part(4, "mlp"),),
-    write=groups_report.write,
-    show=groups_report.show,
+    document=document,
 )

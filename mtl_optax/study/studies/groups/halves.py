@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import mtl_optax as mtl
 from mtl_optax.core.arguments.leaf_groups import owned, owners
 from mtl_optax.core.group_steps import Sweep, by_owner, group_steps
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
+from mtl_optax.study.engine.transformations import Ingredients
 
 # Rows of `decrease`, each the fall of log losses on the batch.
 STEPS = ("the joint step", "the step of its own half", "the steps of both halves")
 KINDS = ("Optimiser of the run", "Plain SGD")
 SGD_RATE = 0.01
+LOOK_AHEAD = 0.01  # rate of TAG's plain steps, see benchmarks/groups_tuning.py
 ORDERS = ((0, 1), (0, 1), (1, 0))  # all together; both halves, in both orders
 
 
@@ -33,6 +36,18 @@ class HalvesState(NamedTuple):
     inner: Any  # of the optimiser, on shared leaves and each task's own apart
 
 
+def joint(of: Ingredients) -> optax.GradientTransformation:
+    """The plain sum, watched by TAG at every step, and what halves would have done.
+
+    Under `jax.vmap` over runs a step that is not measured costs as much.
+    """
+    owner = of.problem.owner
+    watch = mtl.task_affinity(
+        of.num_tasks, owner=owner, learning_rate=LOOK_AHEAD, every_k=1
+    )
+    return optax.chain(watch, joint_against_halves(of.num_tasks, of.optimizer, owner))
+
+
 def joint_against_halves(
     num_tasks: int,
     optimizer: optax.GradientTransformation,
@@ -42,8 +57,8 @@ def joint_against_halves(
     half_of = 2 * jnp.arange(num_tasks, dtype=jnp.int32) // num_tasks
 
     def init(params: optax.Params) -> HalvesState:
-        parts = by_owner(optimizer, owners(owner, params, num_tasks), params)
-        return HalvesState(jnp.zeros((2, 3, num_tasks)), parts.init(params))
+        apart = by_owner(optimizer, owners(owner, params, num_tasks), params)
+        return HalvesState(jnp.zeros((2, 3, num_tasks)), apart.init(params))
 
     def update(
         updates: Any,
