@@ -198,10 +198,14 @@ def classification(
 
 def owners_by_name(tasks: Sequence[str], params: Any) -> Any:
     """The task whose head holds a leaf, as its key path says; None in the trunk."""
-    place = {f"['heads']['{task}']": index for index, task in enumerate(tasks)}
+    return by_name({f"['heads']['{x}']": t for t, x in enumerate(tasks)}, params)
 
-    def owner(path: Any, _: Any) -> int | None:
+
+def by_name(places: dict[str, Any], params: Any) -> Any:
+    """For each leaf what stands at the start of its key path, None where nothing is."""
+
+    def at(path: Any, _: Any) -> Any:
         name = jax.tree_util.keystr(path)
-        return next((t for head, t in place.items() if name.startswith(head)), None)
+        return next((x for start, x in places.items() if name.startswith(start)), None)
 
-    return jax.tree_util.tree_map_with_path(owner, params)
+    return jax.tree_util.tree_map_with_path(at, params)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.analysis.task_groups import served_by
-from mtl_optax.study.data.blocks import truth
+from mtl_optax.study.data.blocks import Groups, truth
 from mtl_optax.study.engine.methods import METHODS, SINGLE_TASK
 from mtl_optax.study.engine.outcome import method_result
 from mtl_optax.study.engine.problem import Problem
@@ -16,7 +16,7 @@ from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.engine.train import LanesResult, Work, train_all
 from mtl_optax.study.studies.groups.rule import JOINT, tag_groups
 
-Networks = list[tuple[str, int, tuple[int, ...]]]  # each with its seed and its tasks
+Network = tuple[int, tuple[int, ...]]  # its seed and its tasks
 
 
 def then(
@@ -28,49 +28,49 @@ def then(
         return {}  # the groups of two tasks are both, or single ones: trained already
     joint = results[JOINT]
     affinity = joint.readings["affinity"][-1, 0]
+    rate = joint.candidates[joint.chosen[0]].learning_rate
+    settings = settings._replace(learning_rates=(rate,), tuning_seeds=0, grids={})
     chosen = {
         "grouped": tag_groups(affinity),
         "blocks": [truth(num_tasks)] * settings.seeds,
     }
-    networks = [
-        (name, seed, group)
-        for name, of_seeds in chosen.items()
-        for seed, groups in enumerate(of_seeds)
-        for group in groups
-    ]
-    best = joint.candidates[joint.chosen[0]]
-    one = settings._replace(
-        learning_rates=(best.learning_rate,), tuning_seeds=0, grids={}
-    )
-    run = _train(problem, one, networks)
-    at = {
-        name: [
-            [networks.index((name, seed, groups[g])) for g in served_by(own, groups)]
-            for seed, (own, groups) in enumerate(zip(affinity, of_seeds, strict=True))
-        ]
-        for name, of_seeds in chosen.items()
-    }
+    serving = {name: _serving(affinity, groups) for name, groups in chosen.items()}
+    every = (x for of_seeds in serving.values() for row in of_seeds for x in row)
+    networks = list(dict.fromkeys(every))
+    run = _train(problem, settings, networks)
     return {
-        name: method_result(problem, (1,), one, name, serving(run, np.array(own)))
-        for name, own in at.items()
+        name: method_result(
+            *(problem, (1,), settings, name),
+            _served(run, np.array([[networks.index(x) for x in row] for row in rows])),
+        )
+        for name, rows in serving.items()
     }
 
 
-def _train(problem: Problem, settings: Settings, networks: Networks) -> LanesResult:
+def _serving(affinity: NDArray, groups: list[Groups]) -> list[list[Network]]:
+    """The network of each task `[seeds][T]`, by the affinity `[seeds, T, T]`."""
+    pairs = enumerate(zip(affinity, groups, strict=True))
+    return [[(seed, own[g]) for g in served_by(x, own)] for seed, (x, own) in pairs]
+
+
+def _train(
+    problem: Problem, settings: Settings, networks: list[Network]
+) -> LanesResult:
     """All are lanes of one program."""
     number, tasks = len(networks), np.arange(len(problem.tasks))
+    (rate,) = settings.learning_rates
     lanes = Lanes(
-        seed=np.array([seed for _, seed, _ in networks], np.int32),
-        learning_rate=np.full(number, *settings.learning_rates),
+        seed=np.array([seed for seed, _ in networks], np.int32),
+        learning_rate=np.full(number, rate),
         loss_scales=np.ones((number, len(tasks))),
-        trained=np.array([np.isin(tasks, group) for *_, group in networks], float),
+        trained=np.array([np.isin(tasks, group) for _, group in networks], float),
         settings={},
     )
     work = {"networks": Work(problem, METHODS[SINGLE_TASK], lanes)}
     return train_all(work, settings.recipe())["networks"]
 
 
-def serving(run: LanesResult, at: NDArray[np.int64]) -> LanesResult:
+def _served(run: LanesResult, at: NDArray[np.int64]) -> LanesResult:
     """A lane a seed, each task from the network `at` `[seeds, T]` that serves it."""
 
     def served(values: Any) -> Any:

@@ -1,6 +1,8 @@
-"""Methods with an order of tasks or of channels, as studies train them."""
+"""Connection strength on digits: which channels belong to whom, and what that is worth.
 
-from collections.abc import Callable
+The sum, PCGrad, each phase of CSO alone, and both.
+"""
+
 from functools import partial
 from typing import Any
 
@@ -8,45 +10,30 @@ import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
-from mtl_optax.study.parts import Parts, among_tasks
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import Part
+from mtl_optax.study.engine.transformations import Ingredients
+from mtl_optax.study.report.figures.accuracy import accuracy
+from mtl_optax.study.report.figures.differences import differences
+from mtl_optax.study.studies.priority.cso_problem import problem
+from mtl_optax.study.studies.priority.cso_rule import EPOCHS, RULE, channels, judge
 
-UPDATES_AN_EPOCH = 4000 // 64  # of Multi-digits
-
-
-def _nmt(
-    parts: Parts, multiplier_lr: Any = 1e-3, stage_steps: Any = 250.0
-) -> optax.GradientTransformation:
-    """In the order of the tasks; heads move with the weights of their losses."""
-    rule = mtl.nmt(
-        parts.num_tasks,
-        range(parts.num_tasks),
-        multiplier_lr=multiplier_lr,
-        stage_steps=stage_steps,
-    )
-    rule = among_tasks(rule, parts.shared, rest="weights")
-    return optax.chain(rule, parts.optimizer)
+BATCH = 64
 
 
-def _weighted(parts: Parts, later: Any = 1.0) -> optax.GradientTransformation:
-    """The sum, with this weight for the second half of the tasks."""
-    is_later = jnp.arange(parts.num_tasks) >= parts.num_tasks / 2
-    rule = mtl.constant(parts.num_tasks, weights=jnp.where(is_later, later, 1.0))
-    return optax.chain(among_tasks(rule, parts.shared), parts.optimizer)
-
-
-def _cso(
-    parts: Parts, total_epochs: Any = 1.0, uniform: float | None = None
+def cso(
+    of: Ingredients, total_epochs: Any = 1.0, uniform: float | None = None
 ) -> optax.GradientTransformation:
     """CSO, which counts its epochs itself; `uniform` in place of its draws."""
-    if parts.strength_fn is None:
-        raise ValueError("cso needs a problem with connection strengths.")
+    assert of.problem.strength_fn is not None
+    updates_an_epoch = len(of.problem.splits["train"].images) // BATCH
     method = mtl.cso(
-        parts.num_tasks,
-        parts.optimizer,
-        strength_fn=parts.strength_fn,
+        of.num_tasks,
+        of.optimizer,
+        strength_fn=of.problem.strength_fn,
         total_epochs=total_epochs,
-        key=parts.key,
-        owner=parts.owner,
+        key=of.key,
+        owner=of.problem.owner,
     )
 
     def init(params: Any) -> Any:
@@ -54,7 +41,7 @@ def _cso(
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         step, inner = state
-        epoch = step // UPDATES_AN_EPOCH
+        epoch = step // updates_an_epoch
         updates, inner = method.update(
             *(updates, inner, params), epoch=epoch, uniform=uniform, **extra
         )
@@ -63,19 +50,40 @@ def _cso(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-ORDERED: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "nmt": _nmt,
-    "weighted": _weighted,
-}
+_SETTINGS = Settings(
+    ("unitary", "pcgrad", "cso_phase_1", "cso_phase_2", "cso"),
+    steps=400,
+    learning_rates=(3e-3,),
+    # On shared parameters phase 1 counts a step a task: a schedule would end early.
+    schedule="constant",
+    batch_size=BATCH,
+    points=40,
+    grids={"cso": {"total_epochs": (EPOCHS,)}},
+)
 
-# Those of a problem with connection strengths, known to its study only.
-OF_CHANNELS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "cso": _cso,
-    "cso_phase_1": partial(_cso, uniform=1.0),
-    "cso_phase_2": partial(_cso, uniform=-1.0),
-}
-
-# The sum again, for losses with a setting of their own: known to its study only.
-OF_TOWERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "self_auxiliary": _weighted,
-}
+PART = Part(
+    name="cso",
+    title="Channels and their tasks",
+    question="Two digits overlap in each image; four tasks share two convolutions. "
+    "First each task steps in turn, later each channel keeps what the task learned "
+    "that depends on it most. What is each phase worth, and who owns which channels?",
+    problem=problem,
+    settings=_SETTINGS,
+    quick=_SETTINGS._replace(
+        methods=("unitary", "cso"),
+        seeds=2,
+        steps=40,
+        points=4,
+        grids={"cso": {"total_epochs": (1.0,)}},
+        quick=True,
+    ),
+    figures=(accuracy, differences, channels),
+    rules=(RULE,),
+    judge=judge,
+    has_single_task=False,
+    methods={
+        "cso": cso,
+        "cso_phase_1": partial(cso, uniform=1.0),
+        "cso_phase_2": partial(cso, uniform=-1.0),
+    },
+)

@@ -6,6 +6,7 @@ the method acts on the shared layer, SGD with momentum, two batches of two rows 
 epoch. Their settings name a factor for the learning rate that the script does not use.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,12 +15,12 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from mtl_optax.study.compare import Judgement, Study
-from mtl_optax.study.figures.losses import losses as losses_figure
-from mtl_optax.study.methods import BASELINE
-from mtl_optax.study.outcome import Outcome
-from mtl_optax.study.problem import Metric, Problem
-from mtl_optax.study.settings import Settings
+from mtl_optax.study.data.networks import by_name
+from mtl_optax.study.engine.methods import BASELINE
+from mtl_optax.study.engine.problem import Metric, Problem, epoch_indices, stateless
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import Judgement, MethodResult, Part
+from mtl_optax.study.report.figures.losses import losses as losses_figure
 
 TASKS = ("and", "xor")
 X = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
@@ -64,47 +65,40 @@ def losses(params: Any, rows: jax.Array) -> tuple[jax.Array, ...]:
     )
 
 
-def owner(params: Any) -> Any:
-    """The hidden layer is shared, each head belongs to its task."""
-    of_layer = {"hidden": None, "and": 0, "xor": 1}
-    return {
-        name: jax.tree.map(lambda _, name=name: of_layer[name], layer)
-        for name, layer in params.items()
-    }
-
-
 def problem() -> Problem:
-    """For the runner; an example is the number of its row."""
+    """For the engine; an example is the number of its row."""
     rows = np.arange(len(X))
-    return Problem(
+    return stateless(
         name="Logic gates",
         tasks=TASKS,
         splits={"train": rows, "all rows": rows},
         init=init,
         losses=losses,
         metrics=(Metric("loss", "", higher_is_better=False),),
+        loss=(Metric("squared error", "", higher_is_better=False),),
         evaluate=lambda params, rows: {"loss": jnp.stack(losses(params, rows))},
-        owner=owner,
+        # The hidden layer is shared, each head belongs to its task.
+        owner=partial(by_name, {f"['{task}']": t for t, task in enumerate(TASKS)}),
         chosen_on="all rows",
         reported_on="all rows",
-        epochs=True,
+        draw=epoch_indices,
         about="All methods share starts and batches.",
         credits="The problem is that of Nakamura, Grassi and Wolf's code, 2022.",
     )
 
 
-def learned(outcome: Outcome) -> NDArray[np.bool_]:
+def learned(result: MethodResult) -> NDArray[np.bool_]:
     """Which gates each run learned at any time, `[seeds, T]`."""
-    losses = outcome.losses[:, 0]
+    losses = result.losses[:, 0]
     epochs = losses.reshape(-1, BATCHES, *losses.shape[1:]).sum(axis=1) / 8
     return (epochs < ERROR).any(axis=0)
 
 
-def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement:
     """In how many runs each method learns both gates."""
     words, sentences = {}, {}
-    for method, outcome in outcomes.items():
-        gates = learned(outcome)
+    for method, own in results.items():
+        gates = learned(own)
         words[method] = f"both in {gates.all(axis=1).sum()} of {len(gates)}"
         each = ", ".join(
             f"{t} in {n}" for t, n in zip(tasks, gates.sum(0), strict=True)
@@ -124,7 +118,7 @@ _SETTINGS = Settings(
     batch_size=2,
 )
 
-STUDY = Study(
+PART = Part(
     name="gates",
     title="Two logic gates",
     question="AND with targets 0 and 1, XOR with 0 and 10, two hidden units for both: "

@@ -6,17 +6,19 @@ their stages left them. A fixed weighting has the weight of the subordinate task
 chosen, from a grid of seven.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import optax
 
-from mtl_optax.study.compare import Results, Shown, Study
-from mtl_optax.study.data import TASKS, Split
-from mtl_optax.study.figures.tradeoff import tradeoff
-from mtl_optax.study.model import MultiTaskMLP, digits_problem, functions
-from mtl_optax.study.problem import Metric, Problem
-from mtl_optax.study.settings import Settings
-from mtl_optax.study.verdicts.subordinate import (
+from mtl_optax.study.data.networks import digits_problem
+from mtl_optax.study.engine.problem import Metric, Problem
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import Part, PartResult
+from mtl_optax.study.report.document import Table
+from mtl_optax.study.report.paired import mean_sd
+from mtl_optax.study.report.styles import styles
+from mtl_optax.study.studies.priority.nmt_rule import (
     FIRST,
     FIXED,
     NMT,
@@ -26,21 +28,18 @@ from mtl_optax.study.verdicts.subordinate import (
     WEIGHTS,
     judge,
     primary_and_later,
+    tradeoff,
 )
 
 
 def problem() -> Problem:
     """Multi-digits with four tasks; losses too, and on training images too."""
     plain = digits_problem(4)
-    _, logits = functions(MultiTaskMLP, {task: TASKS[task] for task in plain.tasks})
 
-    def evaluate(params: jax.Array, split: Split) -> dict[str, jax.Array]:
-        pairs = zip(logits(params, split.images), split.labels.T, strict=True)
-        losses = [
-            jnp.mean(optax.softmax_cross_entropy_with_integer_labels(z, y))
-            for z, y in pairs
-        ]
-        return {**plain.evaluate(params, split), "loss": jnp.stack(losses)}
+    def evaluate(params: Any, state: Any, split: Any, key: Any) -> dict[str, jax.Array]:
+        losses, _ = plain.losses(params, state, split, None)
+        found = plain.evaluate(params, state, split, key)
+        return {**found, "loss": jnp.stack(losses)}
 
     return plain._replace(
         splits={**plain.splits, "all training images": plain.splits["train"]},
@@ -50,19 +49,18 @@ def problem() -> Problem:
     )
 
 
-def grid_table(results: Results) -> Shown:
+def grid_table(result: PartResult) -> Table:
     """All candidates of all methods, chosen or not."""
     rows = []
-    for method, outcome in results.outcomes.items():
-        values = zip(*primary_and_later(outcome), strict=True)
-        candidates = results.settings.candidates(method)
-        for r, (candidate, own) in enumerate(zip(candidates, values, strict=True)):
-            cells = [f"{x.mean():.2f} ± {x.std(ddof=1):.2f}" for x in own]
-            mark = "chosen" if r == outcome.chosen[0] else ""
-            rows.append((method, [candidate.more(), *cells, mark]))
+    for method, own in result.methods.items():
+        values = zip(own.candidates, *primary_and_later(own), strict=True)
+        for c, (candidate, primary, later) in enumerate(values):
+            mark = "chosen" if c == own.chosen[0] else ""
+            cells = mean_sd(primary, 2), mean_sd(later, 2), mark
+            rows.append([method, candidate.more(), *cells])
     head = ["method", "settings", "digits", "parity and greater", ""]
     note = "Test accuracy in percent, mean ± sd over seeds."
-    return Shown("All settings", note, head, rows)
+    return Table("All settings", note, head, rows, styles(result.methods))
 
 
 _SETTINGS = Settings(
@@ -78,7 +76,7 @@ _SETTINGS = Settings(
     },
 )
 
-STUDY = Study(
+PART = Part(
     name="nmt",
     title="Digits first",
     question="Two digits overlap in each image. Naming them comes first; whether their "
@@ -101,4 +99,5 @@ STUDY = Study(
     baseline=FIXED,
     has_single_task=False,
     tables=(grid_table,),
+    readings=("targets",),
 )

@@ -2,9 +2,10 @@
 
 from numpy.typing import NDArray
 
-from mtl_optax.study.compare import Judgement
-from mtl_optax.study.outcome import Outcome
-from mtl_optax.study.verdicts import paired
+from mtl_optax.study.engine.study import Judgement, MethodResult, PartResult
+from mtl_optax.study.report import paired
+from mtl_optax.study.report.frame import Drawn, grid
+from mtl_optax.study.report.styles import styles
 
 FIRST, LATER = (0, 1), (2, 3)  # tasks: the digits; parity and comparison
 NMT, FIXED = "nmt", "weighted"
@@ -25,43 +26,73 @@ RULE = (
     f"are INFERRED: reconstructed from the paper's abstract and Platt and Barr 1987. "
     f"{paired.INTERVALS}"
 )
+CAPTION = (
+    "Test accuracy of the first tasks against that of the subordinate ones, mean and "
+    "sd over seeds. The numbers are multiplier rates and weights."
+)
 
 
-def primary_and_later(outcome: Outcome) -> tuple[NDArray, NDArray]:
+def primary_and_later(result: MethodResult) -> tuple[NDArray, NDArray]:
     """Both metrics of all candidates `[candidates, seeds]`."""
-    accuracy = outcome.metrics["test"]["accuracy"][:, 0]
+    accuracy = result.metrics["test"]["accuracy"][:, 0]
     return accuracy[..., FIRST].mean(axis=-1), accuracy[..., LATER].mean(axis=-1)
 
 
-def excess(outcome: Outcome) -> NDArray:
+def excess(result: MethodResult) -> NDArray:
     """Of the digits' losses over their targets, `[seeds, 2]`."""
-    loss = outcome.metrics["all training images"]["loss"][outcome.chosen[0], 0]
-    return (loss - outcome.readings["targets"][-1, 0])[:, FIRST]
+    loss = result.metrics["all training images"]["loss"][result.chosen[0], 0]
+    return (loss - result.readings["targets"][-1, 0])[:, FIRST]
 
 
-def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement:
     """Whether the method that needs no tuning is as good as the best of the grid."""
     best = {
-        method: [values[outcome.chosen[0]] for values in primary_and_later(outcome)]
-        for method, outcome in outcomes.items()
+        method: [values[result.chosen[0]] for values in primary_and_later(result)]
+        for method, result in results.items()
     }
-    words = dict.fromkeys(outcomes, "")
+    words = dict.fromkeys(results, "")
     sentences = {
         method: f"{method}: digits {own[0].mean():.2f} %, parity and greater "
         f"{own[1].mean():.2f} %."
         for method, own in best.items()
     }
-    if NMT in outcomes:
+    if NMT in results:
         digits = tuple(tasks[t] for t in FIRST)
-        over = paired.changes(100 * excess(outcomes[NMT]), digits)
+        over = paired.changes(100 * excess(results[NMT]), digits)
         sentences[NMT] += f" Excess of the loss over its target, times 100: {over}."
-    if NMT not in outcomes or FIXED not in outcomes:
+    if NMT not in results or FIXED not in results:
         return Judgement(words, sentences, f"No statement without {NMT} and {FIXED}.")
     primary, later = (a - b for a, b in zip(best[NMT], best[FIXED], strict=True))
-    number = len(primary_and_later(outcomes[FIXED])[0])
+    number = len(primary_and_later(results[FIXED])[0])
     statement = (
         f"{NMT} against the best of {number} fixed weightings: digits "
         f"{paired.change(primary)} points, parity and greater {paired.change(later)} "
         f"points. Its equations are reconstructed, not the paper's (INFERRED)."
     )
     return Judgement(words, sentences, statement)
+
+
+def tradeoff(result: PartResult) -> Drawn:
+    """A point a setting of each method, with its sd in both directions."""
+    figure, (ax,) = grid(1, 7, 3.9, columns=1)
+    looks = styles(result.methods)
+    for method, own in result.methods.items():
+        primary, later = primary_and_later(own)
+        several = primary.shape[1] > 1
+        at = later.mean(axis=1), primary.mean(axis=1)
+        ax.errorbar(
+            *at,
+            xerr=later.std(axis=1, ddof=1) if several else None,
+            yerr=primary.std(axis=1, ddof=1) if several else None,
+            fmt=looks[method].marker,
+            color=looks[method].colour,
+            capsize=2,
+            label=method,
+        )
+        for candidate, point in zip(own.candidates, zip(*at, strict=True), strict=True):
+            first = next(iter(candidate.settings.values()), 0.0)
+            text = f"{first:g}"
+            ax.annotate(text, point, xytext=(4, 4), textcoords="offset points")
+    ax.set(xlabel="parity and greater / %", ylabel="digits / %")
+    ax.legend()
+    return Drawn(figure, CAPTION)
