@@ -9,8 +9,14 @@ import optax
 import pytest
 from flax import nnx
 
-from mtl_optax.study import blocks, cli, grouped, halves
-from mtl_optax.study.verdicts import groups
+from mtl_optax.study.command import cli
+from mtl_optax.study.data import blocks, networks
+from mtl_optax.study.engine import run
+from mtl_optax.study.report import files
+from mtl_optax.study.studies.groups import halves
+from mtl_optax.study.studies.groups import rule as groups
+from mtl_optax.study.studies.groups import study
+from mtl_optax.study.studies.groups.networks import serving
 
 BLOCKS = ((0, 1, 2), (3, 4, 5))
 
@@ -48,11 +54,11 @@ def test_tasks_share_the_trunk_and_own_their_heads(network):
 
 def test_network_of_patches_is_the_convolutional_one():
     images = jax.random.uniform(jax.random.key(0), (3, 144))
-    net = blocks.MultiTaskCNN({"a": 10, "b": 2}, rngs=nnx.Rngs(1))
+    net = networks.MultiTaskCNN({"a": 10, "b": 2}, rngs=nnx.Rngs(1))
     features = images.reshape(3, 12, 12, 1)
     for conv in (net.first, net.second):
         kernel = conv.linear.kernel.get_value()
-        kernel = kernel.reshape(3, 3, -1, blocks.CHANNELS)
+        kernel = kernel.reshape(3, 3, -1, networks.CHANNELS)
         features = jax.lax.conv_general_dilated(
             *(features, kernel, (1, 1), "SAME"),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -102,12 +108,13 @@ def test_tag_chooses_the_blocks_of_a_block_matrix():
     affinity = np.full((6, 6), 0.01)
     affinity[:3, :3] = affinity[3:, 3:] = 0.2
     assert groups.tag_groups(affinity[None]) == [BLOCKS]
-    assert groups.word([BLOCKS, (BLOCKS[0],)], BLOCKS) == "blocks in 1 of 2"
+    assert groups.in_seeds([BLOCKS, (BLOCKS[0],)], BLOCKS) == "1 of 2"
 
 
 def test_a_task_of_two_groups_is_served_by_the_better_one():
     affinity = np.array([[0, 0.1, 0.2], [0.8, 0, 0.3], [0.1, 0.4, 0]])
-    assert grouped.division(affinity, ((0, 1), (1, 2))).serving == (0, 1, 1)
+    found = serving(affinity[None], [((0, 1), (1, 2))])
+    assert found == [[(0, (0, 1)), (0, (1, 2)), (0, (1, 2))]]
 
 
 # --- The joint step against steps of halves -------------------------------------------
@@ -150,6 +157,30 @@ def test_decrease_on_a_quadratic():
         expected[2, task] = (whole_first + before - end) / 2
     np.testing.assert_allclose(state.decrease[0], expected, atol=1e-6)
     assert state.decrease.shape == (2, 3, 2)
+
+
+# --- Networks of their own ------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_networks_have_the_rate_that_joint_chose():
+    """Of two rates, one of which learns nothing; each network is a candidate of one."""
+    part = study.part(4, "mlp")
+    rates = 1e-9, 3e-3
+    settings = part.quick._replace(methods=("joint",), steps=6, learning_rates=rates)
+    result = run.run(part, settings)
+    assert list(result.methods) == ["joint", "grouped", "blocks"]
+    assert result.chosen("joint")[0].learning_rate == 3e-3
+    for name in ("grouped", "blocks"):
+        own = result.methods[name]
+        assert own.score.shape == (1, 2, 4)
+        assert np.isnan(own.shares).all()
+        assert [x.learning_rate for x in own.candidates] == [3e-3]
+    table = files.metrics(result)
+    own = table[table["method"] == "blocks"]
+    assert set(own["learning_rate"]) == {"0.003"}
+    assert list(own["chosen"]) == [1] * 2 * 2 * 4  # splits, seeds, tasks
+    assert files.config(result, "", 0)["chosen_rates"]["grouped"] == [3e-3]
 
 
 # --- Command line ---------------------------------------------------------------------

@@ -6,28 +6,27 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mtl_optax.study import channels, cli, subordinate
-from mtl_optax.study.channel_cnn import LAYERS, ChannelCNN, owners_by_name
-from mtl_optax.study.data import TASKS
-from mtl_optax.study.outcome import Outcome
-from mtl_optax.study.verdicts import channels as who_owns
-from mtl_optax.study.verdicts import subordinate as digits_first
+from mtl_optax.study.command import cli
+from mtl_optax.study.data.digits import TASKS
+from mtl_optax.study.engine.study import MethodResult
+from mtl_optax.study.studies.priority import cso_problem, cso_rule, nmt, nmt_rule
+from mtl_optax.study.studies.priority.cso_problem import LAYERS, ChannelCNN
 
-NOTHING = Outcome(*(None,) * len(Outcome._fields))
+NOTHING = MethodResult(*(None,) * len(MethodResult._fields))
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return channels.problem(num_tasks=2)
+    return cso_problem.problem(num_tasks=2)
 
 
 @pytest.fixture(scope="module")
-def params(problem):
+def start(problem):
     return problem.init(0)
 
 
-def test_convolutions_are_shared_and_normalisations_are_not(problem, params):
-    owner = owners_by_name(problem.tasks, params)
+def test_convolutions_are_shared_and_normalisations_are_not(problem, start):
+    owner = problem.owner(start[0])
     found = {
         jax.tree_util.keystr(path): task
         for path, task in jax.tree_util.tree_leaves_with_path(
@@ -51,10 +50,18 @@ def test_every_task_is_asked_its_own_question():
     assert counts == list(TASKS.values()) == [10, 10, 2, 2]
 
 
-def test_kernels_have_the_strengths_and_nothing_else_has(problem, params):
+def test_kernels_have_the_strengths_and_nothing_else_has(problem, start):
+    params, state = start
     batch = jax.tree.map(lambda x: x[:64], problem.splits["train"])
-    strength_fn = jax.jit(problem.strength_fn)
-    found = jax.tree.leaves(strength_fn(params, batch))
+
+    @jax.jit
+    def strengths(params):
+        """As the losses leave the state: with the variances of the batch."""
+        return problem.strength_fn(
+            params, problem.losses(params, state, batch, None)[1]
+        )
+
+    found = jax.tree.leaves(strengths(params))
     assert [x.shape for x in found] == [(2, 16)] * len(LAYERS)
     for strength in found:  # at the start tasks are alike
         np.testing.assert_allclose(strength.sum(axis=1), 1, rtol=1e-5)
@@ -65,18 +72,40 @@ def test_kernels_have_the_strengths_and_nothing_else_has(problem, params):
         return leaf.at[0].multiply(2) if mine else leaf
 
     more_of_the_first_channel = jax.tree_util.tree_map_with_path(more, params)
-    first, _ = jax.tree.leaves(strength_fn(more_of_the_first_channel, batch))
+    first, _ = jax.tree.leaves(strengths(more_of_the_first_channel))
     assert first[1, 0] > 2 * first[0, 0]
 
 
-def test_a_batch_of_another_kind_does_not_change_what_is_evaluated(problem, params):
-    """The statistics are those of training images, not of the split."""
+def test_losses_leave_the_variances_of_the_batch(problem, start):
+    params, state = start
+    batch = jax.tree.map(lambda x: x[:64], problem.splits["train"])
+    _, after = problem.losses(params, state, batch, None)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    layer = params["first"]["linear"]
+    canvas = jnp.pad(batch.images.reshape(-1, 12, 12), ((0, 0), (1, 1), (1, 1)))
+    patches = [canvas[:, i : i + 12, j : j + 12] for i in range(3) for j in range(3)]
+    kernel, bias = (layer[x].get_value() for x in ("kernel", "bias"))
+    out = jnp.stack(patches, axis=-1) @ kernel + bias[None, None, None]
+    for t in range(2):
+        found = after["first_norm"]["norms"][t]["var"].get_value()
+        np.testing.assert_allclose(found, out.var(axis=(0, 1, 2)), rtol=1e-4)
+        before = state["first_norm"]["norms"][t]["var"].get_value()
+        np.testing.assert_array_equal(before, 1)  # what was handed over is as it was
+
+
+def test_a_batch_of_another_kind_does_not_change_what_is_evaluated(problem, start):
+    """The statistics are those of training images, not of the split or the state."""
+    params, state = start
     test = jax.tree.map(lambda x: x[:200], problem.splits["test"])
     part = jax.tree.map(lambda x: x[:100], test)
+    other = jax.tree.map(lambda x: x + 1, state)
     evaluate = jax.jit(problem.evaluate)
-    whole = evaluate(params, test)["accuracy"]
+    whole = evaluate(params, state, test, None)["accuracy"]
+    np.testing.assert_array_equal(
+        evaluate(params, other, test, None)["accuracy"], whole
+    )
     rest = jax.tree.map(lambda x: x[100:], test)
-    halves = [evaluate(params, x)["accuracy"] for x in (part, rest)]
+    halves = [evaluate(params, state, x, None)["accuracy"] for x in (part, rest)]
     np.testing.assert_allclose(whole, np.mean(halves, axis=0), rtol=1e-5)
 
 
@@ -84,7 +113,7 @@ def test_channels_belong_to_the_largest_strength():
     path = np.zeros((3, 1, 2, 1, 2, 4))  # records, scales, seeds, layers, tasks, C
     path[-1, 0, :, 0, 1, 2] = 1
     path[-1, 0, 1, 0, 0, 3] = 1
-    first = who_owns.first_tasks(NOTHING._replace(path=path))
+    first = cso_rule.first_tasks(NOTHING._replace(path=path))
     np.testing.assert_array_equal(first[:, 0], [[0, 0, 1, 0], [0, 0, 1, 0]])
 
 
@@ -108,21 +137,21 @@ def test_the_verdict_compares_the_chosen_ones():
         targets=[[0.1, 0.5, 0, 0], [0.1, 0.4, 0, 0]],
     )
     fixed = outcome([[[0] * 4] * 2, [[96, 96, 50, 50], [96, 98, 50, 50]]], chosen=1)
-    found = digits_first.judge({"nmt": nmt, "weighted": fixed}, tasks)
+    found = nmt_rule.judge({"nmt": nmt, "weighted": fixed}, tasks)
     assert "nmt: digits 92.00 %, parity and greater 65.00 %" in found.sentences["nmt"]
     assert "left +10.00" in found.sentences["nmt"]
     assert "right +5.00" in found.sentences["nmt"]
     assert "digits -4.50" in found.statement
     assert "parity and greater +15.00" in found.statement
     assert "INFERRED" in found.statement
-    alone = digits_first.judge({"nmt": nmt}, tasks)
+    alone = nmt_rule.judge({"nmt": nmt}, tasks)
     assert alone.statement == "No statement without nmt and weighted."
 
 
 def test_digits_choose_the_weight():
-    assert subordinate.problem().chosen_by == digits_first.FIRST
-    weights = subordinate.STUDY.settings.candidates("weighted")
-    assert [c.settings["later"] for c in weights] == list(digits_first.WEIGHTS)
+    assert nmt.problem().chosen_by == nmt_rule.FIRST
+    weights = nmt.PART.settings.candidates("weighted")
+    assert [c.settings["later"] for c in weights] == list(nmt_rule.WEIGHTS)
     assert len(weights) == 7
 
 

@@ -34,20 +34,22 @@ def then(
         "grouped": tag_groups(affinity),
         "blocks": [truth(num_tasks)] * settings.seeds,
     }
-    serving = {name: _serving(affinity, groups) for name, groups in chosen.items()}
-    every = (x for of_seeds in serving.values() for row in of_seeds for x in row)
+    served = {name: serving(affinity, groups) for name, groups in chosen.items()}
+    every = (x for of_seeds in served.values() for row in of_seeds for x in row)
     networks = list(dict.fromkeys(every))
     run = _train(problem, settings, networks)
     return {
         name: method_result(
             *(problem, (1,), settings, name),
-            _served(run, np.array([[networks.index(x) for x in row] for row in rows])),
+            _as_method(
+                run, np.array([[networks.index(x) for x in row] for row in rows])
+            ),
         )
-        for name, rows in serving.items()
+        for name, rows in served.items()
     }
 
 
-def _serving(affinity: NDArray, groups: list[Groups]) -> list[list[Network]]:
+def serving(affinity: NDArray, groups: list[Groups]) -> list[list[Network]]:
     """The network of each task `[seeds][T]`, by the affinity `[seeds, T, T]`."""
     pairs = enumerate(zip(affinity, groups, strict=True))
     return [[(seed, own[g]) for g in served_by(x, own)] for seed, (x, own) in pairs]
@@ -70,7 +72,7 @@ def _train(
     return train_all(work, settings.recipe())["networks"]
 
 
-def _served(run: LanesResult, at: NDArray[np.int64]) -> LanesResult:
+def _as_method(run: LanesResult, at: NDArray[np.int64]) -> LanesResult:
     """A lane a seed, each task from the network `at` `[seeds, T]` that serves it."""
 
     def served(values: Any) -> Any:

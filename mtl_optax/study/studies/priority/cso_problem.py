@@ -142,7 +142,9 @@ def problem(num_tasks: int = 4) -> Problem:
         loss=(CROSS_ENTROPY,),
         evaluate=evaluate,
         owner=partial(owner, tuple(classes)),
-        watch=lambda *now: jnp.stack(after(*now, some[:WATCHED]).strengths()),
+        watch=lambda params, state: jnp.stack(
+            after(params, state, some[:WATCHED]).strengths()
+        ),
         strength_fn=strength_fn,
         about=ABOUT,
         facts={"scans": NUM_SCANS, "images": NUM_IMAGES},
