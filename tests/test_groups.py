@@ -13,9 +13,8 @@ from mtl_optax.study.command import cli
 from mtl_optax.study.data import blocks, networks
 from mtl_optax.study.engine import run
 from mtl_optax.study.report import files
-from mtl_optax.study.studies.groups import halves
+from mtl_optax.study.studies.groups import halves, study
 from mtl_optax.study.studies.groups import rule as groups
-from mtl_optax.study.studies.groups import study
 from mtl_optax.study.studies.groups.networks import serving
 
 BLOCKS = ((0, 1, 2), (3, 4, 5))
@@ -42,7 +41,7 @@ def test_labels_are_questions_about_one_digit_each():
 @pytest.mark.parametrize("network", blocks.NETWORKS)
 def test_tasks_share_the_trunk_and_own_their_heads(network):
     problem = blocks.block_digits(4, network)
-    params = jax.eval_shape(lambda: problem.init(0))
+    params = jax.eval_shape(lambda: problem.init(0)[0])
     owner = jax.tree.leaves(problem.owner(params), is_leaf=lambda x: x is None)
     # Two leaves a layer; nnx sorts the heads by name.
     trunk = 4 if network == "mlp" else 6

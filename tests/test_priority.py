@@ -50,18 +50,25 @@ def test_every_task_is_asked_its_own_question():
     assert counts == list(TASKS.values()) == [10, 10, 2, 2]
 
 
-def test_kernels_have_the_strengths_and_nothing_else_has(problem, start):
-    params, state = start
-    batch = jax.tree.map(lambda x: x[:64], problem.splits["train"])
+@pytest.fixture(scope="module")
+def batch(problem):
+    return jax.tree.map(lambda x: x[:64], problem.splits["train"])
+
+
+@pytest.fixture(scope="module")
+def after(problem, start, batch):
+    """Of parameters: the state as the losses leave it, and the strengths with it."""
 
     @jax.jit
-    def strengths(params):
-        """As the losses leave the state: with the variances of the batch."""
-        return problem.strength_fn(
-            params, problem.losses(params, state, batch, None)[1]
-        )
+    def after(params):
+        _, state = problem.losses(params, start[1], batch, None)
+        return state, problem.strength_fn(params, state)
 
-    found = jax.tree.leaves(strengths(params))
+    return after
+
+
+def test_kernels_have_the_strengths_and_nothing_else_has(start, after):
+    found = jax.tree.leaves(after(start[0])[1])
     assert [x.shape for x in found] == [(2, 16)] * len(LAYERS)
     for strength in found:  # at the start tasks are alike
         np.testing.assert_allclose(strength.sum(axis=1), 1, rtol=1e-5)
@@ -71,26 +78,28 @@ def test_kernels_have_the_strengths_and_nothing_else_has(problem, start):
         mine = jax.tree_util.keystr(path).startswith("['first_norm']['norms'][1]")
         return leaf.at[0].multiply(2) if mine else leaf
 
-    more_of_the_first_channel = jax.tree_util.tree_map_with_path(more, params)
-    first, _ = jax.tree.leaves(strengths(more_of_the_first_channel))
+    more_of_the_first_channel = jax.tree_util.tree_map_with_path(more, start[0])
+    first, _ = jax.tree.leaves(after(more_of_the_first_channel)[1])
     assert first[1, 0] > 2 * first[0, 0]
 
 
-def test_losses_leave_the_variances_of_the_batch(problem, start):
-    params, state = start
-    batch = jax.tree.map(lambda x: x[:64], problem.splits["train"])
-    _, after = problem.losses(params, state, batch, None)
-    assert jax.tree.structure(after) == jax.tree.structure(state)
-    layer = params["first"]["linear"]
-    canvas = jnp.pad(batch.images.reshape(-1, 12, 12), ((0, 0), (1, 1), (1, 1)))
+def test_losses_leave_the_variances_of_the_batch(start, batch, after):
+    params, before = start
+    state, _ = after(params)
+    assert jax.tree.structure(state) == jax.tree.structure(before)
+    canvas = np.pad(batch.images.reshape(-1, 12, 12), ((0, 0), (1, 1), (1, 1)))
     patches = [canvas[:, i : i + 12, j : j + 12] for i in range(3) for j in range(3)]
-    kernel, bias = (layer[x].get_value() for x in ("kernel", "bias"))
-    out = jnp.stack(patches, axis=-1) @ kernel + bias[None, None, None]
-    for t in range(2):
-        found = after["first_norm"]["norms"][t]["var"].get_value()
-        np.testing.assert_allclose(found, out.var(axis=(0, 1, 2)), rtol=1e-4)
-        before = state["first_norm"]["norms"][t]["var"].get_value()
-        np.testing.assert_array_equal(before, 1)  # what was handed over is as it was
+    layer = params["first"]["linear"]
+    kernel, bias = (np.asarray(layer[x].get_value()) for x in ("kernel", "bias"))
+    variances = (np.stack(patches, axis=-1) @ kernel + bias).var(axis=(0, 1, 2))
+
+    def running(state, task):
+        return state["first_norm"]["norms"][task]["var"].get_value()
+
+    for task in range(2):
+        np.testing.assert_allclose(running(state, task), variances, rtol=1e-4)
+        # What was handed over is as it was.
+        np.testing.assert_array_equal(running(before, task), 1)
 
 
 def test_a_batch_of_another_kind_does_not_change_what_is_evaluated(problem, start):

@@ -80,9 +80,9 @@ def document(whole: StudyResult, documents: dict[str, Document]) -> Document:
     common = parts.document(whole, documents)
     return common._replace(
         summary=[
+            *common.summary,
             Table("Blocks", BLOCKS, head, blocks, looks),
             Table("Accuracy", ACCURACY, head, accuracy, looks),
-            *common.summary,
         ],
         body=[*common.body, Details("Rules", [*map(Text, RULES)], open=True)],
     )

@@ -12,8 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.analysis import metrics
 from mtl_optax.nn import TaskBatchNorm
+from mtl_optax.study.data.classification import (
+    CROSS_ENTROPY,
+    accuracies,
+    by_name,
+    cross_entropy_of_tasks,
+)
 from mtl_optax.study.data.digits import (
     CANVAS,
     CREDITS,
@@ -23,15 +28,7 @@ from mtl_optax.study.data.digits import (
     Split,
     multi_digits,
 )
-from mtl_optax.study.data.networks import (
-    CHANNELS,
-    CROSS_ENTROPY,
-    Conv,
-    by_name,
-    cross_entropy,
-    linear,
-    pool,
-)
+from mtl_optax.study.data.networks import CHANNELS, Conv, linear, pool
 from mtl_optax.study.engine.problem import Metric, Now, Problem
 
 LAYERS = ("first", "second")
@@ -112,8 +109,7 @@ def problem(num_tasks: int = 4) -> Problem:
     def losses(params: Any, state: Any, batch: Split, now: Now) -> tuple[Any, Any]:
         del now
         made = network(params, state)
-        pairs = zip(made(batch.images), batch.labels.T, strict=True)
-        found = tuple(cross_entropy(z, y) for z, y in pairs)
+        found = cross_entropy_of_tasks(made(batch.images), batch.labels)
         return found, nnx.state(made, nnx.BatchStat)
 
     def strength_fn(params: Any, state: Any) -> Any:
@@ -126,11 +122,7 @@ def problem(num_tasks: int = 4) -> Problem:
     ) -> dict[str, jax.Array]:
         del key
         logits = after(params, state, some)(split.images, running=True)
-        hits = [
-            metrics.accuracy(jnp.argmax(z, axis=-1), y).mean
-            for z, y in zip(logits, split.labels.T, strict=True)
-        ]
-        return {"accuracy": 100 * jnp.stack(hits)}
+        return {"accuracy": accuracies(logits, split.labels)}
 
     return Problem(
         name=f"Multi-digits, T={num_tasks}, normalised a task",

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from mtl_optax.study.data.networks import by_name
+from mtl_optax.study.data.classification import by_name
 from mtl_optax.study.engine.methods import BASELINE
 from mtl_optax.study.engine.problem import Metric, Problem, epoch_indices, stateless
 from mtl_optax.study.engine.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtl_optax.study.data.networks import digits_problem
+from mtl_optax.study.data.classification import digits_problem
 from mtl_optax.study.engine.problem import Metric, Problem
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, PartResult
