@@ -1,6 +1,7 @@
 """The study of task groups: its truth, its network, its rules, and its command."""
 
 import csv
+import json
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import nnx
 from mtl_optax.study.command import cli
 from mtl_optax.study.data import blocks, networks
 from mtl_optax.study.engine import run
+from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files
 from mtl_optax.study.studies.groups import halves, study
 from mtl_optax.study.studies.groups import rule as groups
@@ -110,6 +112,42 @@ def test_tag_chooses_the_blocks_of_a_block_matrix():
     assert groups.in_seeds([BLOCKS, (BLOCKS[0],)], BLOCKS) == "1 of 2"
 
 
+def result(score, **readings):
+    """Of accuracies `[seeds, T]`, and of readings `[records, seeds, ...]`."""
+    nothing = MethodResult(*(None,) * len(MethodResult._fields))
+    own = {name: np.asarray(x)[:, None] for name, x in readings.items()}
+    return nothing._replace(score=np.array(score, float)[None], readings=own)
+
+
+def test_the_verdict_of_two_tasks_that_the_median_keeps_apart():
+    affinity = np.array([[1, 0.25], [0.25, 1]], np.float32)[None, None]
+    readings = {"affinity": np.repeat(affinity, 2, axis=1)}
+    apart, once = [[[0, 1]] * 2] * 2, [[[0, 0], [0, 1]], [[0, 1]] * 2]
+    found = groups.judge(
+        {
+            "joint": result([[90, 90], [91, 91]], **readings),
+            "selective_groups": result([[94, 90]] * 2, groups=apart, **readings),
+            "selective_preference": result([[94, 94]] * 2, groups=once, **readings),
+            "single_task": result([[90, 90]] * 2),
+            "grouped": result([[92, 80], [93, 81]]),
+        },
+        ("left", "right"),
+    )
+    assert found.verdicts == {
+        "joint": "baseline",
+        "selective_groups": "blocks in 2 of 2",
+        "selective_preference": "blocks in 2 of 2",
+        "single_task": "reference",
+        "grouped": "better and worse",
+    }
+    assert "right -10.00 [-10.0, -10.0] points from joint" in found.sentences["grouped"]
+    assert "TAG has no choice" in found.statement
+    assert "selective_groups recovers the blocks in 2 of 2 seeds" in found.statement
+    assert "any two tasks here: with two tasks the median is (1 +" in found.statement
+    assert "selective_preference does in some seed." in found.statement
+    assert "a preference of 0.2 or less merges tasks in every seed." in found.statement
+
+
 def test_a_task_of_two_groups_is_served_by_the_better_one():
     affinity = np.array([[0, 0.1, 0.2], [0.8, 0, 0.3], [0.1, 0.4, 0]])
     found = serving(affinity[None], [((0, 1), (1, 2))])
@@ -199,6 +237,12 @@ def test_quick_study_of_groups(tmp_path, capsys):
     with open(part / "metrics.csv", newline="") as file:
         methods = {row["method"] for row in csv.DictReader(file)}
     assert methods >= {"joint", "single_task", "grouped", "blocks"}
+    assert not list(tmp_path.glob("*.png"))  # those of its parts lie with them
+    words = json.loads((tmp_path / "config.json").read_text())["words"]
+    assert words[0].startswith("mlp_4: TAG recovers the blocks in")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'href="mlp_4/report.html"' in page
+    assert page.count("<img") == len(pictures)
     for folder in (tmp_path, part):
         page = (folder / "report.html").read_text(encoding="utf-8")
         assert "smoke run" in page

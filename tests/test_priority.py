@@ -9,7 +9,7 @@ from flax import nnx
 from mtl_optax.study.command import cli
 from mtl_optax.study.data.digits import TASKS
 from mtl_optax.study.engine.study import MethodResult
-from mtl_optax.study.studies.priority import cso_problem, cso_rule, nmt, nmt_rule
+from mtl_optax.study.studies.priority import cso, cso_problem, nmt
 from mtl_optax.study.studies.priority.cso_problem import LAYERS, ChannelCNN
 
 NOTHING = MethodResult(*(None,) * len(MethodResult._fields))
@@ -122,11 +122,11 @@ def test_channels_belong_to_the_largest_strength():
     path = np.zeros((3, 1, 2, 1, 2, 4))  # records, scales, seeds, layers, tasks, C
     path[-1, 0, :, 0, 1, 2] = 1
     path[-1, 0, 1, 0, 0, 3] = 1
-    first = cso_rule.first_tasks(NOTHING._replace(path=path))
+    first = cso.first_tasks(NOTHING._replace(path=path))
     np.testing.assert_array_equal(first[:, 0], [[0, 0, 1, 0], [0, 0, 1, 0]])
 
 
-def outcome(accuracy, chosen=0, loss=None, targets=None):
+def result(accuracy, chosen=0, loss=None, targets=None):
     """Of accuracies `[candidates, seeds, T]`."""
     values = {"test": {"accuracy": np.array(accuracy, float)[:, None]}}
     if loss is not None:
@@ -140,27 +140,27 @@ def outcome(accuracy, chosen=0, loss=None, targets=None):
 def test_the_verdict_compares_the_chosen_ones():
     tasks = ("left", "right", "parity", "greater")
     losses = [[0.3, 0.5, 1, 1], [0.1, 0.5, 1, 1]]
-    nmt = outcome(
+    ours = result(
         [[[90, 92, 60, 70], [94, 92, 60, 70]]],
         loss=losses,
         targets=[[0.1, 0.5, 0, 0], [0.1, 0.4, 0, 0]],
     )
-    fixed = outcome([[[0] * 4] * 2, [[96, 96, 50, 50], [96, 98, 50, 50]]], chosen=1)
-    found = nmt_rule.judge({"nmt": nmt, "weighted": fixed}, tasks)
+    fixed = result([[[0] * 4] * 2, [[96, 96, 50, 50], [96, 98, 50, 50]]], chosen=1)
+    found = nmt.judge({"nmt": ours, "weighted": fixed}, tasks)
     assert "nmt: digits 92.00 %, parity and greater 65.00 %" in found.sentences["nmt"]
     assert "left +10.00" in found.sentences["nmt"]
     assert "right +5.00" in found.sentences["nmt"]
     assert "digits -4.50" in found.statement
     assert "parity and greater +15.00" in found.statement
     assert "INFERRED" in found.statement
-    alone = nmt_rule.judge({"nmt": nmt}, tasks)
+    alone = nmt.judge({"nmt": ours}, tasks)
     assert alone.statement == "No statement without nmt and weighted."
 
 
 def test_digits_choose_the_weight():
-    assert nmt.problem().chosen_by == nmt_rule.FIRST
+    assert nmt.problem().chosen_by == nmt.FIRST
     weights = nmt.PART.settings.candidates("weighted")
-    assert [c.settings["later"] for c in weights] == list(nmt_rule.WEIGHTS)
+    assert [c.settings["later"] for c in weights] == list(nmt.WEIGHTS)
     assert len(weights) == 7
 
 

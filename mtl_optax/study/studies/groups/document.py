@@ -5,12 +5,11 @@ from numpy.typing import NDArray
 
 from mtl_optax.study.engine.study import PartResult, StudyResult
 from mtl_optax.study.report import paired, parts, summaries
-from mtl_optax.study.report.document import Details, Document, Table, Text
+from mtl_optax.study.report.document import Document, Table
 from mtl_optax.study.report.styles import styles
 from mtl_optax.study.studies.groups.halves import KINDS, SGD_RATE, STEPS
 from mtl_optax.study.studies.groups.rule import (
     JOINT,
-    RULES,
     Found,
     counted,
     found,
@@ -78,11 +77,8 @@ def document(whole: StudyResult, documents: dict[str, Document]) -> Document:
     accuracy = summaries.side_by_side(whole)
     head, looks = ["method", *whole.parts], styles(row[0] for row in accuracy)
     common = parts.document(whole, documents)
-    return common._replace(
-        summary=[
-            *common.summary,
-            Table("Blocks", BLOCKS, head, blocks, looks),
-            Table("Accuracy", ACCURACY, head, accuracy, looks),
-        ],
-        body=[*common.body, Details("Rules", [*map(Text, RULES)], open=True)],
+    tables = (
+        Table("Blocks", BLOCKS, head, blocks, looks),
+        Table("Accuracy", ACCURACY, head, accuracy, looks),
     )
+    return common._replace(summary=[*common.summary, *tables])

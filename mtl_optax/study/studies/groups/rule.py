@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,20 +28,16 @@ RULES = (
     f"Other words: {against(JOINT)}",
 )
 NO_CHOICE = "With two tasks TAG has no choice: its smallest group is both."
-MERGES = "The paper's default preference does merge tasks here."
-NEVER = (
-    "The paper's default preference, the median of the similarities, never merged any "
-    "two tasks here{why}. {chosen} {does}. {setting}."
-)
-WHY = (
-    ": with two tasks the median is (1 + x) / 2 where x is their similarity, which is "
-    "above x, so that each stays alone whatever x is"
-)
-SO = (
-    "With the affinities at its end, a preference of {needed:g} or less merges tasks "
-    "in every seed"
-)
-NOR = f"Nor would any preference down to {PREFERENCES[-1]:g}"
+PAPERS = jinja2.Template("""
+The paper's default preference
+{%- if merged %} does merge tasks here.
+{%- else %}, the median of the similarities, never merged any two tasks here
+{%- if two %}: with two tasks the median is (1 + x) / 2 where x is their similarity,
+which is above x, so that each stays alone whatever x is{% endif %}.
+{{ chosen }} {{ "does in some seed" if chosen_merged else "does not either" }}.
+{% if needed is none %}Nor would any preference down to {{ "%g" % least }}
+{%- else %}With the affinities at its end, a preference of {{ "%g" % needed }} or less
+merges tasks in every seed{% endif %}.{% endif %}""")
 
 
 class Found(NamedTuple):
@@ -147,16 +144,15 @@ def judge(results: Results, tasks: tuple[str, ...]) -> Judgement:
 
 
 def _default(results: Results, num_tasks: int) -> str:
-    """Whether the default preference merges, and what does where it does not."""
-    default, chosen = (results[x].readings for x in (DEFAULT, CHOSEN))
-    if ever_merged(default["groups"]):
-        return MERGES
-    needed = merging_preference(default["affinity"][-1, 0])
-    return NEVER.format(
-        why=WHY if num_tasks == 2 else "",
+    """Whether the paper's preference merges, and what does where it does not."""
+    default = results[DEFAULT].readings
+    merged = ever_merged(default["groups"])
+    text = PAPERS.render(
+        merged=merged,
+        two=num_tasks == 2,
         chosen=CHOSEN,
-        does="does in some seed"
-        if ever_merged(chosen["groups"])
-        else "does not either",
-        setting=NOR if needed is None else SO.format(needed=needed),
+        chosen_merged=ever_merged(results[CHOSEN].readings["groups"]),
+        needed=None if merged else merging_preference(default["affinity"][-1, 0]),
+        least=PREFERENCES[-1],
     )
+    return " ".join(text.split())

@@ -14,22 +14,14 @@ from flax import nnx
 
 from mtl_optax.nn import TaskBatchNorm
 from mtl_optax.study.data.classification import (
-    CROSS_ENTROPY,
     accuracies,
     by_name,
     cross_entropy_of_tasks,
+    digits_problem,
 )
-from mtl_optax.study.data.digits import (
-    CANVAS,
-    CREDITS,
-    NUM_IMAGES,
-    NUM_SCANS,
-    TASKS,
-    Split,
-    multi_digits,
-)
+from mtl_optax.study.data.digits import CANVAS, TASKS, Split
 from mtl_optax.study.data.networks import CHANNELS, Conv, linear, pool
-from mtl_optax.study.engine.problem import Metric, Now, Problem
+from mtl_optax.study.engine.problem import Now, Problem
 
 LAYERS = ("first", "second")
 STATISTICS, WATCHED = 1000, 256  # training images: for accuracy, for strengths
@@ -86,9 +78,9 @@ def owner(tasks: tuple[str, ...], params: Any) -> Any:
 
 def problem(num_tasks: int = 4) -> Problem:
     """Multi-digits with the network above."""
-    classes = dict(list(TASKS.items())[:num_tasks])
-    splits = multi_digits(num_tasks)
-    some = splits["train"].images[:STATISTICS]
+    plain = digits_problem(num_tasks)
+    classes = {task: TASKS[task] for task in plain.tasks}
+    some = plain.splits["train"].images[:STATISTICS]
 
     def parts(seed: int) -> Any:
         net = ChannelCNN(classes, rngs=nnx.Rngs(seed))
@@ -124,21 +116,15 @@ def problem(num_tasks: int = 4) -> Problem:
         logits = after(params, state, some)(split.images, running=True)
         return {"accuracy": accuracies(logits, split.labels)}
 
-    return Problem(
-        name=f"Multi-digits, T={num_tasks}, normalised a task",
-        tasks=tuple(classes),
-        splits=splits,
+    return plain._replace(
+        name=f"{plain.name}, normalised a task",
         init=lambda seed: parts(seed)[1:],
         losses=losses,
-        metrics=(Metric("accuracy", "%"),),
-        loss=(CROSS_ENTROPY,),
         evaluate=evaluate,
-        owner=partial(owner, tuple(classes)),
+        owner=partial(owner, plain.tasks),
         watch=lambda params, state: jnp.stack(
             after(params, state, some[:WATCHED]).strengths()
         ),
         strength_fn=strength_fn,
         about=ABOUT,
-        facts={"scans": NUM_SCANS, "images": NUM_IMAGES},
-        credits=CREDITS,
     )
