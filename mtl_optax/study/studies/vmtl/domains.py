@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.data import split_scans
+from mtl_optax.study.data.digits import split_scans
 
 DOMAINS = ("plain", "rotated", "inverted", "blurred")
 NUM_DIGITS, NUM_FEATURES = 10, 64
