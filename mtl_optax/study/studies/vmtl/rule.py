@@ -15,6 +15,7 @@ AGAINST_SINGLE = (
     "{arm}, {word}: {change} points from {other}, mean over domains ({each})."
 )
 BEYOND = "{arm} against {other}, {word}: {change}."
+NO_CONTROL = f"No statement is possible without {CONTROL} and an arm of VMTL."
 
 
 def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement:
@@ -37,4 +38,4 @@ def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement
             beyond = mean[arm] - mean[CONTROL]
             told = {"word": word(beyond), "change": change(beyond)}
             statements.append(BEYOND.format(arm=arm, other=CONTROL, **told))
-    return Judgement(words, sentences, " ".join(statements))
+    return Judgement(words, sentences, " ".join(statements) or NO_CONTROL)

@@ -11,9 +11,10 @@ from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, Study
 from mtl_optax.study.report.figures.accuracy import accuracy
 from mtl_optax.study.report.figures.differences import differences
+from mtl_optax.study.studies.vmtl.arms import ARMS
 from mtl_optax.study.studies.vmtl.document import document
 from mtl_optax.study.studies.vmtl.figure import prior_weights
-from mtl_optax.study.studies.vmtl.problem import ARMS, problem
+from mtl_optax.study.studies.vmtl.problem import problem
 from mtl_optax.study.studies.vmtl.rule import RULE, SINGLE, judge
 
 QUESTION = (
