@@ -6,12 +6,16 @@ of each digit. All arms see them through one fixed layer of random units, which 
 for the fixed network whose features VMTL was made for.
 """
 
+from functools import cache
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.data import split_scans
+from mtl_optax.nn import same_class_inputs
+from mtl_optax.study.data.digits import split_scans
 
 DOMAINS = ("plain", "rotated", "inverted", "blurred")
 NUM_DIGITS, NUM_FEATURES = 10, 64
@@ -32,13 +36,14 @@ class Domains(NamedTuple):
     digits: dict[str, NDArray[np.int32]]  # split -> [N]
 
 
-def four_domains(seed: int = 0) -> Domains:
+@cache
+def four_domains() -> Domains:
     """The scans of the splits "train", "val" and "test"."""
     from sklearn.datasets import load_digits
 
     scans, digits = load_digits(return_X_y=True)
     scans = (scans / 16).astype(np.float32).reshape(-1, 8, 8)
-    members = split_scans(np.random.default_rng(seed))
+    members = split_scans(np.random.default_rng(0))
     return Domains(
         {name: scans[indices] for name, indices in members.items()},
         {name: digits[indices].astype(np.int32) for name, indices in members.items()},
@@ -67,6 +72,12 @@ def whole(domains: Domains, split: str) -> Examples:
     return Examples(features(views(domains.scans[split])), digits)
 
 
+def num_seen(domains: Domains) -> int:
+    """How many scans `labelled` returns of each domain, whatever the share."""
+    counts = np.bincount(domains.digits["train"])
+    return sum(round(LARGEST * int(count)) for count in counts)
+
+
 def labelled(domains: Domains, share: float, seed: int) -> tuple[Examples, NDArray]:
     """What a seed trains on, sorted by digit, and how many of each digit there are.
 
@@ -78,7 +89,7 @@ def labelled(domains: Domains, share: float, seed: int) -> tuple[Examples, NDArr
     digits = domains.digits["train"]
     every = [np.flatnonzero(digits == digit) for digit in range(NUM_DIGITS)]
     counts = np.array([round(share * len(members)) for members in every])
-    size = sum(round(LARGEST * len(members)) for members in every)
+    size = num_seen(domains)
 
     def of_one() -> NDArray:
         pairs = zip(every, counts, strict=True)
@@ -90,6 +101,17 @@ def labelled(domains: Domains, share: float, seed: int) -> tuple[Examples, NDArr
     seen = np.stack([views(scans[x])[d] for d, x in enumerate(drawn)])
     known = np.arange(size) < counts.sum()
     return Examples(features(seen), np.where(known, digits[drawn], -1)), counts
+
+
+def surrogates(seen: Examples) -> jax.Array:
+    """For each scan with a label those like it in other domains, `[4, 3, N, 64]`."""
+    pairs = list(zip(*seen, strict=True))
+    return jnp.stack(
+        [
+            same_class_inputs(*pair, [*pairs[:d], *pairs[d + 1 :]]).inputs
+            for d, pair in enumerate(pairs)
+        ]
+    )
 
 
 def batches(counts: NDArray, steps: int, of_each: int, seed: int) -> NDArray[np.int32]:

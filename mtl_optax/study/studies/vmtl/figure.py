@@ -4,32 +4,28 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mtl_optax.study.compare import Results
-from mtl_optax.study.figures.frame import Drawn
+from mtl_optax.study.engine.study import PartResult
+from mtl_optax.study.report.frame import Drawn
 
-KINDS = {"classifier_prior": "classifier", "representation_prior": "representation"}
+KINDS = ("classifier", "representation")  # in the order of `problem.PRIORS`
 
 
-def prior_weights(results: Results) -> Drawn | None:
+def prior_weights(result: PartResult) -> Drawn | None:
     """A row a kind of prior, a column an arm; a panel has a row a domain."""
-    known = [
-        (name, x)
-        for name, x in results.outcomes.items()
-        if KINDS.keys() <= x.readings.keys()
-    ]
-    if not known:
+    paths = {arm: x.path for arm, x in result.methods.items() if x.path is not None}
+    if not paths:
         return None
-    tasks, width = results.tasks, max(6.5, 3.4 * len(known))
+    tasks, width = result.tasks, max(6.5, 3.4 * len(paths))
     figure = Figure(figsize=(width, 6.6), layout="constrained")
-    axes = figure.subplots(len(KINDS), len(known), squeeze=False)
-    for row, (name, kind) in zip(axes, KINDS.items(), strict=True):
-        for ax, (arm, outcome) in zip(row, known, strict=True):
-            mean, sd = full(outcome.readings[name][-1, 0])
+    axes = figure.subplots(len(KINDS), len(paths), squeeze=False)
+    for i, kind in enumerate(KINDS):
+        for ax, (arm, path) in zip(axes[i], paths.items(), strict=True):
+            mean, sd = full(path[-1, 0, :, i])
             ax.imshow(mean, cmap="Blues", vmin=0, vmax=1)
-            for i, j in zip(*np.nonzero(~np.eye(len(tasks), dtype=bool)), strict=True):
-                colour = "white" if mean[i, j] > 0.6 else "black"
-                text = f"{mean[i, j]:.2f}\n± {sd[i, j]:.2f}"
-                ax.text(j, i, text, ha="center", va="center", size=7, color=colour)
+            for y, x in zip(*np.nonzero(~np.eye(len(tasks), dtype=bool)), strict=True):
+                colour = "white" if mean[y, x] > 0.6 else "black"
+                text = f"{mean[y, x]:.2f}\n± {sd[y, x]:.2f}"
+                ax.text(x, y, text, ha="center", va="center", size=7, color=colour)
             ax.set_xticks(range(len(tasks)), tasks, rotation=40, ha="right", size=8)
             ax.set_yticks(range(len(tasks)), tasks, size=8)
             ax.set_title(f"{arm}, {kind}", size=10)
