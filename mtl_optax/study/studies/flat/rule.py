@@ -1,17 +1,19 @@
-"""Whether per-task flatness does what its paper says: counts, means and words.
-
-Differences are `[conditions, seeds, T]`, of two methods whose runs of a seed are a
-pair.
-"""
+"""Whether per-task flatness does what its paper says: counts, means and words."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.analysis.comparison import Interval
-from mtl_optax.study.verdicts.paired import CONFIDENCE, change, interval
+from mtl_optax.study.engine.study import Judgement, MethodResult
+from mtl_optax.study.report.paired import CONFIDENCE, change, changes, signs
 
+SAM = "sam"
+PLAINS = ("mean", "mgda", "pcgrad", "cagrad", "imtl_g")
+# Method -> the one without perturbation. Joint SAM follows the sum, which is the mean
+# to Adam.
+PLAIN = {f"f_{plain}": plain for plain in PLAINS} | {SAM: "mean"}
+MET, OPPOSITE, OPEN = "met", "opposite", "open"
 _ROUNDING = 1e-4  # metrics are float32: a smaller difference is none
 
 
@@ -24,6 +26,11 @@ class Claim(NamedTuple):
     title: str
     unit: str  # of differences
 
+    @property
+    def side(self) -> str:
+        """Where differences lie that go along with it."""
+        return "higher" if self.sign > 0 else "lower"
+
 
 CLAIMS = {
     "accuracy": Claim("test", +1, "not lower", "test accuracy", "points"),
@@ -34,13 +41,26 @@ CLAIMS = {
 RULE = (
     f"Differences are F- minus plain, for joint SAM minus mean, paired over seeds. The "
     f"verdict on a metric rests on the mean over all conditions and both tasks, one "
-    f"number a seed, with a {100 * CONFIDENCE:g} % interval by Student's t: met if it "
-    f"lies wholly on the side that the paper names (accuracy at least that of plain, "
-    f"sharpness lower, calibration error lower), opposite if wholly on the other, "
-    f"else open. Beside it the single comparisons, one a condition and task: how many "
-    f"lie on the paper's side (along), and how many intervals exclude 0 on it and on "
-    f"the other (sure +/-); where there "
-    f"is no difference, one in 40 does so on each side."
+    f"number a seed, with a {100 * CONFIDENCE:g} % interval by Student's t: {MET} if "
+    f"it lies wholly on the side that the paper names (accuracy at least that of "
+    f"plain, sharpness lower, calibration error lower), {OPPOSITE} if wholly on the "
+    f"other, else {OPEN}. Beside it the single comparisons, one a condition and task: "
+    f"how many lie on the paper's side (along), and how many intervals exclude 0 on it "
+    f"and on the other (sure +/-); where there is no difference, one in 40 does so on "
+    f"each side."
+)
+PAIR = "{method} against {other}: {claims}."
+COUNTS = (
+    "{claim.title} {claim.side} in {found.along} of {found.number} (intervals say so "
+    "in {found.sure}, the opposite in {found.against}): {found.word}"
+)
+ALIKE = (
+    "Does a perturbation for each task add to joint SAM? {alike}, which aggregates "
+    "alike, minus joint SAM: {numbers}, means over all conditions and tasks. "
+)
+BEYOND = (
+    "As far as intervals tell, against joint SAM: {claims}. All but {alike} aggregate "
+    "in another way than SAM, which may be the reason."
 )
 
 
@@ -52,47 +72,53 @@ class Tally(NamedTuple):
     against: int  # intervals that exclude 0 on the other side
     number: int  # of comparisons, one a condition and task
     of_seed: NDArray  # [seeds], means over all of them
-    word: str  # met, opposite, open
+    word: str  # of RULE
 
 
 def tally(difference: NDArray, sign: int) -> Tally:
-    """Of differences `[conditions, seeds, T]`; sign is that of the claim."""
-    single = np.moveaxis(difference, 1, 0)  # seeds first
-    of_seed, number = single.mean(axis=(1, 2)), single[0].size
-    along = int((sign * single.mean(axis=0) > _ROUNDING).sum())
-    if len(single) < 2:
-        return Tally(along, 0, 0, number, of_seed, "open")
-    sure, against = _excluded(interval(single), sign)
-    met, contradicted = _excluded(interval(of_seed), sign)
-    word = "met" if met else "opposite" if contradicted else "open"
-    return Tally(along, sure, against, number, of_seed, word)
+    """Of differences `[seeds, comparisons]`; sign is that of the claim."""
+    apart, of_seed = sign * signs(difference), difference.mean(axis=1)
+    return Tally(
+        along=int((sign * difference.mean(axis=0) > _ROUNDING).sum()),
+        sure=int((apart > 0).sum()),
+        against=int((apart < 0).sum()),
+        number=len(apart),
+        of_seed=of_seed,
+        word={1: MET, -1: OPPOSITE, 0: OPEN}[sign * int(signs(of_seed))],
+    )
 
 
-def cells(found: Tally, metric: str) -> list[str]:
-    """A row: counts, mean with interval, the paper's direction, the word."""
-    return [
-        f"{found.along} of {found.number}",
-        f"{found.sure} / {found.against}",
-        change(found.of_seed),
-        CLAIMS[metric].paper,
-        found.word,
-    ]
-
-
-HEAD = ["metric", "along", "sure +/-", "mean difference", "paper", "verdict"]
+def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement:
+    """How many of the paper's claims one condition meets, a method."""
+    words, sentences = {}, {}
+    for method in results:
+        other = PLAIN.get(method)
+        if other is None:
+            words[method] = "plain"
+            sentences[method] = f"{method} is what others are compared with."
+        elif other not in results:
+            words[method] = "unpaired"
+            sentences[method] = f"{method} has nothing beside it to be compared with."
+        else:
+            met, numbers = 0, []
+            for metric, claim in CLAIMS.items():
+                ours, others = (
+                    own.metrics[claim.split][metric][own.chosen[0], 0]
+                    for own in (results[method], results[other])
+                )
+                met += tally(ours - others, claim.sign).word == MET
+                found = changes(ours - others, tasks)
+                numbers.append(f"{claim.title} {found} {claim.unit}")
+            words[method] = f"{met} of {len(CLAIMS)} met"
+            sentences[method] = f"{method} minus {other}: {'; '.join(numbers)}."
+    statement = "For all conditions together see the page above."
+    return Judgement(words, sentences, statement)
 
 
 def sentence(method: str, other: str, found: dict[str, Tally]) -> str:
     """All metrics of one pair, counted."""
-    parts = []
-    for metric, counts in found.items():
-        higher = "higher" if CLAIMS[metric].sign > 0 else "lower"
-        parts.append(
-            f"{CLAIMS[metric].title} {higher} in {counts.along} of {counts.number} "
-            f"(intervals say so in {counts.sure}, the opposite in {counts.against}): "
-            f"{counts.word}"
-        )
-    return f"{method} against {other}: {'; '.join(parts)}."
+    claims = [COUNTS.format(claim=CLAIMS[x], found=own) for x, own in found.items()]
+    return PAIR.format(method=method, other=other, claims="; ".join(claims))
 
 
 def beyond_sam(found: dict[str, dict[str, Tally]], alike: str = "f_mean") -> str:
@@ -104,32 +130,17 @@ def beyond_sam(found: dict[str, dict[str, Tally]], alike: str = "f_mean") -> str
     """
     if not found:
         return "Joint SAM has no F- method beside it."
-    text = ""
+    text, claims = "", []
     if alike in found:
         numbers = [
             f"{CLAIMS[metric].title} {change(own.of_seed)} {CLAIMS[metric].unit}"
             for metric, own in found[alike].items()
         ]
-        text = (
-            f"Does a perturbation for each task add to joint SAM? {alike}, which "
-            f"aggregates alike, minus joint SAM: {', '.join(numbers)}, means over all "
-            f"conditions and tasks. "
-        )
-    parts = []
+        text = ALIKE.format(alike=alike, numbers=", ".join(numbers))
     for metric, claim in CLAIMS.items():
         better, worse = (
-            [m for m, tallies in found.items() if tallies[metric].word == word]
-            for word in ("met", "opposite")
+            ", ".join(m for m, own in found.items() if own[metric].word == x) or "none"
+            for x in (MET, OPPOSITE)
         )
-        names = f"better with {', '.join(better) or 'none'}"
-        parts.append(f"{claim.title} {names}, worse with {', '.join(worse) or 'none'}")
-    return (
-        f"{text}As far as intervals tell, against joint SAM: {'; '.join(parts)}. All "
-        f"but {alike} aggregate in another way than SAM, which may be the reason."
-    )
-
-
-def _excluded(found: Interval, sign: int) -> tuple[int, int]:
-    """How many intervals lie wholly on the side of the sign, and on the other."""
-    above, below = int(np.sum(found.low > 0)), int(np.sum(found.high < 0))
-    return (above, below) if sign > 0 else (below, above)
+        claims.append(f"{claim.title} better with {better}, worse with {worse}")
+    return text + BEYOND.format(alike=alike, claims="; ".join(claims))
