@@ -92,7 +92,7 @@ def splits(
     whole = multi_digits(2, train_scans=train_scans)
     train = damage(whole.pop("train"), noise, fraction)
     few: NDArray[np.int64] = np.argsort(~train.known[:, 0], kind="stable")[:fit]
-    seen = Labelled(*(x[few] for x in train))
+    seen = Labelled(train.images[few], train.labels[few], train.known[few])
     clean = {name: damage(split, 0, 1) for name, split in whole.items()}
     return {"train": train, "fit": seen, **clean}
 
