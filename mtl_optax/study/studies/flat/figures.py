@@ -20,12 +20,14 @@ def changes(result: StudyResult) -> Drawn | None:
     if not pairs or settings.seeds < 2:
         return None
     found, places = differences(result), np.arange(len(result.parts))
+    keys = ["task", "metric", "method", "other", "condition"]
+    found = found.pivot(index="seed", columns=keys, values="value")
     figure, axes = grid(len(tasks) * len(CLAIMS), 3.2, 2.6, columns=3, alike=False)
     width = 0.7 / len(pairs)
     for ax, (task, metric) in zip(axes, product(tasks, CLAIMS), strict=True):
         ax.axhline(0, color="black", lw=1)
         for k, (method, other) in enumerate(pairs):
-            columns = [(method, other, metric, name, task) for name in result.parts]
+            columns = [(task, metric, method, other, name) for name in result.parts]
             own = interval(found[columns].to_numpy())
             ax.errorbar(
                 places + width * (k - (len(pairs) - 1) / 2),
@@ -53,8 +55,9 @@ def changes(result: StudyResult) -> Drawn | None:
 
 def landscape(result: StudyResult) -> Drawn:
     """A panel a condition: accuracy of the damaged task against its sharpness."""
-    settings, task, means = result.first.settings, result.first.tasks[0], runs(result)
-    means = means.mean()
+    settings, task = result.first.settings, result.first.tasks[0]
+    keys = ["method", "metric", "condition", "task"]
+    means = runs(result).groupby(keys)["value"].mean()
     figure, axes = grid(len(result.parts), 3.2, 2.6, columns=3, alike=False)
     for ax, name in zip(axes, result.parts, strict=True):
         places = {

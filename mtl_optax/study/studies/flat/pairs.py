@@ -1,7 +1,6 @@
-"""Who is compared with whom: runs of all conditions, and differences of pairs.
+"""Who is compared with whom: the numbers of all conditions, and their differences."""
 
-Both are wide tables of the tidy one: a row a seed, a column a number.
-"""
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -10,45 +9,53 @@ from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.studies.flat.rule import CLAIMS, PLAIN, SAM, Tally, tally
 
 Pair = tuple[str, str]
-RUNS = ["method", "metric", "part", "task"]  # levels of the columns of `runs`
-PAIRS = ["method", "other", "metric", "part", "task"]  # and of `differences`
+RUN = ["condition", "metric", "task", "seed"]
 
 
-def against_plain(methods: tuple[str, ...]) -> list[Pair]:
+def against_plain(methods: Sequence[str]) -> list[Pair]:
     """The pairs that are both there."""
     return [(m, PLAIN[m]) for m in methods if PLAIN.get(m) in methods]
 
 
-def against_sam(methods: tuple[str, ...]) -> list[Pair]:
+def against_sam(methods: Sequence[str]) -> list[Pair]:
     """Every F- method with joint SAM."""
     return [(m, SAM) for m in methods if m in PLAIN and m != SAM and SAM in methods]
 
 
-def reported(result: StudyResult) -> pd.DataFrame:
-    """Tidy, at the chosen radius, each metric on the split of its claim."""
-    table = tidy.of_study(result)
-    split = table["metric"].map({name: claim.split for name, claim in CLAIMS.items()})
-    return table[table["chosen"] & (table["split"] == split)]
-
-
 def runs(result: StudyResult) -> pd.DataFrame:
-    """What is reported, `[seeds]` for each of RUNS."""
-    return reported(result).pivot(index="seed", columns=RUNS, values="value")
+    """A row a number: at the chosen radius, each metric on the split of its claim."""
+    table = tidy.of_study(result).rename(columns={"part": "condition"})
+    table = table.assign(radius=table["candidate"].str.partition("=")[2])
+    of_claims = [
+        table[(table["metric"] == metric) & (table["split"] == claim.split)]
+        for metric, claim in CLAIMS.items()
+    ]
+    return pd.concat(of_claims).query("chosen")
 
 
 def differences(result: StudyResult) -> pd.DataFrame:
-    """Of pairs, the method minus the other one, `[seeds]` for each of PAIRS."""
-    methods, table = result.first.settings.methods, runs(result)
-    found = {
-        (method, other): table[method] - table[other]
+    """A row a run of a pair: the method minus the other one."""
+    methods = result.first.settings.methods
+    table = runs(result).set_index([*RUN, "method"])["value"]
+    values = table.unstack("method", sort=False)
+    of_pairs = [
+        (values[method] - values[other])
+        .reset_index(name="value")
+        .assign(method=method, other=other)
         for method, other in against_plain(methods) + against_sam(methods)
-    }
-    return pd.concat(found, axis=1, names=PAIRS) if found else pd.DataFrame()
+    ]
+    if not of_pairs:
+        return pd.DataFrame(columns=[*RUN, "value", "method", "other"])
+    return pd.concat(of_pairs)
 
 
-def tallies(found: pd.DataFrame, pair: Pair) -> dict[str, Tally]:
-    """Metric -> what all conditions say of two methods, of `differences`."""
-    return {
-        metric: tally(found[(*pair, metric)].to_numpy(), claim.sign)
-        for metric, claim in CLAIMS.items()
-    }
+def tallies(found: pd.DataFrame) -> dict[Pair, dict[str, Tally]]:
+    """Pair -> metric -> what all conditions say, of `differences`."""
+    every: dict[Pair, dict[str, Tally]] = {}
+    for (*pair, metric), own in found.groupby(
+        ["method", "other", "metric"], sort=False
+    ):
+        single = own.pivot(index="seed", columns=["condition", "task"], values="value")
+        counts = tally(single.to_numpy(), CLAIMS[metric].sign)
+        every.setdefault((method, other), {})[metric] = counts
+    return every

@@ -1,37 +1,26 @@
 """What the study of flat minima says of all its conditions."""
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mtl_optax.study.data.damaged import MEASURED
-from mtl_optax.study.engine.study import PartResult, StudyResult
-from mtl_optax.study.report.document import (
-    SMOKE,
-    Details,
-    Document,
-    Links,
-    Points,
-    Table,
-    Text,
-    figures,
-)
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import StudyResult
+from mtl_optax.study.report import document as blocks
+from mtl_optax.study.report import parts
+from mtl_optax.study.report.document import Document, Table
 from mtl_optax.study.report.paired import INTERVALS, change, interval, mean_sd
 from mtl_optax.study.report.styles import styles
 from mtl_optax.study.studies.flat.figures import changes, landscape
-from mtl_optax.study.studies.flat.pairs import (
-    against_plain,
-    against_sam,
-    differences,
-    reported,
-    runs,
-    tallies,
-)
+from mtl_optax.study.studies.flat.pairs import differences, runs, tallies
 from mtl_optax.study.studies.flat.rule import (
     CLAIMS,
     RULE,
-    Tally,
+    SAM,
     beyond_sam,
     sentence,
 )
@@ -42,114 +31,108 @@ TUNED = (
     "have nothing to choose, which is an advantage of the others. Optimiser "
     "{optimizer}, learning rate {rates}."
 )
-HEAD = ["metric", "along", "sure +/-", "mean difference", "paper", "verdict"]
+TO_PLAIN = "F- minus plain, sam minus mean, [95 % interval]"
+TO_SAM = "F- minus sam, [95 % interval]"
 
 
 def document(result: StudyResult, documents: dict[str, Document]) -> Document:
     """Verdicts on all conditions, and the numbers of each."""
-    found = differences(result)
-    smoke = [SMOKE] if result.is_quick else []
-    rules = [RULE, INTERVALS, _tuned(result.first), MEASURED]
+    values, found = runs(result), differences(result)
+    rules = [RULE, INTERVALS, _tuned(result.first.settings), MEASURED]
     pages = {name: f"{name}/report.html" for name in documents}
-    return Document(
-        *(result.study.title, result.study.question),
-        summary=[Points(_words(result, found)), *smoke],
+    common = parts.document(result, documents)
+    return common._replace(
+        summary=[blocks.Points(_words(found)), *common.summary[1:]],
         body=[
-            *figures((changes, landscape), result),
-            *_tables(result, found),
-            Details("Rules", [Text(rule) for rule in rules], open=True),
-            Links("The conditions one by one:", pages),
+            *blocks.figures((changes, landscape), result),
+            *_tables(result, values, found),
+            *_counts(result, found),
+            blocks.Details("Rules", [blocks.Text(x) for x in rules], open=True),
+            blocks.Links("The conditions one by one:", pages),
         ],
-        credits=[result.first.problem.credits],
-        files={
-            "scores.csv": _scores(result),
-            "differences.csv": _differences(result, found),
-        },
+        files={"scores.csv": _means(values), "differences.csv": _intervals(found)},
     )
 
 
-def _words(result: StudyResult, found: pd.DataFrame) -> list[str]:
+def _words(found: pd.DataFrame) -> list[str]:
     """A sentence a pair, and the statement on joint SAM."""
-    methods = result.first.settings.methods
-    lines = [sentence(*pair, tallies(found, pair)) for pair in against_plain(methods)]
-    beyond = {pair[0]: tallies(found, pair) for pair in against_sam(methods)}
-    return [*lines, beyond_sam(beyond)]
+    every = tallies(found)
+    lines = [sentence(*pair, own) for pair, own in every.items() if pair[1] != SAM]
+    return [*lines, beyond_sam({x: own for (x, y), own in every.items() if y == SAM})]
 
 
-def _tuned(first: PartResult) -> str:
+def _tuned(settings: Settings) -> str:
     """How the radius was chosen."""
-    settings, seeds = first.settings, "the seeds reported"
+    seeds, rates = "the seeds reported", map("{:g}".format, settings.learning_rates)
     if settings.tuning_seeds:
         last = settings.seeds + settings.tuning_seeds - 1
         seeds = f"seeds {settings.seeds} to {last}, which are not reported"
-    rates = ", ".join(f"{x:g}" for x in settings.learning_rates)
-    return TUNED.format(seeds=seeds, optimizer=settings.optimizer, rates=rates)
+    optimizer = settings.optimizer
+    return TUNED.format(seeds=seeds, optimizer=optimizer, rates=", ".join(rates))
 
 
-def _tables(result: StudyResult, found: pd.DataFrame) -> Iterator[Table]:
-    """Scores and differences of each condition, then what all of them say."""
-    values, settings, tasks = runs(result), result.first.settings, result.first.tasks
-    looks, pairs = styles(settings.methods), against_plain(settings.methods)
-    units = {metric.name: str(metric) for metric in result.first.problem.metrics}
+def _tables(
+    result: StudyResult, values: pd.DataFrame, found: pd.DataFrame
+) -> Iterator[Table]:
+    """Scores and differences of each condition."""
+    settings, looks = result.first.settings, styles(result.first.methods)
     note = f"Mean ± sd over {settings.seeds} seed(s), {settings.steps} steps."
-    scores = ["method", "task", *(units[x] for x in CLAIMS), "radius"]
+    units = {x.name: str(x) for x in result.first.problem.metrics}
+    head = ["method", "task", "radius", *(units[x] for x in CLAIMS)]
     changed = ["method", "task", *(f"{x} / {y.unit}" for x, y in CLAIMS.items())]
-    for name, part in result.parts.items():
-        rows = [
-            [
-                *(method, task),
-                *(mean_sd(values[method, x, name, task].to_numpy()) for x in CLAIMS),
-                part.chosen(method)[0].more().removeprefix("rho_shared="),
-            ]
-            for method, task in product(settings.methods, tasks)
-        ]
-        yield Table(name, note, scores, rows, looks)
-        rows = [
-            [
-                *(pair[0], task),
-                *(change(found[(*pair, x, name, task)].to_numpy()) for x in CLAIMS),
-            ]
-            for pair, task in product(pairs, tasks)
-        ]
-        if rows:
-            against = "F- minus plain, sam minus mean, [interval]."
-            yield Table(f"{name}: differences", against, changed, rows, looks)
-    for title, chosen in (
-        ("F- minus plain, sam minus mean", pairs),
-        ("F- minus sam", against_sam(settings.methods)),
+    against_plain = found[found["other"] != SAM]
+    for name in result.parts:
+        rows = _by_metric(values, name, ["method", "task", "radius"], mean_sd)
+        yield Table(name, note, head, rows, looks)
+        if rows := _by_metric(against_plain, name, ["method", "task"], change):
+            yield Table(f"{name}: {TO_PLAIN}", "", changed, rows, looks)
+
+
+def _by_metric(
+    table: pd.DataFrame, name: str, keys: list[str], say: Callable[[NDArray], str]
+) -> list[list[str]]:
+    """Of a condition: a row a key, a column a metric."""
+    own = table[table["condition"] == name].groupby([*keys, "metric"], sort=False)
+    cells = own["value"].agg(lambda x: say(x.to_numpy()))
+    return cells.unstack("metric", sort=False).reset_index().to_numpy().tolist()
+
+
+def _counts(result: StudyResult, found: pd.DataFrame) -> Iterator[Table]:
+    """What all conditions say."""
+    every, looks = tallies(found), styles(result.first.methods)
+    head = ["method", "metric", "along", "sure +/-", "mean difference", "paper"]
+    for title, of_sam in (
+        (TO_PLAIN, False),
+        ("F- minus sam, [95 % interval]", True),
     ):
         rows = [
-            [pair[0], metric, *_cells(own, metric)]
-            for pair in chosen
-            for metric, own in tallies(found, pair).items()
+            [
+                *(method, metric, f"{own.along} of {own.number}"),
+                *(f"{own.sure} / {own.against}", change(own.of_seed)),
+                *(CLAIMS[metric].paper, own.word),
+            ]
+            for (method, other), counts in every.items()
+            for metric, own in counts.items()
+            if (other == SAM) == of_sam
         ]
         if rows:
-            yield Table("All conditions", f"{title}.", ["method", *HEAD], rows, looks)
+            yield Table(f"All conditions: {title}", "", [*head, "verdict"], rows, looks)
 
 
-def _cells(found: Tally, metric: str) -> list[str]:
-    """A row of HEAD: counts, mean with interval, the paper's direction, the word."""
-    counts = f"{found.along} of {found.number}", f"{found.sure} / {found.against}"
-    return [*counts, change(found.of_seed), CLAIMS[metric].paper, found.word]
-
-
-def _scores(result: StudyResult) -> pd.DataFrame:
+def _means(values: pd.DataFrame) -> pd.DataFrame:
     """scores.csv: means of each metric on the split of its claim."""
-    keys = ["part", "method", "candidate", "metric", "task"]
-    of_seeds = reported(result).groupby(keys, sort=False)["value"]
-    table = of_seeds.agg(seeds="count", mean="mean", sd="std").reset_index()
-    return table.rename(columns={"part": "condition"})
+    keys = ["condition", "method", "radius", "metric", "task"]
+    of_seeds = values.groupby(keys, sort=False)["value"]
+    return of_seeds.agg(seeds="count", mean="mean", sd="std").reset_index()
 
 
-def _differences(result: StudyResult, found: pd.DataFrame) -> pd.DataFrame:
+def _intervals(found: pd.DataFrame) -> pd.DataFrame:
     """differences.csv: each pair in each condition, metric and task."""
-    methods, rows = result.first.settings.methods, []
-    pairs = against_plain(methods) + against_sam(methods)
-    for name, pair, metric, task in product(
-        *(result.parts, pairs, CLAIMS, result.first.tasks)
-    ):
-        own = found[(*pair, metric, name, task)].to_numpy()
-        bounds = interval(own)[1:3] if len(own) > 1 else ("", "")
-        rows.append((name, *pair, metric, task, len(own), own.mean(), *bounds))
-    head = ["condition", "method", "other", "metric", "task", "seeds"]
-    return pd.DataFrame(rows, columns=[*head, "difference", "t_low", "t_high"])
+
+    def bound(index: int) -> Callable[[pd.Series], Any]:
+        return lambda x: interval(x.to_numpy())[index] if len(x) > 1 else np.nan
+
+    keys = ["condition", "method", "other", "metric", "task"]
+    of_seeds = found.groupby(keys, sort=False)["value"]
+    numbers = {"seeds": "count", "difference": "mean"}
+    return of_seeds.agg(**numbers, t_low=bound(1), t_high=bound(2)).reset_index()
