@@ -52,9 +52,8 @@ def differences(result: StudyResult) -> pd.DataFrame:
 def tallies(found: pd.DataFrame) -> dict[Pair, dict[str, Tally]]:
     """Pair -> metric -> what all conditions say, of `differences`."""
     every: dict[Pair, dict[str, Tally]] = {}
-    for (*pair, metric), own in found.groupby(
-        ["method", "other", "metric"], sort=False
-    ):
+    keys = ["method", "other", "metric"]
+    for (method, other, metric), own in found.groupby(keys, sort=False):
         single = own.pivot(index="seed", columns=["condition", "task"], values="value")
         counts = tally(single.to_numpy(), CLAIMS[metric].sign)
         every.setdefault((method, other), {})[metric] = counts

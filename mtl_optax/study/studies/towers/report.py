@@ -1,130 +1,112 @@
-"""What the study of towers says of all widths and conditions: tables and sentences."""
+"""What the study of towers says of all widths and conditions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from mtl_optax.study.compare import Results, Shown
-from mtl_optax.study.suite import Whole
-from mtl_optax.study.verdicts import paired
-from mtl_optax.study.verdicts.towers import AUXILIARY, PLAIN, front, measured
+from mtl_optax.study.engine.study import StudyResult
+from mtl_optax.study.report import document as blocks
+from mtl_optax.study.report import parts
+from mtl_optax.study.report.document import Document, Table
+from mtl_optax.study.report.paired import CONFIDENCE, change, mean_sd
+from mtl_optax.study.studies.towers.figures import fronts, losses_by_width, mended
+from mtl_optax.study.studies.towers.rule import FRONT_RULE, PLAIN, RULE, Front, front
+from mtl_optax.study.studies.towers.runs import FACTORS, FRONT, chosen, minus_plain
 
-FRONT = "front"  # the part in which weights of tasks are varied
-# Measure -> factor and format of a mean
-MEASURES = {"train loss": 100, "test loss": 100, "gap": 100, "accuracy": 1}
 UNITS = "Losses and their gap times 100, accuracy in percent"
+WIDE = (
+    "{condition}: the test loss of towers of width {width}, times 100, changes by "
+    "{wider}; auxiliary towers beside them change it by {loss}, and accuracy by "
+    "{accuracy} points."
+)
+MOVED = (
+    f"{FRONT}: auxiliary towers change the hypervolume by {{}} percent of the square."
+)
 
 
-def by_condition(whole: Whole) -> dict[str, dict[int, Results]]:
-    """Condition -> width of the towers -> results."""
-    found: dict[str, dict[int, Results]] = {}
-    for name, results in whole.results.items():
-        if name != FRONT:
-            facts = results.problem.facts
-            found.setdefault(facts["condition"], {})[facts["tower_width"]] = results
-    return found
-
-
-def difference(results: Results, measure: str) -> NDArray:
-    """With auxiliary towers minus without, `[seeds, T]`, in the units of the tables."""
-    ours, others = (
-        measured(results.outcomes[method])[measure] for method in (AUXILIARY, PLAIN)
+def document(result: StudyResult, documents: dict[str, Document]) -> Document:
+    """Verdicts, figures and tables of all widths, and of the front."""
+    runs = chosen(result)
+    lines, tables = _words(runs * FACTORS), [*_tables(runs * FACTORS)]
+    if FRONT in result.parts:
+        found = front(result.parts[FRONT])
+        tables.append(_front(found, result.parts[FRONT].problem.facts["tower_width"]))
+        lines.append(MOVED.format(change(found.chosen - found.volume[0])))
+    rules = [RULE, FRONT_RULE, result.first.problem.about]
+    pages = {name: f"{name}/report.html" for name in documents}
+    common = parts.document(result, documents)
+    return common._replace(
+        summary=[blocks.Points(lines), *common.summary[1:]],
+        body=[
+            *blocks.figures((losses_by_width, mended, fronts), result),
+            *tables,
+            blocks.Details("Rules", [blocks.Text(x) for x in rules], open=True),
+            blocks.Links("The parts:", pages),
+        ],
+        files={"runs.csv": runs.reset_index()},
     )
-    return MEASURES[measure] * (ours - others)
 
 
-def wider(narrow: Results, wide: Results, measure: str) -> NDArray:
-    """Wide towers minus narrow ones, without auxiliary towers, mean of tasks."""
-    ours, others = (
-        measured(x.outcomes[PLAIN])[measure].mean(axis=1) for x in (wide, narrow)
-    )
-    return MEASURES[measure] * (ours - others)
-
-
-def tables(whole: Whole) -> Iterator[Shown]:
-    """Means and differences of each condition, then the front."""
-    for condition, widths in by_condition(whole).items():
-        seeds = next(iter(widths.values())).settings.seeds
-        yield Shown(
-            f"{condition}: means",
-            f"{UNITS}; mean ± sd over {seeds} seeds.",
-            ["width", "method", "task", *MEASURES],
-            list(_means(widths)),
-        )
-        yield Shown(
-            f"{condition}: with auxiliary towers minus without",
-            f"{UNITS}; paired, with {100 * paired.CONFIDENCE:g} % intervals.",
-            ["width", "gamma", "task", *MEASURES],
-            list(_differences(widths)),
-        )
-    if FRONT in whole.results:
-        found = front(whole.results[FRONT])
-        width = whole.results[FRONT].problem.facts["tower_width"]
-        rows = [
-            (f"{gamma:g}", [f"{own.mean():.2f}", paired.change(own - found.volume[0])])
-            for gamma, own in zip(found.gammas[1:], found.volume[1:], strict=True)
-        ]
-        change = paired.change(found.chosen - found.volume[0])
-        yield Shown(
-            f"{FRONT}: hypervolume of both test losses, towers of width {width}",
-            "In percent of the square below a uniform guess.",
-            ["gamma", "hypervolume", "minus without"],
-            [
-                ("0", [f"{found.volume[0].mean():.2f}", ""]),
-                *rows,
-                ("chosen", [f"{found.chosen.mean():.2f}", change]),
-            ],
-        )
-
-
-def words(whole: Whole) -> list[str]:
-    """Whether width harms, whether auxiliaries mend it, whether the front moves."""
+def _words(runs: pd.DataFrame) -> list[str]:
+    """Whether width harms, and whether auxiliary towers mend it."""
     lines = []
-    for condition, widths in by_condition(whole).items():
-        *narrow, widest = widths
-        wide = widths[widest]
-        said = [
-            f"{paired.change(wider(widths[x], wide, 'test loss'))} over {x}"
+    for condition, own in runs.groupby(level="condition", sort=False):
+        plain = own["test loss"].xs(PLAIN, level="method")
+        by_width = plain.groupby(level=["width", "seed"]).mean().unstack("width")
+        *narrow, width = by_width
+        moved = minus_plain(own).xs(width, level="width").groupby(level="seed").mean()
+        wider = [
+            f"{change((by_width[width] - by_width[x]).to_numpy())} over {x}"
             for x in narrow
         ]
-        mended = difference(wide, "test loss").mean(axis=1)
-        points = difference(wide, "accuracy").mean(axis=1)
-        lines.append(
-            f"{condition}: the test loss of towers of width {widest}, times 100, "
-            f"changes by {', '.join(said)}; auxiliary towers beside them change it by "
-            f"{paired.change(mended)}, and accuracy by {paired.change(points)} points."
+        loss, accuracy = (
+            change(moved[x].to_numpy()) for x in ("test loss", "accuracy")
         )
-    if FRONT in whole.results:
-        found = front(whole.results[FRONT])
         lines.append(
-            f"{FRONT}: auxiliary towers change the hypervolume by "
-            f"{paired.change(found.chosen - found.volume[0])} percent of the square."
+            WIDE.format(
+                condition=condition,
+                width=width,
+                wider=", ".join(wider),
+                loss=loss,
+                accuracy=accuracy,
+            )
         )
     return lines
 
 
-def _means(widths: dict[int, Results]) -> Iterator[tuple[str, list[str]]]:
-    for width, results in widths.items():
-        for method, outcome in results.outcomes.items():
-            found = measured(outcome)
-            for t, task in enumerate(results.tasks):
-                cells = [
-                    _mean(factor * found[measure][:, t])
-                    for measure, factor in MEASURES.items()
-                ]
-                yield str(width), [method, task, *cells]
+def _tables(runs: pd.DataFrame) -> Iterator[Table]:
+    """Means and differences of each condition."""
+    minus, seeds = minus_plain(runs), len(runs.index.unique("seed"))
+    mean = f"{UNITS}; mean ± sd over {seeds} seeds."
+    paired = f"{UNITS}; paired, with {100 * CONFIDENCE:g} % intervals."
+    for condition in runs.index.unique("condition"):
+        means, say = runs.loc[condition], partial(mean_sd, digits=2)
+        yield _table(f"{condition}: means", mean, means, "method", say)
+        title = f"{condition}: with auxiliary towers minus without"
+        yield _table(title, paired, minus.loc[condition], "gamma", change)
 
 
-def _differences(widths: dict[int, Results]) -> Iterator[tuple[str, list[str]]]:
-    for width, results in widths.items():
-        gamma = results.chosen(AUXILIARY)[0].settings["gamma"]
-        found = {measure: difference(results, measure) for measure in MEASURES}
-        for t, task in enumerate(results.tasks):
-            cells = [paired.change(own[:, t]) for own in found.values()]
-            yield str(width), [f"{gamma:g}", task, *cells]
+def _table(
+    title: str, note: str, numbers: pd.DataFrame, key: str, say: Callable[..., str]
+) -> Table:
+    """A row a width, key and task, a column a measure."""
+    of_seeds = numbers.groupby(level=["width", key, "task"], sort=False)
+    cells = of_seeds.agg(lambda x: say(x.to_numpy())).reset_index().astype(str)
+    return Table(title, note, [*cells], cells.to_numpy().tolist())
 
 
-def _mean(values: NDArray) -> str:
-    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{spread}"
+def _front(found: Front, width: int) -> Table:
+    """The hypervolume of each gamma, and of the one chosen."""
+    plain, *others = found.volume
+    names = [f"{gamma:g}" for gamma in found.gammas[1:]]
+    rows = [
+        [name, f"{own.mean():.2f}", change(own - plain)]
+        for name, own in zip([*names, "chosen"], [*others, found.chosen], strict=True)
+    ]
+    return Table(
+        f"{FRONT}: hypervolume of both test losses, towers of width {width}",
+        "In percent of the square below a uniform guess.",
+        ["gamma", "hypervolume", "minus without"],
+        [["0", f"{plain.mean():.2f}", ""], *rows],
+    )
