@@ -17,13 +17,7 @@ from mtl_optax.study.report.paired import INTERVALS, change, interval, mean_sd
 from mtl_optax.study.report.styles import styles
 from mtl_optax.study.studies.flat.figures import changes, landscape
 from mtl_optax.study.studies.flat.pairs import differences, runs, tallies
-from mtl_optax.study.studies.flat.rule import (
-    CLAIMS,
-    RULE,
-    SAM,
-    beyond_sam,
-    sentence,
-)
+from mtl_optax.study.studies.flat.rule import CLAIMS, RULE, SAM, beyond_sam, sentence
 
 TUNED = (
     "The radius of each perturbed method and condition is the one of its grid with the "
@@ -101,10 +95,7 @@ def _counts(result: StudyResult, found: pd.DataFrame) -> Iterator[Table]:
     """What all conditions say."""
     every, looks = tallies(found), styles(result.first.methods)
     head = ["method", "metric", "along", "sure +/-", "mean difference", "paper"]
-    for title, of_sam in (
-        (TO_PLAIN, False),
-        ("F- minus sam, [95 % interval]", True),
-    ):
+    for title, of_sam in ((TO_PLAIN, False), (TO_SAM, True)):
         rows = [
             [
                 *(method, metric, f"{own.along} of {own.number}"),

@@ -12,6 +12,7 @@ PLAINS = ("mean", "mgda", "pcgrad", "cagrad", "imtl_g")
 # Method -> the one without perturbation. Joint SAM follows the sum, which is the mean
 # to Adam.
 PLAIN = {f"f_{plain}": plain for plain in PLAINS} | {SAM: "mean"}
+ALIKE = "f_mean"  # aggregates as joint SAM does
 MET, OPPOSITE, OPEN = "met", "opposite", "open"
 _ROUNDING = 1e-4  # metrics are float32: a smaller difference is none
 
@@ -53,7 +54,7 @@ COUNTS = (
     "{claim.title} {claim.side} in {found.along} of {found.number} (intervals say so "
     "in {found.sure}, the opposite in {found.against}): {found.word}"
 )
-ALIKE = (
+ADDS = (
     "Does a perturbation for each task add to joint SAM? {alike}, which aggregates "
     "alike, minus joint SAM: {numbers}, means over all conditions and tasks. "
 )
@@ -95,21 +96,22 @@ def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement
         if other is None:
             words[method] = "plain"
             sentences[method] = f"{method} is what others are compared with."
-        elif other not in results:
+            continue
+        if other not in results:
             words[method] = "unpaired"
             sentences[method] = f"{method} has nothing beside it to be compared with."
-        else:
-            met, numbers = 0, []
-            for metric, claim in CLAIMS.items():
-                ours, others = (
-                    own.metrics[claim.split][metric][own.chosen[0], 0]
-                    for own in (results[method], results[other])
-                )
-                met += tally(ours - others, claim.sign).word == MET
-                found = changes(ours - others, tasks)
-                numbers.append(f"{claim.title} {found} {claim.unit}")
-            words[method] = f"{met} of {len(CLAIMS)} met"
-            sentences[method] = f"{method} minus {other}: {'; '.join(numbers)}."
+            continue
+        met, numbers = 0, []
+        for metric, claim in CLAIMS.items():
+            ours, others = (
+                own.metrics[claim.split][metric][own.chosen[0], 0]
+                for own in (results[method], results[other])
+            )
+            met += tally(ours - others, claim.sign).word == MET
+            found = changes(ours - others, tasks)
+            numbers.append(f"{claim.title} {found} {claim.unit}")
+        words[method] = f"{met} of {len(CLAIMS)} met"
+        sentences[method] = f"{method} minus {other}: {'; '.join(numbers)}."
     statement = "For all conditions together see the page above."
     return Judgement(words, sentences, statement)
 
@@ -120,26 +122,21 @@ def sentence(method: str, other: str, found: dict[str, Tally]) -> str:
     return PAIR.format(method=method, other=other, claims="; ".join(claims))
 
 
-def beyond_sam(found: dict[str, dict[str, Tally]], alike: str = "f_mean") -> str:
-    """What per-task flatness adds to one perturbation for all tasks.
-
-    Args:
-      found: method -> metric -> the tally of that method minus joint SAM.
-      alike: the method that aggregates as joint SAM does.
-    """
+def beyond_sam(found: dict[str, dict[str, Tally]]) -> str:
+    """What per-task flatness adds: method -> metric -> tally against joint SAM."""
     if not found:
         return "Joint SAM has no F- method beside it."
     text, claims = "", []
-    if alike in found:
+    if ALIKE in found:
         numbers = [
             f"{CLAIMS[metric].title} {change(own.of_seed)} {CLAIMS[metric].unit}"
-            for metric, own in found[alike].items()
+            for metric, own in found[ALIKE].items()
         ]
-        text = ALIKE.format(alike=alike, numbers=", ".join(numbers))
+        text = ADDS.format(alike=ALIKE, numbers=", ".join(numbers))
     for metric, claim in CLAIMS.items():
         better, worse = (
             ", ".join(m for m, own in found.items() if own[metric].word == x) or "none"
             for x in (MET, OPPOSITE)
         )
         claims.append(f"{claim.title} better with {better}, worse with {worse}")
-    return text + BEYOND.format(alike=alike, claims="; ".join(claims))
+    return text + BEYOND.format(alike=ALIKE, claims="; ".join(claims))

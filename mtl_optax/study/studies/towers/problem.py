@@ -4,7 +4,7 @@ One network, three conditions of data: few scans to learn from, few labels of th
 digit, or all. `gamma`, the weight of the auxiliary towers, is a setting of the run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -79,19 +79,14 @@ def problem(condition: str, width: int) -> Problem:
     def evaluate(params: Any, split: Labelled) -> dict[str, jax.Array]:
         outputs = nnx.merge(base, strip_auxiliaries(params))(split.images)
         hits = [
-            metrics.accuracy(
-                jnp.argmax(outputs[task], axis=-1),
-                *(split.labels[:, t], split.known[:, t]),
-            ).mean
-            for t, task in enumerate(CLASSES)
+            metrics.accuracy(jnp.argmax(outputs[task], axis=-1), y, known).mean
+            for task, y, known in _answers(split)
         ]
         # Not by one-hot labels: under vmap, with lanes times examples above 32,000, the
         # CPU compiler of jaxlib 0.10.2 gives some lanes the masked sums of others.
         losses = _means(split, outputs, optax.softmax_cross_entropy_with_integer_labels)
-        return {
-            "accuracy": 100 * jnp.stack(hits),
-            "loss": jnp.stack(list(losses.values())),
-        }
+        loss = jnp.stack(list(losses.values()))
+        return {"accuracy": 100 * jnp.stack(hits), "loss": loss}
 
     return stateless(
         name=f"Multi-digits, T=2, {condition}, towers of width {width}",
@@ -117,15 +112,16 @@ def problem(condition: str, width: int) -> Problem:
     )
 
 
+def _answers(split: Labelled) -> Iterator[tuple[str, Any, Any]]:
+    """Task, labels, and which of them are known."""
+    return zip(CLASSES, split.labels.T, split.known.T, strict=True)
+
+
 def _means(
-    batch: Labelled,
-    logits: dict[str, jax.Array],
-    cross_entropy: Callable[[Any, Any], jax.Array],
+    batch: Labelled, logits: dict[str, jax.Array], cross_entropy: Callable[..., Any]
 ) -> dict[str, jax.Array]:
     """Losses over known labels; 0 where there are none, and then inactive."""
-    found = {}
-    for t, task in enumerate(CLASSES):
-        known = batch.known[:, t]
-        each = cross_entropy(logits[task], batch.labels[:, t])
-        found[task] = masked_mean(each, known)
-    return found
+    return {
+        task: masked_mean(cross_entropy(logits[task], y), known)
+        for task, y, known in _answers(batch)
+    }

@@ -16,9 +16,8 @@ from mtl_optax.study.studies.towers.runs import FACTORS, FRONT, chosen, minus_pl
 
 UNITS = "Losses and their gap times 100, accuracy in percent"
 WIDE = (
-    "{condition}: the test loss of towers of width {width}, times 100, changes by "
-    "{wider}; auxiliary towers beside them change it by {loss}, and accuracy by "
-    "{accuracy} points."
+    "{}: the test loss of towers of width {}, times 100, changes by {}; auxiliary "
+    "towers beside them change it by {}, and accuracy by {} points."
 )
 MOVED = (
     f"{FRONT}: auxiliary towers change the hypervolume by {{}} percent of the square."
@@ -60,18 +59,8 @@ def _words(runs: pd.DataFrame) -> list[str]:
             f"{change((by_width[width] - by_width[x]).to_numpy())} over {x}"
             for x in narrow
         ]
-        loss, accuracy = (
-            change(moved[x].to_numpy()) for x in ("test loss", "accuracy")
-        )
-        lines.append(
-            WIDE.format(
-                condition=condition,
-                width=width,
-                wider=", ".join(wider),
-                loss=loss,
-                accuracy=accuracy,
-            )
-        )
+        both = [change(moved[x].to_numpy()) for x in ("test loss", "accuracy")]
+        lines.append(WIDE.format(condition, width, ", ".join(wider), *both))
     return lines
 
 

@@ -10,18 +10,10 @@ from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, Study
 from mtl_optax.study.report.figures.differences import differences
+from mtl_optax.study.studies.towers import rule
 from mtl_optax.study.studies.towers.problem import CONDITIONS, problem
 from mtl_optax.study.studies.towers.report import document
-from mtl_optax.study.studies.towers.rule import (
-    AUXILIARY,
-    FIXED,
-    FRONT_RULE,
-    GAMMAS,
-    LEFT_WEIGHTS,
-    PLAIN,
-    RULE,
-    judge,
-)
+from mtl_optax.study.studies.towers.rule import AUXILIARY, FIXED, PLAIN
 from mtl_optax.study.studies.towers.runs import FRONT
 
 WIDTHS = (0, 16, 64, 256, 1024)
@@ -32,13 +24,13 @@ QUESTION = (
     "inference, mends it and moves the Pareto front. Does it?"
 )
 # Of the right task, where the left one has 1
-RIGHT_WEIGHTS = tuple((1 - x) / x for x in LEFT_WEIGHTS)
+RIGHT_WEIGHTS = tuple((1 - x) / x for x in rule.LEFT_WEIGHTS)
 _SETTINGS = Settings(
     (PLAIN, AUXILIARY),
     tuning_seeds=3,
     steps=600,
     points=20,
-    grids={AUXILIARY: {"gamma": GAMMAS}},
+    grids={AUXILIARY: {"gamma": rule.GAMMAS}},
 )
 _QUICK = Settings(
     (PLAIN, AUXILIARY),
@@ -60,8 +52,8 @@ def part(condition: str, width: int) -> Part:
         settings=_SETTINGS,
         quick=_QUICK,
         figures=(differences,),
-        rules=(RULE,),
-        judge=judge,
+        rules=(rule.RULE,),
+        judge=rule.judge,
         baseline=PLAIN,
         has_single_task=False,
         # The sum again: gamma, a setting of its own, goes to the losses.
@@ -75,7 +67,7 @@ def front(condition: str, width: int) -> Part:
     settings = _SETTINGS._replace(
         methods=(FIXED, AUXILIARY),
         tuning_seeds=0,
-        grids={FIXED: weights, AUXILIARY: {"gamma": GAMMAS, **weights}},
+        grids={FIXED: weights, AUXILIARY: {"gamma": rule.GAMMAS, **weights}},
     )
     few = {"later": RIGHT_WEIGHTS[::3]}
     quick = _QUICK._replace(
@@ -87,7 +79,7 @@ def front(condition: str, width: int) -> Part:
         title=f"Small towers: the front of two tasks, {condition}, width {width}",
         settings=settings,
         quick=quick,
-        rules=(RULE, FRONT_RULE),
+        rules=(rule.RULE, rule.FRONT_RULE),
         baseline=FIXED,
     )
 
