@@ -97,7 +97,10 @@ def test_the_example_for_new_studies_is_a_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(studies, "load", lambda name: made["STUDY"])
     command = ["study", "null", "--quick", "--steps", "4", "--out", str(tmp_path)]
     assert cli.main(command) == 0
-    assert "Test squared error. Mean ± sd over 2 seed(s), 4 steps, in sd²" in capsys.readouterr().out
+    assert (
+        "Test squared error. Mean ± sd over 2 seed(s), 4 steps, in sd²"
+        in capsys.readouterr().out
+    )
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "Linnerud&#39;s exercises" in page
     assert page.count("data:image/png;base64,") == 2

@@ -8,13 +8,9 @@ find the tasks of the left digit together, and those of the right one.
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_optax.study.data.classification import classification
 from mtl_optax.study.data.digits import Split, multi_digits
-from mtl_optax.study.data.networks import (
-    CHANNELS,
-    MultiTaskCNN,
-    MultiTaskMLP,
-    classification,
-)
+from mtl_optax.study.data.networks import CHANNELS, MultiTaskCNN, MultiTaskMLP
 from mtl_optax.study.engine.problem import Problem
 
 Groups = tuple[tuple[int, ...], ...]
