@@ -6,23 +6,15 @@ part "front" the weights of the tasks, are lanes of one program.
 
 from functools import partial
 
-from mtl_optax.study import towers_report
-from mtl_optax.study.compare import Study
-from mtl_optax.study.figures.differences import differences
-from mtl_optax.study.settings import Settings
-from mtl_optax.study.suite import Suite
-from mtl_optax.study.towers_problem import CONDITIONS, problem
-from mtl_optax.study.towers_tables import FRONT
-from mtl_optax.study.verdicts.towers import (
-    AUXILIARY,
-    FIXED,
-    FRONT_RULE,
-    GAMMAS,
-    PLAIN,
-    RULE,
-    WEIGHTS,
-    judge,
-)
+from mtl_optax.study.engine.methods import METHODS
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import Part, Study
+from mtl_optax.study.report.figures.differences import differences
+from mtl_optax.study.studies.towers import rule
+from mtl_optax.study.studies.towers.problem import CONDITIONS, problem
+from mtl_optax.study.studies.towers.report import document
+from mtl_optax.study.studies.towers.rule import AUXILIARY, FIXED, PLAIN
+from mtl_optax.study.studies.towers.runs import FRONT
 
 WIDTHS = (0, 16, 64, 256, 1024)
 QUESTION = (
@@ -31,12 +23,14 @@ QUESTION = (
     "worse, and that a small tower beside each, on the same labels and gone at "
     "inference, mends it and moves the Pareto front. Does it?"
 )
+# Of the right task, where the left one has 1
+RIGHT_WEIGHTS = tuple((1 - x) / x for x in rule.LEFT_WEIGHTS)
 _SETTINGS = Settings(
     (PLAIN, AUXILIARY),
     tuning_seeds=3,
     steps=600,
     points=20,
-    grids={AUXILIARY: {"gamma": GAMMAS}},
+    grids={AUXILIARY: {"gamma": rule.GAMMAS}},
 )
 _QUICK = Settings(
     (PLAIN, AUXILIARY),
@@ -48,9 +42,9 @@ _QUICK = Settings(
 )
 
 
-def part(condition: str, width: int) -> Study:
+def part(condition: str, width: int) -> Part:
     """One condition and one width."""
-    return Study(
+    return Part(
         name=f"{condition}_{width}",
         title=f"Small towers: {condition}, width {width}",
         question=QUESTION,
@@ -58,23 +52,24 @@ def part(condition: str, width: int) -> Study:
         settings=_SETTINGS,
         quick=_QUICK,
         figures=(differences,),
-        rules=(RULE,),
-        judge=judge,
+        rules=(rule.RULE,),
+        judge=rule.judge,
         baseline=PLAIN,
         has_single_task=False,
-        extra=(AUXILIARY,),
+        # The sum again: gamma, a setting of its own, goes to the losses.
+        methods={AUXILIARY: METHODS[FIXED]},
     )
 
 
-def front(condition: str, width: int) -> Study:
+def front(condition: str, width: int) -> Part:
     """Weights of the two tasks, with and without auxiliary towers."""
-    weights = {"later": WEIGHTS}
+    weights = {"later": RIGHT_WEIGHTS}
     settings = _SETTINGS._replace(
         methods=(FIXED, AUXILIARY),
         tuning_seeds=0,
-        grids={FIXED: weights, AUXILIARY: {"gamma": GAMMAS, **weights}},
+        grids={FIXED: weights, AUXILIARY: {"gamma": rule.GAMMAS, **weights}},
     )
-    few = {"later": WEIGHTS[::3]}
+    few = {"later": RIGHT_WEIGHTS[::3]}
     quick = _QUICK._replace(
         methods=settings.methods,
         grids={FIXED: few, AUXILIARY: {"gamma": (0.3, 1.0), **few}},
@@ -84,18 +79,17 @@ def front(condition: str, width: int) -> Study:
         title=f"Small towers: the front of two tasks, {condition}, width {width}",
         settings=settings,
         quick=quick,
-        rules=(RULE, FRONT_RULE),
+        rules=(rule.RULE, rule.FRONT_RULE),
         baseline=FIXED,
     )
 
 
-SUITE = Suite(
+STUDY = Study(
     name="towers",
     title="Small towers",
     question=QUESTION,
     parts=(*(part(c, w) for c in CONDITIONS for w in WIDTHS), front("few", WIDTHS[-1])),
     quick=(part("few", 16), part("few", 256), front("few", 64)),
-    write=towers_report.write,
-    show=towers_report.show,
+    document=document,
     has_fixed_methods=True,
 )

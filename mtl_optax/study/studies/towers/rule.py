@@ -5,15 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.compare import Judgement, Results
-from mtl_optax.study.outcome import Outcome
-from mtl_optax.study.verdicts import paired
+from mtl_optax.study.engine.study import Judgement, MethodResult, PartResult
+from mtl_optax.study.report.paired import INTERVALS, changes
 
 PLAIN, AUXILIARY, FIXED = "unitary", "self_auxiliary", "weighted"
 GAMMAS = (0.1, 0.3, 1.0, 3.0)
-# Of the right task, where the left one has 1: shares of left from 0.95 to 0.05
-SHARES = (0.95, 0.8, 0.65, 0.5, 0.35, 0.2, 0.05)
-WEIGHTS = tuple((1 - x) / x for x in SHARES)
+LEFT_WEIGHTS = (0.95, 0.8, 0.65, 0.5, 0.35, 0.2, 0.05)  # of two that sum to 1
 WORST = float(np.log(10))  # the loss of a uniform guess among ten digits
 
 RULE = (
@@ -21,46 +18,46 @@ RULE = (
     f"the loss of a linear tower in each of them. gamma is the one of "
     f"{', '.join(f'{x:g}' for x in GAMMAS)} with the best validation accuracy, on "
     f"other seeds than those reported: four tries against one. The gap is test loss "
-    f"minus training loss; both are those of the towers that stay. {paired.INTERVALS}"
+    f"minus training loss; both are those of the towers that stay. {INTERVALS}"
 )
 FRONT_RULE = (
-    f"The front is trained with fixed weights, left {', '.join(map(str, SHARES))} and "
-    f"right the rest. The hypervolume is the share of the square from 0 to log 10 (a "
-    f"uniform guess) in both test losses in which some weighting is better in both. "
+    f"The front is trained with fixed weights, left {', '.join(map(str, LEFT_WEIGHTS))}"
+    f" and right the rest. The hypervolume is the share of the square from 0 to log 10 "
+    f"(a uniform guess) in both test losses in which some weighting is better in both. "
     f"gamma is chosen by validation hypervolume, for each seed on the other seeds."
 )
 
 
-def measured(outcome: Outcome) -> dict[str, NDArray]:
+def measured(own: MethodResult) -> dict[str, NDArray]:
     """What is reported of the chosen runs, each `[seeds, T]`."""
-    best = outcome.chosen[0]
-    test, train = (outcome.metrics[split]["loss"][best, 0] for split in ("test", "fit"))
+    best = own.chosen[0]
+    test, train = (own.metrics[split]["loss"][best, 0] for split in ("test", "fit"))
     return {
         "train loss": train,
         "test loss": test,
         "gap": test - train,
-        "accuracy": outcome.metrics["test"]["accuracy"][best, 0],
+        "accuracy": own.metrics["test"]["accuracy"][best, 0],
     }
 
 
-def judge(outcomes: dict[str, Outcome], tasks: tuple[str, ...]) -> Judgement:
+def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement:
     """Of one part: the runs with auxiliary towers against those without."""
-    words, sentences = {}, {}
-    for method, outcome in outcomes.items():
-        found = measured(outcome)
-        loss, gap = (found[name].mean() for name in ("test loss", "gap"))
-        words[method] = ""
-        sentences[method] = f"{method}: test loss {loss:.3f}, gap {gap:.3f}."
-    plain = next((x for x in (PLAIN, FIXED) if x in outcomes), None)
-    if plain is None or AUXILIARY not in outcomes:
+    found = {method: measured(own) for method, own in results.items()}
+    sentences = {
+        method: f"{method}: test loss {own['test loss'].mean():.3f}, gap "
+        f"{own['gap'].mean():.3f}."
+        for method, own in found.items()
+    }
+    words = dict.fromkeys(results, "")
+    plain = next((x for x in (PLAIN, FIXED) if x in results), None)
+    if plain is None or AUXILIARY not in results:
         return Judgement(words, sentences, "There is nothing to compare.")
-    ours, others = measured(outcomes[AUXILIARY]), measured(outcomes[plain])
-    parts = [
-        f"{name} {paired.changes(factor * (ours[name] - others[name]), tasks)}"
+    accuracy, loss = (
+        changes(factor * (found[AUXILIARY][name] - found[plain][name]), tasks)
         for name, factor in (("accuracy", 1), ("test loss", 100))
-    ]
-    statement = f"{AUXILIARY} minus {plain}: {'; 100 × '.join(parts)}."
-    return Judgement(words, sentences, statement)
+    )
+    statement = f"{AUXILIARY} minus {plain}: accuracy {accuracy}; 100 × test loss"
+    return Judgement(words, sentences, f"{statement} {loss}.")
 
 
 class Front(NamedTuple):
@@ -72,29 +69,25 @@ class Front(NamedTuple):
     chosen: NDArray  # [seeds], in percent: gamma > 0, chosen on the other seeds
 
 
-def front(results: Results) -> Front:
+def front(result: PartResult) -> Front:
     """Of the part in which weights of tasks are varied."""
-    grid = results.settings.grids[AUXILIARY]
-    gammas = (0.0, *grid["gamma"])
+    gammas = (0.0, *result.settings.grids[AUXILIARY]["gamma"])
     volumes, losses = {}, {}
     for split in ("val", "test"):
-        parts = [
-            results.outcomes[method].metrics[split]["loss"][:, 0]
-            for method in (FIXED, AUXILIARY)
-        ]
-        values = np.concatenate(parts)
+        values = np.concatenate(
+            [result.methods[x].metrics[split]["loss"][:, 0] for x in (FIXED, AUXILIARY)]
+        )
         values = values.reshape(len(gammas), -1, *values.shape[1:])
         losses[split] = values
         volumes[split] = 100 * np.array(
             [[hypervolume(x) for x in np.moveaxis(own, 1, 0)] for own in values]
         )
-    seeds = np.arange(values.shape[2])
+    volume = volumes["test"]
+    seeds = np.arange(volume.shape[1])
     picked = [
         1 + volumes["val"][1:, seeds != seed].mean(axis=1).argmax() for seed in seeds
     ]
-    return Front(
-        gammas, losses["test"], volumes["test"], volumes["test"][picked, seeds]
-    )
+    return Front(gammas, losses["test"], volume, volume[picked, seeds])
 
 
 def hypervolume(points: NDArray, worst: float = WORST) -> float:

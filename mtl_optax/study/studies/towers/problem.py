@@ -4,28 +4,27 @@ One network, three conditions of data: few scans to learn from, few labels of th
 digit, or all. `gamma`, the weight of the auxiliary towers, is a setting of the run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 from mtl_optax.analysis import metrics
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.nn import HardSharing, SelfAuxiliary, owner, strip_auxiliaries
-from mtl_optax.study.damaged import Labelled, damage
-from mtl_optax.study.data import CREDITS, NUM_IMAGES, TASKS, multi_digits
-from mtl_optax.study.model import cross_entropies
-from mtl_optax.study.problem import Metric, Problem
+from mtl_optax.study.data.damaged import Labelled, splits
+from mtl_optax.study.data.digits import CANVAS, CREDITS, NUM_IMAGES, TASKS
+from mtl_optax.study.data.networks import CROSS_ENTROPY, cross_entropies, linear
+from mtl_optax.study.engine.problem import Metric, Problem, stateless
 
 CLASSES = dict(list(TASKS.items())[:2])
 HIDDEN, FEATURES = 64, 32  # of the trunk
 FIT = 1000  # training images on which the gap is measured
-# Condition -> scans to learn from, None for all; share of known labels of left
+# Condition -> scans to learn from, None for all; fraction of known labels of left
 CONDITIONS: dict[str, tuple[int | None, float]] = {
     "few": (100, 1.0),
     "scarce": (None, 0.05),
@@ -41,36 +40,26 @@ ABOUT = (
 
 def network(width: int, rngs: nnx.Rngs) -> SelfAuxiliary:
     """The trunk with towers of this width and linear auxiliary ones."""
-    linear = partial(nnx.Linear, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+    layer = partial(linear, rngs=rngs)
 
     def tower(count: int) -> Any:
         if width == 0:
-            return linear(FEATURES, count)
-        return nnx.Sequential(linear(FEATURES, width), nnx.relu, linear(width, count))
+            return layer(FEATURES, count)
+        return nnx.Sequential(layer(FEATURES, width), nnx.relu, layer(width, count))
 
     trunk = nnx.Sequential(
-        *(linear(144, HIDDEN), nnx.relu, linear(HIDDEN, FEATURES), nnx.relu)
+        *(layer(CANVAS**2, HIDDEN), nnx.relu, layer(HIDDEN, FEATURES), nnx.relu)
     )
     base = HardSharing(trunk, {task: tower(n) for task, n in CLASSES.items()})
     # Beside a linear tower the auxiliary one is as large, and should do nothing.
     return SelfAuxiliary(
-        base, lambda task: linear(FEATURES, CLASSES[task]), allow_big=width == 0
+        base, lambda task: layer(FEATURES, CLASSES[task]), allow_big=width == 0
     )
-
-
-def splits(condition: str) -> dict[str, Labelled]:
-    """As the condition says; FIT of the training images, the labelled ones first."""
-    scans, fraction = CONDITIONS[condition]
-    whole = multi_digits(2, train_scans=scans)
-    train = damage(whole.pop("train"), 0, fraction)
-    few = np.argsort(~train.known[:, 0], kind="stable")[:FIT]
-    fit = Labelled(train.images[few], train.labels[few], train.known[few])
-    clean = {name: damage(split, 0, 1) for name, split in whole.items()}
-    return {"train": train, "fit": fit, **clean}
 
 
 def problem(condition: str, width: int) -> Problem:
     """One condition and one width."""
+    scans, known = CONDITIONS[condition]
     shapes = nnx.eval_shape(lambda: network(width, nnx.Rngs(0)))
     structure, base = nnx.graphdef(shapes), nnx.graphdef(shapes.base)
 
@@ -90,36 +79,32 @@ def problem(condition: str, width: int) -> Problem:
     def evaluate(params: Any, split: Labelled) -> dict[str, jax.Array]:
         outputs = nnx.merge(base, strip_auxiliaries(params))(split.images)
         hits = [
-            metrics.accuracy(
-                jnp.argmax(outputs[task], axis=-1),
-                *(split.labels[:, t], split.known[:, t]),
-            ).mean
-            for t, task in enumerate(CLASSES)
+            metrics.accuracy(jnp.argmax(outputs[task], axis=-1), y, known).mean
+            for task, y, known in _answers(split)
         ]
         # Not by one-hot labels: under vmap, with lanes times examples above 32,000, the
         # CPU compiler of jaxlib 0.10.2 gives some lanes the masked sums of others.
         losses = _means(split, outputs, optax.softmax_cross_entropy_with_integer_labels)
-        return {
-            "accuracy": 100 * jnp.stack(hits),
-            "loss": jnp.stack(list(losses.values())),
-        }
+        loss = jnp.stack(list(losses.values()))
+        return {"accuracy": 100 * jnp.stack(hits), "loss": loss}
 
-    return Problem(
+    return stateless(
         name=f"Multi-digits, T=2, {condition}, towers of width {width}",
         tasks=tuple(CLASSES),
-        splits=splits(condition),
+        splits=splits(0, known, FIT, scans),
         init=lambda seed: nnx.split(network(width, nnx.Rngs(seed)))[1],
         losses=losses,
         loss_settings=("gamma",),
-        metrics=(Metric("accuracy", "%"), Metric("loss", "", higher_is_better=False)),
+        loss=(CROSS_ENTROPY,),
+        metrics=(Metric("accuracy", "%"), CROSS_ENTROPY._replace(name="loss")),
         evaluate=evaluate,
         owner=owner(tuple(CLASSES)),
         active=lambda batch: jnp.any(batch.known, axis=0),
         about=ABOUT,
         facts={
             "condition": condition,
-            "train_scans": CONDITIONS[condition][0],
-            "known_labels_of_left": CONDITIONS[condition][1],
+            "train_scans": scans,
+            "known_labels_of_left": known,
             "images": NUM_IMAGES,
             "tower_width": width,
         },
@@ -127,15 +112,16 @@ def problem(condition: str, width: int) -> Problem:
     )
 
 
+def _answers(split: Labelled) -> Iterator[tuple[str, Any, Any]]:
+    """Task, labels, and which of them are known."""
+    return zip(CLASSES, split.labels.T, split.known.T, strict=True)
+
+
 def _means(
-    batch: Labelled,
-    logits: dict[str, jax.Array],
-    cross_entropy: Callable[[Any, Any], jax.Array],
+    batch: Labelled, logits: dict[str, jax.Array], cross_entropy: Callable[..., Any]
 ) -> dict[str, jax.Array]:
     """Losses over known labels; 0 where there are none, and then inactive."""
-    found = {}
-    for t, task in enumerate(CLASSES):
-        known = batch.known[:, t]
-        each = cross_entropy(logits[task], batch.labels[:, t])
-        found[task] = masked_mean(each, known)
-    return found
+    return {
+        task: masked_mean(cross_entropy(logits[task], y), known)
+        for task, y, known in _answers(batch)
+    }
