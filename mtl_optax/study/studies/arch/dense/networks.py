@@ -13,13 +13,18 @@ from flax import nnx
 
 from mtl_optax import nn
 from mtl_optax.nn.blocks import Normalised, bottleneck, resized
-from mtl_optax.study.dense import CHANNELS
-from mtl_optax.study.dense_measures import Outputs
-from mtl_optax.study.photographs import CROP
+from mtl_optax.study.studies.arch.dense.measures import CHANNELS, Outputs
+from mtl_optax.study.studies.arch.dense.photographs import CROP
 
 STAGES = (16, 32)  # channels at 1/4 and at 1/8 of the image
 FEATURES = 32  # of a task at 1/8
 REFINED = 16  # of a task at 1/4
+ABOUT = (
+    "One backbone, residual blocks at 1/4 and 1/8 of the image, and one decoder a task "
+    "up to 1/4, enlarged to the image. mtan adds masks and blocks to the backbone; "
+    "ctal adds affinities to the decoders, and initial predictions, which are trained "
+    "too: its losses are the sums of both."
+)
 
 
 class Decoder(nnx.Module):

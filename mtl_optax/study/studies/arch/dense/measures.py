@@ -1,4 +1,4 @@
-"""What is measured of dense predictions on the photographs, and of a constant guess."""
+"""The dense tasks: losses, what is measured of predictions, and of a constant guess."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,36 @@ import numpy as np
 
 from mtl_optax.analysis import metrics
 from mtl_optax.analysis.normals import angle_counts
-from mtl_optax.study.photographs import NUM_CLASSES, Scenes
+from mtl_optax.nn import depth_loss, normal_loss, segmentation_loss
+from mtl_optax.study.engine.problem import Metric
+from mtl_optax.study.studies.arch.dense.photographs import NUM_CLASSES, Scenes
 
 Outputs = dict[str, jax.Array]
+CHANNELS = {"segmentation": NUM_CLASSES, "depth": 1, "normals": 3}  # of the outputs
+TASKS = tuple(CHANNELS)
+LOSSES = (  # of each task
+    Metric("cross-entropy", "nat", higher_is_better=False),
+    Metric("absolute error", "", higher_is_better=False),
+    Metric("1 − cosine", "", higher_is_better=False),
+)
+MEASURES = (  # likewise
+    Metric("mIoU", "%"),
+    Metric("absolute error", "", higher_is_better=False),
+    Metric("mean angle", "degrees", higher_is_better=False),
+)
+
+
+def losses(outputs: Outputs, scenes: Scenes) -> tuple[jax.Array, ...]:
+    """LOSSES of a batch."""
+    return (
+        segmentation_loss(outputs["segmentation"], scenes.segmentation),
+        depth_loss(outputs["depth"], scenes.depth),
+        normal_loss(outputs["normals"], scenes.normals),
+    )
 
 
 def measures(outputs: Outputs, scenes: Scenes) -> jax.Array:
-    """MEASURES of `dense`, of a whole split."""
+    """MEASURES of a whole split."""
     classes = jnp.argmax(outputs["segmentation"], axis=-1)
     confusion = metrics.confusion_matrix(classes, scenes.segmentation, NUM_CLASSES)
     # Over the classes that are in the targets. One that is not, predicted in a single

@@ -55,14 +55,10 @@ def photographs() -> dict[str, Scenes]:
     centres = colours(bands["train"])
     slope = np.quantile(np.hypot(*slopes(blurred["train"])), SHALLOWER)
     scale = np.tan(np.radians(STEEPEST)) / slope
+    whole = {x: answers(bands[x], blurred[x], centres, scale) for x in bands}
     return {
-        name: Scenes(
-            *(
-                crops(x, STRIDES[name])
-                for x in answers(band, blurred[name], centres, scale)
-            )
-        )
-        for name, band in bands.items()
+        name: Scenes(*(crops(x, STRIDES[name]) for x in scenes))
+        for name, scenes in whole.items()
     }
 
 
@@ -77,8 +73,8 @@ def colours(pictures: NDArray) -> NDArray:
 
 def answers(
     pictures: NDArray, blurred: NDArray, centres: NDArray, scale: float
-) -> tuple[NDArray, ...]:
-    """Pictures `[2, H, W, 3]` with their answers, in the order of Scenes.
+) -> Scenes:
+    """Pictures `[2, H, W, 3]` with their answers.
 
     Args:
       pictures: between 0 and 1.
@@ -95,7 +91,7 @@ def answers(
     factor = np.minimum(scale, steepest)
     ahead = np.stack([-factor * right, -factor * down, np.ones_like(down)], axis=-1)
     units = ahead / np.linalg.norm(ahead, axis=-1, keepdims=True)
-    return (
+    return Scenes(
         pictures.astype(np.float32),
         classes.astype(np.int32),
         depth[..., None].astype(np.float32),

@@ -13,11 +13,12 @@ import jax
 from flax import nnx
 
 from mtl_optax import nn
-from mtl_optax.study.data import CANVAS
-from mtl_optax.study.model import linear, trunk
-from mtl_optax.study.problem import Clock
+from mtl_optax.study.data.digits import CANVAS
+from mtl_optax.study.data.networks import linear, trunk
+from mtl_optax.study.engine.problem import Now
 
-Classes = dict[str, int]
+Kind = Callable[..., nnx.Module]
+Classes = dict[str, int]  # of each task
 Losses = dict[str, jax.Array]
 LossesOf = Callable[[dict[str, jax.Array]], Losses]
 PIXELS = CANVAS**2
@@ -47,26 +48,26 @@ def hard_sharing(classes: Classes, width: int = 64, *, rngs: nnx.Rngs) -> nnx.Mo
     return nn.HardSharing(encoder, heads(classes, width, rngs=rngs))
 
 
-def cross_stitch(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
-    """A trunk for each task, stitched between its layers."""
+def in_stages(kind: Kind, classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
+    """A trunk for each task, with something between the layers of all.
+
+    CrossStitch mixes their features; in LTB the second layers choose among the first.
+    """
     own = {task: stages(rngs) for task in classes}
-    return nn.CrossStitch(own, heads(classes, rngs=rngs))
+    return kind(own, heads(classes, rngs=rngs))
 
 
-def mmoe(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
-    """Four experts, mixed for each task."""
-    experts = trunks(4, rngs)
-    return nn.MMoE(experts, heads(classes, rngs=rngs), num_features=PIXELS, rngs=rngs)
+def mixed(kind: Kind, classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
+    """Four experts: MMoE mixes all for each task, DSelectK's gates take two each."""
+    experts, decoders = trunks(4, rngs), heads(classes, rngs=rngs)
+    return kind(experts, decoders, num_features=PIXELS, rngs=rngs)
 
 
 def cgc(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
     """Two shared experts, and one for each task."""
     own = {task: trunks(1, rngs) for task in classes}
-    return nn.CGC(
-        *(trunks(2, rngs), own, heads(classes, rngs=rngs)),
-        num_features=PIXELS,
-        rngs=rngs,
-    )
+    parts = trunks(2, rngs), own, heads(classes, rngs=rngs)
+    return nn.CGC(*parts, num_features=PIXELS, rngs=rngs)
 
 
 def ple(classes: Classes, shared_gate: bool = True, *, rngs: nnx.Rngs) -> nnx.Module:
@@ -83,19 +84,6 @@ def ple(classes: Classes, shared_gate: bool = True, *, rngs: nnx.Rngs) -> nnx.Mo
         shared_gate=shared_gate,
         rngs=rngs,
     )
-
-
-def dselect_k(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
-    """Four experts, of which each task's gate takes two."""
-    experts = trunks(4, rngs)
-    decoders = heads(classes, rngs=rngs)
-    return nn.DSelectK(experts, decoders, num_features=PIXELS, rngs=rngs)
-
-
-def ltb(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
-    """A trunk for each task, whose second layer chooses among the first ones."""
-    own = {task: stages(rngs) for task in classes}
-    return nn.LTB(own, heads(classes, rngs=rngs))
 
 
 class SoftModular(nnx.Module):
@@ -130,54 +118,45 @@ def self_auxiliary(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
     return nn.SelfAuxiliary(hard_sharing(classes, rngs=rngs), tower)
 
 
-def plain(net: Any, images: Any, losses_of: LossesOf, clock: Clock | None) -> Losses:
+def plain(net: Any, images: Any, losses_of: LossesOf, now: Now) -> Losses:
     """The losses of the outputs."""
-    del clock
+    del now
     return losses_of(net(images))
 
 
-def with_terms(net: Any, images: Any, losses_of: LossesOf, _: Clock | None) -> Losses:
-    """The terms of DSelectK, added to the loss of their task."""
-    outputs, terms = net.with_auxiliary(images)
+def with_terms(net: Any, images: Any, losses_of: LossesOf, now: Now) -> Losses:
+    """The terms of DSelectK, or the losses of small towers, added to those of tasks."""
+    del now
+    towers = (losses_of,) if isinstance(net, nn.SelfAuxiliary) else ()
+    outputs, terms = net.with_auxiliary(images, *towers)
     return {task: loss + terms[task] for task, loss in losses_of(outputs).items()}
 
 
-def with_towers(net: Any, images: Any, losses_of: LossesOf, _: Clock | None) -> Losses:
-    """The losses of the small towers, added to those of the main ones."""
-    outputs, terms = net.with_auxiliary(images, losses_of)
-    return {task: loss + terms[task] for task, loss in losses_of(outputs).items()}
-
-
-def drawn(net: Any, images: Any, losses_of: LossesOf, clock: Clock | None) -> Losses:
+def drawn(net: Any, images: Any, losses_of: LossesOf, now: Now) -> Losses:
     """The losses under the branches that LTB draws at this time of training."""
-    assert clock is not None
-    schedule = nn.ltb_schedule(clock.progress * EPOCHS // 1, EPOCHS)
-    return losses_of(net(images, key=clock.key, **schedule))
+    schedule = nn.ltb_schedule(now.progress * EPOCHS // 1, EPOCHS)
+    return losses_of(net(images, key=now.key, **schedule))
 
 
 class Architecture(NamedTuple):
     """A network and how it is trained."""
 
-    build: Callable[..., nnx.Module]  # (classes, rngs=) -> from images to logits
-    losses: Callable[[Any, Any, LossesOf, Clock | None], Losses] = plain
-    clocked: bool = False  # whether `losses` needs a Clock
+    build: Kind  # (classes, rngs=) -> from images to logits
+    losses: Callable[[Any, Any, LossesOf, Now], Losses] = plain
 
 
-# Widths whose networks have no fewer parameters than those of four and of six trunks.
-WIDE = {"hard_sharing_x4": 172, "hard_sharing_x6": 222}
-ARCHITECTURES: dict[str, Architecture] = {
+ARCHITECTURES = {
     "hard_sharing": Architecture(hard_sharing),
-    **{
-        name: Architecture(partial(hard_sharing, width=width))
-        for name, width in WIDE.items()
-    },
-    "cross_stitch": Architecture(cross_stitch),
-    "mmoe": Architecture(mmoe),
+    # So wide that they have no fewer parameters than four and six trunks.
+    "hard_sharing_x4": Architecture(partial(hard_sharing, width=172)),
+    "hard_sharing_x6": Architecture(partial(hard_sharing, width=222)),
+    "cross_stitch": Architecture(partial(in_stages, nn.CrossStitch)),
+    "mmoe": Architecture(partial(mixed, nn.MMoE)),
     "cgc": Architecture(cgc),
     "ple": Architecture(ple),
     "ple_no_shared_gate": Architecture(partial(ple, shared_gate=False)),
-    "dselect_k": Architecture(dselect_k, with_terms),
-    "ltb": Architecture(ltb, drawn, clocked=True),
+    "dselect_k": Architecture(partial(mixed, nn.DSelectK), with_terms),
+    "ltb": Architecture(partial(in_stages, nn.LTB), drawn),
     "soft_modular": Architecture(SoftModular),
-    "self_auxiliary": Architecture(self_auxiliary, with_towers),
+    "self_auxiliary": Architecture(self_auxiliary, with_terms),
 }

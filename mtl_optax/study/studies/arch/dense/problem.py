@@ -1,7 +1,7 @@
 """The dense tasks of two photographs as a problem, for any network.
 
 Each task has a metric of its own, in a unit and a direction of its own (MEASURES). The
-runner compares tasks by one: skill, the share of the error of a constant guess that a
+engine compares tasks by one: skill, the share of the error of a constant guess that a
 network removes. It is 0 for that guess, and 100 without an error.
 """
 
@@ -14,15 +14,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from mtl_optax.nn import depth_loss, normal_loss, owner, segmentation_loss
-from mtl_optax.study.as_products import as_products
-from mtl_optax.study.dense_measures import (
-    Outputs,
-    constant_guess,
-    errors,
-    measures,
-)
-from mtl_optax.study.photographs import (
+from mtl_optax.nn import owner
+from mtl_optax.study.engine.problem import Metric, Problem, stateless
+from mtl_optax.study.studies.arch.dense import measures
+from mtl_optax.study.studies.arch.dense.as_products import as_products
+from mtl_optax.study.studies.arch.dense.measures import Outputs
+from mtl_optax.study.studies.arch.dense.photographs import (
     BANDS,
     CREDITS,
     CROP,
@@ -30,15 +27,7 @@ from mtl_optax.study.photographs import (
     Scenes,
     photographs,
 )
-from mtl_optax.study.problem import Metric, Problem
 
-CHANNELS = {"segmentation": NUM_CLASSES, "depth": 1, "normals": 3}  # of the outputs
-TASKS = tuple(CHANNELS)
-MEASURES = (  # of each task
-    Metric("mIoU", "%"),
-    Metric("absolute error", "", higher_is_better=False),
-    Metric("mean angle", "degrees", higher_is_better=False),
-)
 BATCH = 8
 # The statistics of a normalisation are an average over so many past batches, about.
 MEMORY = 10
@@ -74,7 +63,7 @@ def problem(
     """
     splits = photographs()
     structure, _, fresh = _parts(_prepared(build(nnx.Rngs(0))))
-    guess = constant_guess(splits["train"])
+    guess = measures.constant_guess(splits["train"])
     # In an order drawn once: neighbours in one batch would give it other statistics
     # than those of training.
     images = np.random.default_rng(0).permutation(splits["train"].images)
@@ -87,7 +76,7 @@ def problem(
 
     def losses(params: Any, batch: Scenes) -> tuple[jax.Array, ...]:
         found = [
-            task_losses(outputs, batch)
+            measures.losses(outputs, batch)
             for outputs in predictions(network(params, fresh), batch.images)
         ]
         return tuple(sum(x[1:], x[0]) for x in zip(*found, strict=True))
@@ -100,39 +89,32 @@ def problem(
 
         net = network(params, lax.scan(see, fresh, batches)[0])
         net.eval()
-        ours = measures(predictions(net, split.images)[-1], split)
+        ours = measures.measures(predictions(net, split.images)[-1], split)
         shape = split.depth.shape[:-1]
         # Behind a barrier: XLA would compute with constants for minutes.
         hidden = lax.optimization_barrier(jax.tree.map(jnp.asarray, guess))
         constant = {k: jnp.broadcast_to(v, (*shape, len(v))) for k, v in hidden.items()}
-        skill = 1 - errors(ours) / errors(measures(constant, split))
+        theirs = measures.measures(constant, split)
+        skill = 1 - measures.errors(ours) / measures.errors(theirs)
         return {"skill": 100 * skill, "measure": ours}
 
-    return Problem(
+    return stateless(
         name=f"Two photographs, {name}",
-        tasks=TASKS,
+        tasks=measures.TASKS,
         splits=splits,
         init=lambda seed: nnx.state(build(nnx.Rngs(seed)), nnx.Param),
         losses=losses,
         metrics=(Metric("skill", "%"),),
-        measures=MEASURES,
+        loss=measures.LOSSES,
+        measures=measures.MEASURES,
         evaluate=evaluate,
-        owner=owner(TASKS),
+        owner=owner(measures.TASKS),
         about=f"{about} {ABOUT}",
         facts={
             "crops": {k: len(x.images) for k, x in splits.items()},
             "columns": BANDS,
         },
         credits=CREDITS,
-    )
-
-
-def task_losses(outputs: Outputs, scenes: Scenes) -> tuple[jax.Array, ...]:
-    """In the order of TASKS."""
-    return (
-        segmentation_loss(outputs["segmentation"], scenes.segmentation),
-        depth_loss(outputs["depth"], scenes.depth),
-        normal_loss(outputs["normals"], scenes.normals),
     )
 
 

@@ -26,22 +26,18 @@ def product(
     kernel: jax.Array,
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
-    *,
-    feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` of images `[B, H, W, C]`, without dilation.
+    """`lax.conv_general_dilated` of images, without dilation or groups.
 
     Args:
-      images: `[B, H, W, groups * C]`.
-      kernel: `[h, w, C, groups * D]`.
+      images: `[B, H, W, C]`.
+      kernel: `[h, w, C, D]`.
       strides: down and to the right.
       padding: as there.
-      feature_group_count: the number of groups.
       **options: dimension numbers and the like, which are not read.
     """
-    groups = feature_group_count
-    height, width, channels, outputs = kernel.shape
+    height, width, _, outputs = kernel.shape
     if isinstance(padding, str):
         size = images.shape[1:3]
         padding = lax.padtype_to_pads(size, (height, width), strides, padding)
@@ -52,12 +48,4 @@ def product(
         for i in range(height)
         for j in range(width)
     ]
-    if groups == 1:
-        return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, outputs)
-    weights = kernel.reshape(height * width, channels, groups, outputs // groups)
-    shape = (*patches[0].shape[:3], groups, channels)
-    terms = [
-        jnp.einsum("bhwgc,cgd->bhwgd", patch.reshape(shape), own)
-        for patch, own in zip(patches, weights, strict=True)
-    ]
-    return sum(terms[1:], terms[0]).reshape(*shape[:3], outputs)
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, outputs)
