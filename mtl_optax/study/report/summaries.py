@@ -36,16 +36,27 @@ def summary(parts: Iterable[PartResult]) -> pd.DataFrame:
     ]
     table = pd.concat(tables, ignore_index=True)
     baselines = {part.part.name: part.part.baseline for part in parts}
-    base = table[table["method"] == table["part"].map(baselines)]
-    paired = table.merge(
-        base[[*PAIR, "method", "value"]].rename(columns={"method": "baseline"}),
+    return means(table, table["part"].map(baselines))
+
+
+def means(table: pd.DataFrame, baseline: Any) -> pd.DataFrame:
+    """A row a mean over seeds, with its difference from that of a baseline.
+
+    Args:
+      table: tidy.
+      baseline: the method that all are paired with, or one a row.
+    """
+    base = table[[*PAIR, "method", "value"]].rename(columns={"method": "baseline"})
+    paired = table.assign(baseline=baseline).merge(
+        base,
         how="left",
-        on=PAIR,
+        on=[*PAIR, "baseline"],
         suffixes=("", "_of_baseline"),
+        indicator="has",
     )
-    itself = paired["method"] == paired["baseline"]
-    paired.loc[itself, "baseline"] = None
-    paired.loc[itself, "value_of_baseline"] = np.nan
+    alone = (paired["method"] == paired["baseline"]) | (paired["has"] != "both")
+    paired.loc[alone, "baseline"] = None
+    paired.loc[alone, "value_of_baseline"] = np.nan
     rows = [
         {**dict(zip(KEY, key, strict=True)), **_numbers(own)}
         for key, own in paired.groupby(KEY, sort=False)
