@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mtl_optax.study.data.networks import CROSS_ENTROPY
+from mtl_optax.study.data.classification import CROSS_ENTROPY
 from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.report.frame import Drawn, grid
 from mtl_optax.study.report.paired import CONFIDENCE, interval

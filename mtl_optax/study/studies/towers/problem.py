@@ -16,9 +16,10 @@ from flax import nnx
 from mtl_optax.analysis import metrics
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.nn import HardSharing, SelfAuxiliary, owner, strip_auxiliaries
+from mtl_optax.study.data.classification import CROSS_ENTROPY, cross_entropies
 from mtl_optax.study.data.damaged import Labelled, splits
 from mtl_optax.study.data.digits import CANVAS, CREDITS, NUM_IMAGES, TASKS
-from mtl_optax.study.data.networks import CROSS_ENTROPY, cross_entropies, linear
+from mtl_optax.study.data.networks import linear
 from mtl_optax.study.engine.problem import Metric, Problem, stateless
 
 CLASSES = dict(list(TASKS.items())[:2])
