@@ -63,6 +63,21 @@ def cross_entropies(logits: jax.Array, labels: Any) -> jax.Array:
     return optax.softmax_cross_entropy(logits, targets)
 
 
+def cross_entropy_of_tasks(
+    logits: Sequence[jax.Array], labels: Any
+) -> tuple[jax.Array, ...]:
+    """The losses, of logits `[B, classes]` each, and of labels `[B, T]`."""
+    pairs = zip(logits, labels.T, strict=True)
+    return tuple(cross_entropy(z, y) for z, y in pairs)
+
+
+def accuracies(logits: Sequence[jax.Array], labels: Any) -> jax.Array:
+    """In percent `[T]`, of the same."""
+    pairs = zip(logits, labels.T, strict=True)
+    hits = [metrics.accuracy(jnp.argmax(z, axis=-1), y).mean for z, y in pairs]
+    return 100 * jnp.stack(hits)
+
+
 def digits_problem(num_tasks: int) -> Problem:
     """Multi-digits with the MLP."""
     classes = dict(list(TASKS.items())[:num_tasks])
@@ -91,17 +106,10 @@ def classification(
     init, logits = functions(network, classes)
 
     def losses(params: Any, batch: Split) -> tuple[jax.Array, ...]:
-        return tuple(
-            cross_entropy(z, y)
-            for z, y in zip(logits(params, batch.images), batch.labels.T, strict=True)
-        )
+        return cross_entropy_of_tasks(logits(params, batch.images), batch.labels)
 
     def evaluate(params: Any, split: Split) -> dict[str, jax.Array]:
-        hits = [
-            metrics.accuracy(jnp.argmax(z, axis=-1), y).mean
-            for z, y in zip(logits(params, split.images), split.labels.T, strict=True)
-        ]
-        return {"accuracy": 100 * jnp.stack(hits)}
+        return {"accuracy": accuracies(logits(params, split.images), split.labels)}
 
     return stateless(
         name=name,
@@ -121,10 +129,14 @@ def classification(
 
 def owners_by_name(tasks: Sequence[str], params: Any) -> Any:
     """The task whose head holds a leaf, as its key path says; None in the trunk."""
-    place = {f"['heads']['{task}']": index for index, task in enumerate(tasks)}
+    return by_name({f"['heads']['{x}']": t for t, x in enumerate(tasks)}, params)
 
-    def owner(path: Any, _: Any) -> int | None:
+
+def by_name(places: dict[str, Any], params: Any) -> Any:
+    """For each leaf what stands at the start of its key path, None where nothing is."""
+
+    def at(path: Any, _: Any) -> Any:
         name = jax.tree_util.keystr(path)
-        return next((t for head, t in place.items() if name.startswith(head)), None)
+        return next((x for start, x in places.items() if name.startswith(start)), None)
 
-    return jax.tree_util.tree_map_with_path(owner, params)
+    return jax.tree_util.tree_map_with_path(at, params)
