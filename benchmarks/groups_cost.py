@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 import mtl_optax as mtl
+from benchmarks.studies.groups.blocks import block_digits
 from benchmarks.timing import environment, interleave, summarise, write_json
-from mtl_optax.study.data.blocks import block_digits
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.problem import batch_indices
 from mtl_optax.study.engine.transformations import Ingredients

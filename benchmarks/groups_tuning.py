@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_optax.study.data.blocks import block_digits, truth
+from benchmarks.studies.groups import rule
+from benchmarks.studies.groups.blocks import block_digits, truth
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.program import Lanes, Recipe
 from mtl_optax.study.engine.train import LanesResult, Work, train_all
 from mtl_optax.study.engine.transformations import tag
-from mtl_optax.study.studies.groups import rule
 
 SEEDS = range(5, 10)
 TASKS, STEPS, RATE = 6, 400, 3e-3

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from flax import nnx
 
+from benchmarks.studies.arch import compared, cost, document, rule, study
+from benchmarks.studies.arch.networks import ARCHITECTURES
 from mtl_optax.study import studies
 from mtl_optax.study.command import cli
 from mtl_optax.study.data.classification import cross_entropy
@@ -24,8 +26,6 @@ from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.engine.train import Work, train_all
 from mtl_optax.study.report import html
 from mtl_optax.study.report.document import Document, Table
-from mtl_optax.study.studies.arch import compared, cost, document, rule, study
-from mtl_optax.study.studies.arch.networks import ARCHITECTURES
 
 NAMES = tuple(TASKS)
 

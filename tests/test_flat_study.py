@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import mtl_optax as mtl
+from benchmarks.studies.flat import pairs, rule, study
 from mtl_optax.study.command import cli
 from mtl_optax.study.data import damaged
 from mtl_optax.study.data.digits import multi_digits
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.problem import Now
 from mtl_optax.study.engine.program import Carry, Lanes, Recipe, programs
-from mtl_optax.study.studies.flat import pairs, rule, study
 
 CLAIMS = rule.CLAIMS
 NOW = Now(0.0, jax.random.key(0))

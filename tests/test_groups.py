@@ -10,14 +10,14 @@ import optax
 import pytest
 from flax import nnx
 
+from benchmarks.studies.groups import halves, study
+from benchmarks.studies.groups import rule as groups
+from benchmarks.studies.groups.networks import serving
 from mtl_optax.study.command import cli
 from mtl_optax.study.data import blocks, networks
 from mtl_optax.study.engine import run
 from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files
-from mtl_optax.study.studies.groups import halves, study
-from mtl_optax.study.studies.groups import rule as groups
-from mtl_optax.study.studies.groups.networks import serving
 
 BLOCKS = ((0, 1, 2), (3, 4, 5))
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.studies.priority import gates
 from mtl_optax.study.engine.problem import epoch_indices
 from mtl_optax.study.engine.run import run
-from mtl_optax.study.studies.priority import gates
 
 
 @pytest.mark.slow

@@ -11,13 +11,13 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import mtl_optax as mtl
+from benchmarks.studies.towers.problem import problem as towers_problem
 from mtl_optax.analysis import metrics
 from mtl_optax.analysis.calibration import calibration_bins, expected_calibration_error
 from mtl_optax.analysis.normals import angle_counts, normal_angles
 from mtl_optax.nn import depth_loss, normal_loss, segmentation_loss
 from mtl_optax.study.data.damaged import Labelled
 from mtl_optax.study.engine.problem import Now
-from mtl_optax.study.studies.towers.problem import problem as towers_problem
 
 RANDOM = np.random.default_rng(0)
 

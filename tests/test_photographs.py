@@ -9,14 +9,11 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mtl_optax.study.engine.problem import Now
-from mtl_optax.study.engine.study import Judgement, PartResult
-from mtl_optax.study.report.figures.losses import losses
-from mtl_optax.study.studies.arch.dense import measures as dense_measures
-from mtl_optax.study.studies.arch.dense import networks, photographs
-from mtl_optax.study.studies.arch.dense import problem as dense
-from mtl_optax.study.studies.arch.dense.as_products import as_products, product
-from mtl_optax.study.studies.arch.dense.photographs import (
+from benchmarks.studies.arch.dense import measures as dense_measures
+from benchmarks.studies.arch.dense import networks, photographs
+from benchmarks.studies.arch.dense import problem as dense
+from benchmarks.studies.arch.dense.as_products import as_products, product
+from benchmarks.studies.arch.dense.photographs import (
     BANDS,
     BLUR,
     CROP,
@@ -24,7 +21,10 @@ from mtl_optax.study.studies.arch.dense.photographs import (
     NUM_CLASSES,
     Scenes,
 )
-from mtl_optax.study.studies.arch.dense.study import DENSE
+from benchmarks.studies.arch.dense.study import DENSE
+from mtl_optax.study.engine.problem import Now
+from mtl_optax.study.engine.study import Judgement, PartResult
+from mtl_optax.study.report.figures.losses import losses
 
 
 @pytest.fixture(scope="module")

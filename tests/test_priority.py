@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks.studies.priority import cso, cso_problem, nmt
+from benchmarks.studies.priority.cso_problem import LAYERS, ChannelCNN
 from mtl_optax.study.command import cli
 from mtl_optax.study.data.digits import TASKS
 from mtl_optax.study.engine.study import MethodResult
-from mtl_optax.study.studies.priority import cso, cso_problem, nmt
-from mtl_optax.study.studies.priority.cso_problem import LAYERS, ChannelCNN
 
 NOTHING = MethodResult(*(None,) * len(MethodResult._fields))
 

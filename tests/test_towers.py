@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.studies.towers import problem as towers_problem
+from benchmarks.studies.towers import rule, study
 from mtl_optax.study.command import cli
 from mtl_optax.study.data.digits import multi_digits
 from mtl_optax.study.engine.problem import Now
 from mtl_optax.study.engine.program import Carry, Lanes, Recipe, programs
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import MethodResult, PartResult
-from mtl_optax.study.studies.towers import problem as towers_problem
-from mtl_optax.study.studies.towers import rule, study
 
 problem_of = cache(towers_problem.problem)
 NOTHING = MethodResult(*(None,) * len(MethodResult._fields))
