@@ -10,11 +10,11 @@ import optax
 import pytest
 from flax import nnx
 
-from benchmarks.studies.groups import halves, study
+from benchmarks.studies.groups import blocks, halves, study
 from benchmarks.studies.groups import rule as groups
 from benchmarks.studies.groups.networks import serving
 from mtl_optax.study.command import cli
-from mtl_optax.study.data import blocks, networks
+from mtl_optax.study.data import networks
 from mtl_optax.study.engine import run
 from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files
