@@ -9,8 +9,9 @@ from pathlib import Path
 import jax
 
 import mtl_optax
-from mtl_optax.study import methods, results_files
-from mtl_optax.study.settings import Settings
+from mtl_optax.study.engine import methods
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.report import files, one
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Settings(("unitary", methods.SINGLE_TASK), seeds=2, steps=2)
@@ -29,11 +30,20 @@ class References(HTMLParser):
         self.found += [value for name, value in attrs if name in ("src", "href")]
 
 
+def write(folder, results, command="mtl-optax study"):
+    """As the command does; returns the document."""
+    configuration = files.config(results, command, 1.0)
+    document = one.document(results, configuration)
+    files.write(folder, document)
+    files.write_json(folder / "config.json", configuration)
+    return document
+
+
 def check_folder(folder, names, seeds):
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == (*results_files.COLUMNS, "accuracy")
-    keys = {tuple(row[c] for c in results_files.COLUMNS) for row in rows}
+    assert tuple(rows[0]) == (*files.KEY, "accuracy")
+    keys = {tuple(row[c] for c in files.KEY) for row in rows}
     assert len(keys) == len(rows) == len(names) * 2 * seeds * 2 * 2
     assert {row["method"] for row in rows} == set(names)
     assert {row["scale"] for row in rows} == {"1", "1000"}

@@ -6,10 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_optax.study import cli, compare, programs, results_files, runner, studies, toy
-from mtl_optax.study.checkpoints import Checkpoints, Refused, Saved
-from mtl_optax.study.programs import Recipe
-from mtl_optax.study.settings import Settings
+from mtl_optax.study.command import cli
+from mtl_optax.study.engine import program, run, train
+from mtl_optax.study.engine.checkpoints import Checkpoints, Refused, Saved
+from mtl_optax.study.engine.methods import METHODS
+from mtl_optax.study.engine.program import Recipe
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.report import files
+from mtl_optax.study.studies.stress.study import STUDY as STRESS
+from mtl_optax.study.studies.toy.study import STUDY as TOY_STUDY
 
 SETTINGS = Settings(("pcgrad", "graddrop"), seeds=2, steps=6)
 
@@ -18,10 +23,10 @@ class Stopped(Exception):
     pass
 
 
-TOY = toy.STUDY.settings._replace(methods=("mean", "pcgrad"), steps=600)
+TOY = TOY_STUDY.parts[0].settings._replace(methods=("mean", "pcgrad"), steps=600)
 
 
-def run(folder, *, resume, stop_at=None, study=studies.STRESS, settings=SETTINGS):
+def trained(folder, *, resume, stop_at=None, study=STRESS, settings=SETTINGS):
     seen = []
 
     def tick(method, stage, done):
@@ -31,16 +36,16 @@ def run(folder, *, resume, stop_at=None, study=studies.STRESS, settings=SETTINGS
             raise Stopped
 
     store = Checkpoints(folder, settings._asdict(), resume=resume, seconds=0)
-    return compare.run(study, settings, tick, store), seen
+    return run.run(study.parts[0], settings, tick, store), seen
 
 
 @pytest.mark.slow
 def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "CHUNK", 2)
-    whole, _ = run(tmp_path / "whole", resume=False)
+    monkeypatch.setattr(program, "CHUNK", 2)
+    whole, _ = trained(tmp_path / "whole", resume=False)
     with pytest.raises(Stopped):
-        run(tmp_path / "checkpoints", resume=False, stop_at=4)
-    resumed, seen = run(tmp_path / "checkpoints", resume=True)
+        trained(tmp_path / "checkpoints", resume=False, stop_at=4)
+    resumed, seen = trained(tmp_path / "checkpoints", resume=True)
     first = {}
     for method in SETTINGS.methods:
         steps = [done for name, done in seen if name == method]
@@ -48,30 +53,30 @@ def test_resumed_run_gives_the_same_metrics(tmp_path, monkeypatch):
         first[method] = steps[0]
     # One was stopped at 4, the other where it was by then.
     assert max(first.values()) == 4
-    assert results_files.metrics(resumed) == results_files.metrics(whole)
-    for method, outcome in whole.outcomes.items():
-        again = resumed.outcomes[method]
+    assert files.metrics(resumed).equals(files.metrics(whole))
+    for method, outcome in whole.methods.items():
+        again = resumed.methods[method]
         np.testing.assert_array_equal(again.losses, outcome.losses)
         np.testing.assert_array_equal(again.shares, outcome.shares)
     # A third time nothing is left to train.
-    _, seen = run(tmp_path / "checkpoints", resume=True)
+    _, seen = trained(tmp_path / "checkpoints", resume=True)
     assert sorted(seen) == [("graddrop", 6), ("pcgrad", 6)]
 
 
 @pytest.mark.slow
 def test_resumed_toy_keeps_its_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "CHUNK", 100)
-    of_toy = {"study": toy.STUDY, "settings": TOY}
-    whole, _ = run(tmp_path / "whole", resume=False, **of_toy)
+    monkeypatch.setattr(program, "CHUNK", 100)
+    of_toy = {"study": TOY_STUDY, "settings": TOY}
+    whole, _ = trained(tmp_path / "whole", resume=False, **of_toy)
     with pytest.raises(Stopped):
-        run(tmp_path / "checkpoints", resume=False, stop_at=300, **of_toy)
-    resumed, seen = run(tmp_path / "checkpoints", resume=True, **of_toy)
+        trained(tmp_path / "checkpoints", resume=False, stop_at=300, **of_toy)
+    resumed, seen = trained(tmp_path / "checkpoints", resume=True, **of_toy)
     assert max(done for _, done in seen[:2]) >= 300
-    for method, outcome in whole.outcomes.items():
+    for method, outcome in whole.methods.items():
         assert outcome.path.shape == (200, 1, 8, 2)
         assert outcome.path.dtype == np.float64
-        np.testing.assert_array_equal(resumed.outcomes[method].path, outcome.path)
-        np.testing.assert_array_equal(resumed.outcomes[method].score, outcome.score)
+        np.testing.assert_array_equal(resumed.methods[method].path, outcome.path)
+        np.testing.assert_array_equal(resumed.methods[method].score, outcome.score)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +98,12 @@ def test_records_are_thinned_to_about_so_many(steps, points, every, chunk):
 
 
 def test_thinned_records_are_those_of_their_steps():
-    lanes = compare.lanes(2, (1, 10), TOY._replace(seeds=2), "mean")
+    lanes = run.lanes(2, (1, 10), TOY._replace(seeds=2), "mean")
+    work = {"mean": train.Work(TOY_STUDY.parts[0].problem(), METHODS["mean"], lanes)}
 
     def record(every):
         recipe = Recipe(12, schedule="constant", record_every=every)
-        work = {"mean": lanes}
-        done = runner.train_all(toy.problem(), work, recipe, lambda *event: None)
-        return done["mean"].record
+        return train.train_all(work, recipe)["mean"].log
 
     thick, thin = record(1), record(3)
     pairs = zip(jax.tree.leaves(thick), jax.tree.leaves(thin), strict=True)

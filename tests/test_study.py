@@ -8,21 +8,37 @@ import pytest
 from study_folder import ROOT, check_folder
 
 import mtl_optax
-from mtl_optax.study import cli, methods, studies
+from mtl_optax.study import studies
+from mtl_optax.study.command import cli
+from mtl_optax.study.engine.methods import METHODS
 
 
 def test_studies_are_listed(capsys):
-    assert {*cli.STUDIES} == {*studies.STUDIES}
     assert cli.main(["study", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(cli.STUDIES)
+    assert [line.split()[0] for line in lines] == list(studies.STUDIES)
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_a_study_is_what_its_folder_says(name):
+    study = studies.load(name)
+    assert study.name == name
+    assert study.title
+    assert study.question.endswith(("?", "."))
+    assert (study.document is None) == (len(study.parts) == 1)
+    for part in (*study.parts, *study.quick):
+        assert set(part.settings.methods) | set(part.quick.methods) <= set(part.known)
+        assert set(part.variants) <= set(part.known)
+        assert part.quick.quick
+        assert not part.settings.quick
+    assert len({part.name for part in study.parts}) == len(study.parts)
 
 
 def test_unknown_method(capsys):
     assert cli.main(["study", "--methods", "mgda,pcgard"]) == 2
     error = capsys.readouterr().err
     assert "unknown method 'pcgard'; known: unitary, " in error
-    assert all(name in error for name in methods.KNOWN)
+    assert all(name in error for name in METHODS)
 
 
 def test_missing_extra(capsys, monkeypatch):
@@ -63,7 +79,14 @@ def test_wrong_options(wrong, capsys):
 
 
 def study(folder, *options):
-    command = [sys.executable, "-W", "error", "-m", "mtl_optax.study.cli", "study"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "mtl_optax.study.command.cli",
+        "study",
+    ]
     done = subprocess.run(
         [*command, "--out", str(folder), *options],
         cwd=folder,
@@ -84,7 +107,7 @@ def study(folder, *options):
 @pytest.mark.slow
 def test_quick_study_end_to_end(tmp_path):
     out = " ".join(study(tmp_path, "--quick").split())
-    check_folder(tmp_path, studies.STRESS.quick.methods, seeds=2)
+    check_folder(tmp_path, studies.load("stress").quick[0].quick.methods, seeds=2)
     assert "smoke run" in out
     assert "unitary is dominated" in out
     assert "mgda over-corrects" in out

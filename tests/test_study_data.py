@@ -5,27 +5,27 @@ from itertools import combinations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from mtl_optax.study import data
+from mtl_optax.study.data import digits as data
 
 
 def test_scans_are_split_before_composing():
-    parts = data.split_scans(np.random.default_rng(0))
-    assert {name: len(part) for name, part in parts.items()} == data.NUM_SCANS
-    for one, other in combinations(parts.values(), 2):
+    members = data.split_scans(np.random.default_rng(0))
+    assert {name: len(own) for name, own in members.items()} == data.NUM_SCANS
+    for one, other in combinations(members.values(), 2):
         assert not set(one) & set(other)
-    assert set(np.concatenate(list(parts.values()))) == set(range(1797))
+    assert set(np.concatenate(list(members.values()))) == set(range(1797))
 
 
 def test_images_hold_scans_of_their_own_split_only():
     scans = load_digits().data.reshape(-1, 8, 8).astype(np.float32) / 16
-    parts = data.split_scans(np.random.default_rng(0))
+    members = data.split_scans(np.random.default_rng(0))
     for name, split in data.multi_digits(num_tasks=2).items():
         canvas = split.images.reshape(-1, 12, 12)
         assert len(canvas) == data.NUM_IMAGES[name]
         # Where the digits do not overlap the scan is seen as it is.
         for seen, own in [
-            (canvas[:, :4, :8], scans[parts[name], :4]),
-            (canvas[:, 8:, 4:], scans[parts[name], 4:]),
+            (canvas[:, :4, :8], scans[members[name], :4]),
+            (canvas[:, 8:, 4:], scans[members[name], 4:]),
         ]:
             assert {x.tobytes() for x in seen} <= {x.tobytes() for x in own}
 

@@ -4,28 +4,33 @@ import json
 
 import pytest
 
-from mtl_optax.study import cli, studies
-from mtl_optax.study.settings import Settings
-from mtl_optax.study.suite import Suite
+from mtl_optax.study import studies
+from mtl_optax.study.command import cli
+from mtl_optax.study.engine.settings import Settings
+from mtl_optax.study.engine.study import Study
+from mtl_optax.study.report.document import Document, Text
 
 TINY = Settings(("unitary",), seeds=2, steps=2)
-PARTS = tuple(studies.NULL._replace(name=x, settings=TINY, quick=TINY) for x in "ab")
+PARTS = tuple(
+    studies.load("null").parts[0]._replace(name=x, settings=TINY, quick=TINY)
+    for x in "ab"
+)
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What the suite was given to write, once a run; the suite stands in for null."""
+    """What the study was given to write, once a run; it stands in for null."""
     runs = []
 
-    def write(whole, folder):
-        runs.append(whole)
+    def document(result, documents):
+        assert list(documents) == list(result.parts)
+        runs.append(result)
         if len(runs) == 1:
             raise KeyboardInterrupt
-        (folder / "report.html").write_text(whole.suite.title)
+        return Document("Two", "Why?", [Text(" ".join(documents))], [])
 
-    show = lambda whole, console: console.print(*whole.results)  # noqa: E731
-    suite = Suite("null", "Two", "Why?", PARTS, PARTS[1:], write, show)
-    monkeypatch.setitem(studies.STUDIES, "null", suite)
+    study = Study("null", "Two", "Why?", PARTS, PARTS[1:], document)
+    monkeypatch.setattr(studies, "load", lambda name: study)
     return runs
 
 
@@ -36,31 +41,30 @@ def test_parts_resume_until_the_page_is_written(seen, tmp_path, capsys):
     assert "nothing to resume" in capsys.readouterr().err
     assert cli.main(command) == 130
     kept = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert kept["study"] == "a"
+    assert (kept["study"], kept["part"]) == ("null", "a")
     assert cli.main([*command, "--resume"]) == 0
     assert "a b" in capsys.readouterr().out
     first, second = seen
     for name in "ab":
-        before, after = (x.results[name].outcomes["unitary"] for x in (first, second))
+        before, after = (x.parts[name].methods["unitary"] for x in (first, second))
         assert (before.score == after.score).all()
         assert before.run_seconds == after.run_seconds  # it was not trained again
         assert not (tmp_path / name / "checkpoints").exists()
-    assert (tmp_path / "report.html").read_text() == "Two"
+    assert "<h1>Two</h1>" in (tmp_path / "report.html").read_text()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["words"] == ["a b"]
+    assert set(config["parts"]) == {"a", "b"}
+    means = (tmp_path / "summary.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in means] == ["part", "a", "a", "b", "b"]
 
 
 @pytest.mark.slow
 def test_the_smoke_run_has_parts_of_its_own(seen, tmp_path):
     seen.append("not the first")
     assert cli.main(["study", "null", "--quick", "--out", str(tmp_path)]) == 0
-    assert list(seen[-1].results) == ["b"]
+    assert list(seen[-1].parts) == ["b"]
 
 
 def test_parts_take_one_optimiser(seen, tmp_path, capsys):
     assert cli.main(["study", "null", "--optimizer", "adam,sgd"]) == 2
     assert "name one optimiser" in capsys.readouterr().err
-
-
-def test_a_suite_has_no_page_to_join(tmp_path, capsys):
-    (tmp_path / "config.json").write_text('{"study": "x", "parts": {"a": 1, "b": 2}}')
-    assert cli.main(["report", str(tmp_path)]) == 2
-    assert "name them instead: a, b" in capsys.readouterr().err

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks.studies.vmtl import domains, study
+from benchmarks.studies.vmtl.arms import ARMS
+from benchmarks.studies.vmtl.figure import full
+from benchmarks.studies.vmtl.problem import problem
+from benchmarks.studies.vmtl.rule import judge
 from mtl_optax.nn import vmtl_losses
 from mtl_optax.study.engine.problem import Now
 from mtl_optax.study.engine.run import run
 from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files, one
-from mtl_optax.study.studies.vmtl import domains, study
-from mtl_optax.study.studies.vmtl.arms import ARMS
-from mtl_optax.study.studies.vmtl.figure import full
-from mtl_optax.study.studies.vmtl.problem import problem
-from mtl_optax.study.studies.vmtl.rule import judge
 
 STEPS = 4
 

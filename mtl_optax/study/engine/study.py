@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mtl_optax.study.engine.methods import BASELINE, EVERY, METHODS, SINGLE_TASK, Method
+from mtl_optax.study.engine.methods import BASELINE, EVERY, METHODS, SINGLE_TASK
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.settings import Candidate, Settings
+from mtl_optax.study.engine.transformations import Method
 
 
 class Judgement(NamedTuple):

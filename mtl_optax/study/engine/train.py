@@ -72,8 +72,7 @@ def train_all(
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = {
             name: pool.submit(
-                *(train, name, own, common[id(own.problem)], recipe),
-                *(tick_or_stop, store),
+                train, name, own, common[id(own.problem)], recipe, tick_or_stop, store
             )
             for name, own in work.items()
         }

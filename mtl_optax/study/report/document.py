@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
     def is_text(self, column: int) -> bool:
         """Whether a column holds words, which stand left; numbers stand right."""
-        cells = [row[column].lstrip("-+−(≥≤") for row in self.rows]
+        cells = [row[column].lstrip("-+−×([") for row in self.rows]
         return column == 0 or any(cell and not cell[0].isdigit() for cell in cells)
 
 

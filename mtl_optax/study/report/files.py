@@ -100,6 +100,7 @@ def config(result: PartResult, command: str, seconds: float) -> dict[str, Any]:
         "scaled_task": result.tasks[0],
         "tasks": result.tasks,
         "metrics": [metric._asdict() for metric in problem.metrics],
+        "losses": [loss._asdict() for loss in problem.loss],
         "baseline": result.part.baseline,
         "reported_on": problem.reported_on,
         **problem.facts,

@@ -55,9 +55,9 @@ def document(result: PartResult, configuration: dict[str, Any]) -> Document:
 def scores(result: PartResult) -> Table:
     """Mean ± sd over seeds, for each task at each scale, and the verdict."""
     settings, metric = result.settings, result.problem.metrics[0]
-    note = f"mean ± sd over {settings.seeds} seed(s), {settings.steps} steps"
+    note = f"Mean ± sd over {settings.seeds} seed(s), {settings.steps} steps"
     if metric.unit:
-        note = f"{metric.unit.replace('%', 'percent')}, {note}"
+        note += f", in {metric.unit.replace('%', 'percent')}"
     if len(result.part.scales) > 1:
         note += f"; × is the factor on the loss of {result.tasks[0]}"
     rows = [
@@ -66,7 +66,7 @@ def scores(result: PartResult) -> Table:
     ]
     return Table(
         f"{result.problem.reported_on.capitalize()} {metric.name}",
-        f"{note[0].upper()}{note[1:]}.",
+        f"{note}.",
         ["method", *columns(result), "verdict"],
         rows,
         styles(result.methods),

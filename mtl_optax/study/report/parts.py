@@ -5,6 +5,7 @@ from typing import Any
 from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.report.document import (
     SMOKE,
+    Details,
     Document,
     Figure,
     Heading,
@@ -25,12 +26,13 @@ def document(whole: StudyResult, documents: dict[str, Document]) -> Document:
     """
     statements = [f"{n}: {x.judgement.statement}" for n, x in whole.parts.items()]
     body = [x for n, own in documents.items() for x in section(whole, n, own)]
+    rules = dict.fromkeys(x for own in whole.parts.values() for x in own.part.rules)
     credits = dict.fromkeys(x for own in documents.values() for x in own.credits)
     return Document(
         title=whole.study.title,
         question=whole.study.question,
         summary=[Points(statements), *([SMOKE] if whole.is_quick else [])],
-        body=body,
+        body=[*body, Details("Rules", [*map(Text, rules)], open=True)],
         credits=list(credits),
     )
 

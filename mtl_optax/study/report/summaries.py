@@ -7,10 +7,10 @@ says 95; it stands beside them in summary.csv, and needs 20 seeds to be as good.
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mtl_optax.analysis.comparison import (
-    Interval,
     mean_and_sd,
     paired_bootstrap,
     paired_t,
@@ -36,15 +36,27 @@ def summary(parts: Iterable[PartResult]) -> pd.DataFrame:
     ]
     table = pd.concat(tables, ignore_index=True)
     baselines = {part.part.name: part.part.baseline for part in parts}
-    base = table[table["method"] == table["part"].map(baselines)]
-    paired = table.merge(
-        base[[*PAIR, "method", "value"]].rename(columns={"method": "baseline"}),
+    return means(table, table["part"].map(baselines))
+
+
+def means(table: pd.DataFrame, baseline: Any) -> pd.DataFrame:
+    """A row a mean over seeds, with its difference from that of a baseline.
+
+    Args:
+      table: tidy.
+      baseline: the method that all are paired with, or one a row.
+    """
+    base = table[[*PAIR, "method", "value"]].rename(columns={"method": "baseline"})
+    paired = table.assign(baseline=baseline).merge(
+        base,
         how="left",
-        on=PAIR,
+        on=[*PAIR, "baseline"],
         suffixes=("", "_of_baseline"),
+        indicator="has",
     )
-    itself = paired["method"] == paired["baseline"]
-    paired.loc[itself, ["baseline", "value_of_baseline"]] = pd.NA
+    alone = (paired["method"] == paired["baseline"]) | (paired["has"] != "both")
+    paired.loc[alone, "baseline"] = None
+    paired.loc[alone, "value_of_baseline"] = np.nan
     rows = [
         {**dict(zip(KEY, key, strict=True)), **_numbers(own)}
         for key, own in paired.groupby(KEY, sort=False)
@@ -57,21 +69,21 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     ours, others = (rows[x].to_numpy(float) for x in ("value", "value_of_baseline"))
     several, base = len(ours) > 1, rows["baseline"].iloc[0]
     is_paired = isinstance(base, str)
-    blank = Interval(*[float("nan")] * 3, 0)
-    sure = drawn = blank
+    sure: Any = (np.nan, np.nan)
+    drawn: Any = sure
     if is_paired and several:
-        sure = paired_t(ours, others, CONFIDENCE)
-        drawn = paired_bootstrap(ours, others, 2000, confidence=CONFIDENCE)
+        sure = paired_t(ours, others, CONFIDENCE)[1:3]
+        drawn = paired_bootstrap(ours, others, 2000, confidence=CONFIDENCE)[1:3]
     return {
         "seeds": len(ours),
         "mean": ours.mean(),
-        "sd": float(mean_and_sd(ours).sd) if several else float("nan"),
+        "sd": float(mean_and_sd(ours).sd) if several else np.nan,
         "baseline": base if is_paired else "",
         "difference": (ours - others).mean(),
-        "t_low": float(sure.low),
-        "t_high": float(sure.high),
-        "bootstrap_low": float(drawn.low),
-        "bootstrap_high": float(drawn.high),
+        **dict(zip(("t_low", "t_high"), map(float, sure), strict=True)),
+        **dict(
+            zip(("bootstrap_low", "bootstrap_high"), map(float, drawn), strict=True)
+        ),
     }
 
 
