@@ -1,4 +1,4 @@
-"""What the study of VMTL shows on all shares of labels together."""
+"""What the study of VMTL shows on all fractions of the labels together."""
 
 from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.report import parts

@@ -4,7 +4,7 @@ Intervals are Student's t. With 5 seeds the percentile bootstrap covers 83 % whe
 says 95; it stands beside them in summary.csv, and needs 20 seeds to be as good.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ SIDE_BY_SIDE = (
 )
 
 
-def summary(parts: Iterable[PartResult]) -> pd.DataFrame:
+def summary(parts: Collection[PartResult]) -> pd.DataFrame:
     """A row a mean of the chosen runs on the reported split, of all parts.
 
     Blank where there is nothing to say: the baseline has no difference from itself, and
