@@ -1,9 +1,9 @@
 """Four domains of digits: the same scans seen in four ways, few of them with labels.
 
 The scans are split before they are transformed: none of the test scans was seen in
-training, in any domain. Each domain draws scans of its own for training, as much of
-each digit as of the others. All arms see them through one fixed layer of random units, which stands
-for the fixed network whose features VMTL was made for.
+training, in any domain. Each domain draws scans of its own for training, as many of
+each digit as the others. All arms see them through one fixed layer of random units,
+which stands for the fixed network whose features VMTL was made for.
 """
 
 from functools import cache

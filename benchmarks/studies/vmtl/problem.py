@@ -38,7 +38,8 @@ def problem(fraction: float, name: str) -> Problem:
         loss_settings=("beta", "eta"),
         watch=arms.prior_weights if arm.prior else nothing,
         about="Four domains of 8 x 8 scans of digits, "
-        f"{100 * fraction:g} % of the 1,097 training scans with labels in each, others in each domain and at each seed; "
+        f"{100 * fraction:g} % of the 1,097 training scans with labels in each, others "
+        "in each domain and at each seed; "
         "300 scans to choose by, 400 to test on, in all domains. One layer of 64 "
         "random units, the same for all; then a Gaussian representation of size 32 and "
         "a Gaussian classifier. Batches have 2 scans of each digit for each domain. "
