@@ -15,10 +15,11 @@ import numpy as np
 import optax
 
 import mtl_optax as mtl
+from benchmarks.studies.groups.blocks import block_digits
 from benchmarks.timing import environment, interleave, summarise, write_json
-from mtl_optax.study import asking, methods
-from mtl_optax.study.blocks import block_digits
-from mtl_optax.study.starts import batch_indices
+from mtl_optax.study.engine.methods import METHODS
+from mtl_optax.study.engine.problem import batch_indices
+from mtl_optax.study.engine.transformations import Ingredients
 
 STEPS, BATCH = 20, 64
 NEVER = 1e9  # updates of warm-up
@@ -51,9 +52,8 @@ def steps(num_tasks: int, network: str, contender: str) -> tuple[Any, float, int
     """
     problem = block_digits(num_tasks, network)
     method, settings, _ = CONTENDERS[contender]
-    tx = methods.transformation(
-        *(method, problem, optax.adam(1e-3)), seed=0, trained=None, settings=settings
-    )
+    of = Ingredients(problem, optax.adam(1e-3), jax.random.key(0), np.ones(num_tasks))
+    tx = optax.with_extra_args_support(METHODS[method](of, **settings))
     train = jax.tree.map(jnp.asarray, problem.splits["train"])
     batches = jnp.asarray(batch_indices(0, len(train.images), STEPS, BATCH))
 
@@ -62,13 +62,13 @@ def steps(num_tasks: int, network: str, contender: str) -> tuple[Any, float, int
         batch = jax.tree.map(lambda x: x[at], train)
 
         def losses_fn(params: Any) -> Any:
-            return problem.losses(params, batch)
+            return problem.losses(params, (), batch, None)[0]
 
         _, grads = mtl.lazy_task_grads(losses_fn)(params)
-        updates, state = tx.update(grads, state, params, **asking.functions(losses_fn))
+        updates, state = tx.update(grads, state, params, losses_fn=losses_fn)
         return (optax.apply_updates(params, updates), state), None
 
-    params = problem.init(0)
+    params, _ = problem.init(0)
     state = tx.init(params)
     if hasattr(state, "affinity"):  # of two blocks, and kept: decay is 0
         block = 2 * np.arange(num_tasks) // num_tasks

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_optax.study import asking, group_methods, runner
-from mtl_optax.study.blocks import block_digits, truth
-from mtl_optax.study.programs import Lanes, Recipe
-from mtl_optax.study.verdicts import groups
+from benchmarks.studies.groups import rule
+from benchmarks.studies.groups.blocks import block_digits, truth
+from mtl_optax.study.engine.methods import METHODS
+from mtl_optax.study.engine.program import Lanes, Recipe
+from mtl_optax.study.engine.train import LanesResult, Work, train_all
+from mtl_optax.study.engine.transformations import tag
 
 SEEDS = range(5, 10)
 TASKS, STEPS, RATE = 6, 400, 3e-3
 SETTINGS = ("ahead", "decay", "warmup", "preference")
 COLUMNS = ("method", *SETTINGS, "found_at_end", "second_half", "validation")
 EVERY_STEP = "tag_every_step"  # not every tenth
-asking.ASKING[EVERY_STEP] = partial(group_methods.tag, every_k=1)
+KNOWN = {**METHODS, EVERY_STEP: partial(tag, every_k=1)}
 GRIDS = (
     {"tag": {}},  # looks ahead with Adam, as it trains
     {
@@ -51,19 +53,19 @@ def lanes(grid: dict[str, tuple[float, ...]]) -> Lanes:
     )
 
 
-def rows(method: str, work: Lanes, run: runner.Run) -> list[tuple]:
+def rows(method: str, work: Lanes, run: LanesResult) -> list[tuple]:
     """One a setting."""
     found = []
     for first in range(0, len(work.seed), len(SEEDS)):
         own = slice(first, first + len(SEEDS))
         if method.startswith("tag"):
-            made = groups.tag_groups(run.record.readings["affinity"][-1, own])
+            made = rule.tag_groups(run.log.readings["affinity"][-1, own])
             late = ""
         else:
-            labels = run.record.readings["groups"][:, own]
-            made = [groups.partition(x) for x in labels[-1]]
-            late = f"{groups.share_recovered(labels, truth(TASKS)):.2f}"
-        number = sum(groups.recovered(x, truth(TASKS)) for x in made)
+            labels = run.log.readings["groups"][:, own]
+            made = [rule.partition(x) for x in labels[-1]]
+            late = f"{rule.fraction_recovered(labels, truth(TASKS)):.2f}"
+        number = sum(rule.recovered(x, truth(TASKS)) for x in made)
         chosen = (
             f"{work.settings[x][first]:g}" if x in work.settings else ""
             for x in SETTINGS
@@ -78,12 +80,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("tuning.csv"))
     out = parser.parse_args().out
     problem = block_digits(TASKS, "mlp")
-    recipe = Recipe(STEPS, schedule="constant", record_every=STEPS // 50)
+    recipe = Recipe(
+        *(STEPS, "adam", "constant"),
+        record_every=STEPS // 50,
+        readings=("affinity", "groups"),
+    )
     table = []
     for grids in GRIDS:
-        work = {method: lanes(grid) for method, grid in grids.items()}
-        runs = runner.train_all(problem, work, recipe, lambda *progress: None)
-        table += [row for m, run in runs.items() for row in rows(m, work[m], run)]
+        work = {
+            name: Work(problem, KNOWN[name], lanes(grid))
+            for name, grid in grids.items()
+        }
+        for name, run in train_all(work, recipe).items():
+            table += rows(name, work[name].lanes, run)
     with open(out, "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *table])
     print(out.read_text())

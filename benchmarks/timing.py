@@ -1,4 +1,4 @@
-"""What every benchmark here measures with, around the rounds of `study.interleave`.
+"""What every benchmark here measures with, around the rounds of `analysis.interleave`.
 
 Rounds read one large buffer too, to tell what the memory of the machine gives.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mtl_optax
-from mtl_optax.study.interleave import (
+from mtl_optax.analysis.interleave import (
     READ,
     Contender,
     Probe,

@@ -11,12 +11,13 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import mtl_optax as mtl
+from benchmarks.studies.towers.problem import problem as towers_problem
 from mtl_optax.analysis import metrics
 from mtl_optax.analysis.calibration import calibration_bins, expected_calibration_error
 from mtl_optax.analysis.normals import angle_counts, normal_angles
 from mtl_optax.nn import depth_loss, normal_loss, segmentation_loss
-from mtl_optax.study.damaged import Labelled
-from mtl_optax.study.towers_problem import problem as towers_problem
+from mtl_optax.study.data.damaged import Labelled
+from mtl_optax.study.engine.problem import Now
 
 RANDOM = np.random.default_rng(0)
 
@@ -197,7 +198,7 @@ def test_forty_lanes_of_a_thousand_examples(name):
 @pytest.mark.slow
 def test_a_study_measures_forty_networks_at_once():
     """Its evaluation, and its losses, which are one-hot and masked."""
-    whole = towers_problem("few", 16)
+    whole, now = towers_problem("few", 16), Now(0.0, jax.random.key(0))
     batch = Labelled(
         jnp.asarray(RANDOM.random((EXAMPLES, 144)), jnp.float32),
         jnp.stack([LABELS, LABELS[::-1]], axis=1),
@@ -205,9 +206,12 @@ def test_a_study_measures_forty_networks_at_once():
     )
     lanes = jax.tree.map(
         lambda p: p[None] + 0.3 * RANDOM.standard_normal((LANES, *p.shape), np.float32),
-        whole.init(0),
+        whole.init(0)[0],
     )
     assert_lanes_are_right(
-        lambda params: (whole.evaluate(params, batch), whole.losses(params, batch)),
+        lambda params: (
+            whole.evaluate(params, (), batch, now.key),
+            whole.losses(params, (), batch, now)[0],
+        ),
         lanes,
     )

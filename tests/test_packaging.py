@@ -74,6 +74,11 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert top == {"mtl_optax", f"mtl_optax-{mtl.__version__}.dist-info"}
     files = {path.relative_to(wheel) for path in wheel.glob("mtl_optax/**/*.*")}
     assert Path("mtl_optax/py.typed") in files
+    for name in (
+        "catalogue/advice.md",
+        "study/report/page.html.j2",
+    ):  # read at run time
+        assert Path("mtl_optax", name) in files
     source = ROOT.glob("mtl_optax/**/*.py")
     assert {path.relative_to(ROOT) for path in source} <= files
 
@@ -91,7 +96,8 @@ def test_wheel_metadata(wheel):
     assert all(">=" in requirement for requirement in required)
     scripts = configparser.ConfigParser()
     scripts.read(info / "entry_points.txt", "utf-8")
-    assert dict(scripts["console_scripts"]) == {"mtl-optax": "mtl_optax.study.cli:main"}
+    main = "mtl_optax.study.command.cli:main"
+    assert dict(scripts["console_scripts"]) == {"mtl-optax": main}
 
 
 @pytest.mark.slow

@@ -9,15 +9,22 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mtl_optax.study import (
-    arch_dense,
-    dense,
-    dense_measures,
-    dense_networks,
-    photographs,
+from benchmarks.studies.arch.dense import measures as dense_measures
+from benchmarks.studies.arch.dense import networks, photographs
+from benchmarks.studies.arch.dense import problem as dense
+from benchmarks.studies.arch.dense.as_products import as_products, product
+from benchmarks.studies.arch.dense.photographs import (
+    BANDS,
+    BLUR,
+    CROP,
+    IGNORED,
+    NUM_CLASSES,
+    Scenes,
 )
-from mtl_optax.study.as_products import as_products, product
-from mtl_optax.study.photographs import BANDS, BLUR, CROP, IGNORED, NUM_CLASSES, Scenes
+from benchmarks.studies.arch.dense.study import DENSE
+from mtl_optax.study.engine.problem import Now
+from mtl_optax.study.engine.study import Judgement, PartResult
+from mtl_optax.study.report.figures.losses import losses
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +106,7 @@ def test_a_slope_to_the_right_leans_to_the_left():
     pictures = np.stack([ramp] * 3, axis=-1)
     centres = np.linspace(0, 1, NUM_CLASSES)[:, None] * np.ones(3)
     scale = 1 / (0.6 / 39)  # a slope of one
-    found = Scenes(*photographs.answers(pictures, ramp, centres, scale))
+    found = photographs.answers(pictures, ramp, centres, scale)
     expected = np.array([-1, 0, 1]) / np.sqrt(2)
     np.testing.assert_allclose(found.normals[1, 7, 9], expected, atol=1e-5)
     np.testing.assert_allclose(found.depth[..., 0], ramp, rtol=1e-6)
@@ -187,10 +194,11 @@ def few_scenes(splits, monkeypatch):
 def test_a_network_is_evaluated_with_the_statistics_of_training(few_scenes):
     guess = dense_measures.constant_guess(few_scenes["train"])
     problem = dense.problem("tiny", lambda rngs: Tiny(guess, rngs=rngs), "")
-    params = problem.init(0)
+    params, state = problem.init(0)
     assert jax.tree.map(jnp.shape, jax.tree.leaves(params)) == [(3,), (3,)]
     val = few_scenes["val"]
-    found = problem.evaluate(params, val)
+    key = jax.random.key(0)
+    found = problem.evaluate(params, state, val, key)
     known = val.depth[..., 0] > 0
     expected = (val.images[..., 0] - 2) / 3 - val.depth[..., 0]
     assert found["measure"][1] == pytest.approx(np.abs(expected[known]).mean(), rel=0.1)
@@ -201,7 +209,7 @@ def test_a_network_is_evaluated_with_the_statistics_of_training(few_scenes):
     batch = jax.tree.map(lambda x: x[:8], few_scenes["train"])
     seen = batch.images[..., 0]
     own = np.abs((seen - seen.mean()) / seen.std() - batch.depth[..., 0])
-    loss = problem.losses(params, batch)[1]
+    loss = problem.losses(params, state, batch, Now(0.0, key))[0][1]
     assert loss == pytest.approx(own[batch.depth[..., 0] > 0].mean(), rel=1e-3)
 
 
@@ -219,37 +227,36 @@ def test_all_predictions_are_trained_and_the_last_is_the_answer(few_scenes):
 
     one = dense.problem("one", build, "")
     two = dense.problem("two", build, "", lambda net, x: net.both(x))
-    params, batch = one.init(0), jax.tree.map(lambda x: x[:8], few_scenes["train"])
-    once, twice = one.losses(params, batch), two.losses(params, batch)
+    start, batch = one.init(0), jax.tree.map(lambda x: x[:8], few_scenes["train"])
+    key = jax.random.key(0)
+    once, twice = (x.losses(*start, batch, Now(0.0, key))[0] for x in (one, two))
     np.testing.assert_allclose(twice[0], 2 * once[0], rtol=1e-6)
     assert twice[1] > 90 + once[1]
-    found = [x.evaluate(params, few_scenes["val"])["measure"] for x in (one, two)]
+    val = few_scenes["val"]
+    found = [x.evaluate(*start, val, key)["measure"] for x in (one, two)]
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 
 @pytest.mark.optimized
 @pytest.mark.parametrize(
-    ("size", "kernel", "strides", "padding", "groups"),
+    ("size", "kernel", "strides", "padding"),
     [
-        ((8, 9), (3, 3, 4, 5), (1, 1), "SAME", 1),
-        ((8, 9), (3, 3, 4, 5), (2, 2), "SAME", 1),
-        ((8, 8), (3, 3, 2, 6), (1, 1), "SAME", 2),
-        ((8, 8), (1, 1, 4, 6), (1, 1), "SAME", 1),
-        ((7, 8), (3, 2, 4, 6), (2, 1), "VALID", 1),
+        ((8, 9), (3, 3, 4, 5), (1, 1), "SAME"),
+        ((8, 9), (3, 3, 4, 5), (2, 2), "SAME"),
+        ((8, 8), (1, 1, 4, 6), (1, 1), "SAME"),
+        ((7, 8), (3, 2, 4, 6), (2, 1), "VALID"),
     ],
 )
 @pytest.mark.slow
-def test_product_is_the_convolution(size, kernel, strides, padding, groups):
+def test_product_is_the_convolution(size, kernel, strides, padding):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, *size, 4)).astype(np.float32)
     weights = rng.normal(size=kernel).astype(np.float32)
     arguments = images, weights, strides, padding
     expected = lax.conv_general_dilated(
-        *arguments,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+        *arguments, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    found = product(*arguments, feature_group_count=groups)
+    found = product(*arguments)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -264,11 +271,28 @@ def test_every_convolution_of_a_network_becomes_a_product():
 
 
 def test_the_three_parts_have_one_backbone_and_the_first_has_single_tasks():
-    assert [part.name for part in arch_dense.PARTS] == [
+    assert [part.name for part in DENSE] == [
         *("dense_hard_sharing", "dense_mtan", "dense_ctal")
     ]
-    assert [part.has_single_task for part in arch_dense.PARTS] == [True, False, False]
-    assert all(part.settings.seeds == 3 for part in arch_dense.PARTS)
+    assert [part.has_single_task for part in DENSE] == [True, False, False]
+    assert all(part.settings.seeds == 3 for part in DENSE)
+
+
+def test_the_figure_of_losses_says_what_they_are(few_scenes):
+    guess = dense_measures.constant_guess(few_scenes["train"])
+    problem = dense.problem("tiny", lambda rngs: Tiny(guess, rngs=rngs), "")
+    settings = DENSE[1].quick._replace(steps=2)
+    own = SimpleNamespace(losses=np.ones((2, 1, 2, 1)) * np.array([1.0, 10, 100]))
+    result = PartResult(
+        "arch", DENSE[1], problem, settings, {"unitary": own}, Judgement({}, {}, "")
+    )
+    axes = losses(result).figure.axes[:3]
+    assert len({ax.get_ylim() for ax in axes}) == 3  # other units, other axes
+    assert [ax.get_title() for ax in axes] == [
+        "segmentation: cross-entropy / nat",
+        "depth: absolute error",
+        "normals: 1 − cosine",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -276,12 +300,13 @@ def test_the_three_parts_have_one_backbone_and_the_first_has_single_tasks():
 )
 @pytest.mark.slow
 def test_networks_answer_at_the_size_of_the_image(name, total):
-    build = getattr(dense_networks, name)
+    build = getattr(networks, name)
     images = jnp.zeros((2, CROP, CROP, 3))
     answers = nnx.eval_shape(lambda x: build(nnx.Rngs(0))(x), images)
     shapes = {task: answer.shape for task, answer in answers.items()}
     assert shapes == {
-        task: (2, CROP, CROP, channels) for task, channels in dense.CHANNELS.items()
+        task: (2, CROP, CROP, channels)
+        for task, channels in dense_measures.CHANNELS.items()
     }
     params = nnx.eval_shape(lambda: nnx.state(build(nnx.Rngs(0)), nnx.Param))
     assert sum(x.size for x in jax.tree.leaves(params)) == total

@@ -7,7 +7,7 @@ import pytest
 
 import mtl_optax
 from mtl_optax.study import studies
-from mtl_optax.study.data.networks import digits_problem
+from mtl_optax.study.data.classification import digits_problem
 from mtl_optax.study.engine import methods
 from mtl_optax.study.engine.problem import stateless
 from mtl_optax.study.engine.transformations import Ingredients

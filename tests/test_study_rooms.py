@@ -13,6 +13,8 @@ from mtl_optax.study.command import cli
 
 PACKAGE = pathlib.Path(mtl.__file__).parent
 STUDY = PACKAGE / "study"
+LARGE = PACKAGE.parent / "benchmarks" / "studies"
+FOLDERS = {"mtl_optax.study.studies": STUDY / "studies", "benchmarks.studies": LARGE}
 # What each room may import of the study, itself aside.
 BELOW = {
     "engine": set(),
@@ -44,12 +46,15 @@ def test_imports_point_one_way(room):
                 assert name.startswith(tuple(allowed)), (path, name)
 
 
-def test_no_study_imports_another():
-    for path in (STUDY / "studies").rglob("*.py"):
-        own = path.relative_to(STUDY / "studies").parts[0]
+@pytest.mark.parametrize("package", FOLDERS)
+def test_a_study_stands_on_the_rooms_and_imports_no_other(package):
+    below = [f"mtl_optax.study.{name}." for name in BELOW["studies"]]
+    for path in FOLDERS[package].rglob("*.py"):
+        own = path.relative_to(FOLDERS[package]).parts[0]
         for name in imported(path):
-            if name.startswith("mtl_optax.study.studies."):
-                assert name.split(".")[3] == own, (path, name)
+            if name.startswith(("mtl_optax.study", "benchmarks")):
+                allowed = (*below, f"{package}.{own}.")
+                assert f"{name}.".startswith(allowed), (path, name)
 
 
 def test_the_engine_knows_no_page_and_no_terminal():
@@ -66,23 +71,27 @@ def test_the_catalogue_and_the_library_know_no_study():
 
 
 def test_a_folder_and_a_line_make_a_study():
-    folders = {
-        path.name
-        for path in (STUDY / "studies").iterdir()
-        if (path / "study.py").exists()
-    }
-    assert folders == set(studies.STUDIES)
+    small, large = (
+        {path.parent.name for path in folder.glob("*/study.py")}
+        for folder in FOLDERS.values()
+    )
+    assert small == set(studies.OWN)
+    assert large == set(studies.STUDIES) - small
     # All else is found through the registry: nothing names a study but its own folder.
     for room in set(BELOW) - {"studies"}:
         for path in (STUDY / room).rglob("*.py"):
-            named = {
-                x for x in imported(path) if x.startswith("mtl_optax.study.studies")
-            }
-            assert named <= {"mtl_optax.study.studies.STUDIES"}, path
+            named = {x for x in imported(path) if x.startswith(tuple(FOLDERS))}
+            registry = "mtl_optax.study.studies"
+            assert named <= {registry, f"{registry}.STUDIES"}, path
+
+
+def test_without_a_clone_there_are_the_small_studies(monkeypatch, tmp_path):
+    monkeypatch.setattr(studies, "CLONE", tmp_path)
+    assert studies._in_clone() == {}
 
 
 def test_files_stay_short():
-    for room in (STUDY, PACKAGE / "catalogue"):
+    for room in (STUDY, PACKAGE / "catalogue", LARGE):
         for path in room.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert len(path.read_text("utf-8").splitlines()) <= 200, path
@@ -97,7 +106,10 @@ def test_the_example_for_new_studies_is_a_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(studies, "load", lambda name: made["STUDY"])
     command = ["study", "null", "--quick", "--steps", "4", "--out", str(tmp_path)]
     assert cli.main(command) == 0
-    assert "Test squared error. Mean ± sd over 2 seed(s), 4 steps, in sd²" in capsys.readouterr().out
+    assert (
+        "Test squared error. Mean ± sd over 2 seed(s), 4 steps, in sd²"
+        in capsys.readouterr().out
+    )
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "Linnerud&#39;s exercises" in page
     assert page.count("data:image/png;base64,") == 2

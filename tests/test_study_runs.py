@@ -10,7 +10,7 @@ from study_folder import TINY, References, check_folder, write
 
 from mtl_optax.analysis import comparison
 from mtl_optax.study import studies
-from mtl_optax.study.data.networks import digits_problem
+from mtl_optax.study.data.classification import digits_problem
 from mtl_optax.study.engine import methods, run, tidy, train
 from mtl_optax.study.engine.outcome import choose
 from mtl_optax.study.engine.problem import batch_indices

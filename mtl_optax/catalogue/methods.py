@@ -1,4 +1,4 @@
-"""What `mtl-optax methods` shows, read from the docstrings of the methods.
+"""The public methods, a row each, read from their docstrings.
 
 There is no list to keep: a method is a public factory that lives in a `from_*` folder,
 and what is shown is what its docstring says.
@@ -7,16 +7,10 @@ and what is shown is what its docstring says.
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-
-from rich import box
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
+from typing import NamedTuple
 
 import mtl_optax as mtl
-from mtl_optax.study.docstrings import plain, sections
+from mtl_optax.catalogue.docstrings import plain, sections
 
 _SEES = {
     "from_losses": "losses",
@@ -76,28 +70,6 @@ def methods() -> list[Method]:
     rows = [(folder, _method(name, folder)) for name, folder in _factories()]
     order = list(_SEES)
     return [row for _, row in sorted(rows, key=lambda x: order.index(x[0]))]
-
-
-def show(console: Console) -> None:
-    """A table of what methods cost, and a paragraph on each."""
-    rows = methods()
-    layout: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
-    costs = Table(title="What a method costs", **layout)
-    for name in COSTS:
-        costs.add_column(name, no_wrap=name == "method")
-    for row in rows:
-        costs.add_row(*map(_text, row.costs()))
-    console.print(costs)
-    for row in rows:
-        console.print(Text.assemble((row.name, "bold"), "  ", _text(row.summary)))
-        for name, words in row.promises().items():
-            console.print(Padding(_text(f"{name}: {words}"), (0, 0, 0, 2)))
-        console.print()
-    console.print(INFERRED)
-
-
-def _text(cell: str) -> Text:
-    return Text(cell.replace("`", ""))
 
 
 def _factories() -> Iterator[tuple[str, str]]:

@@ -1,46 +1,24 @@
 """The page docs/choosing.md, which `mtl-optax methods --markdown` prints.
 
-The advice comes from choosing.py, the rest from the docstrings, through the catalogue.
-A test compares the committed page with what this gives.
+The advice is advice.md as it is written, with links; the rest comes from the
+docstrings. A test compares the committed page with what this gives.
 """
 
-import mtl_optax as mtl
-from mtl_optax.study.catalogue import COSTS, INFERRED, Method, methods
-from mtl_optax.study.choosing import GUIDE, INTRODUCTION, Advice
+import re
+from importlib import resources
 
-REMARKS = """\
-* **Memory and time.** With `mtl.lazy_task_grads` a method that sees the losses costs
-  one backward pass, whatever T, and one that sees the Gramian at most T: a third to
-  three fifths of that where layers have fewer rows (batch times positions) than inputs
-  ([how](gramian.md)). With many tasks `mtl.feature_task_grads` forms the
-  Gramian at the shared representation for about the price of one pass,
-  `mtl.subsample_tasks` draws some of the tasks, and `mtl.every_k` holds weights for k
-  steps.
-* **Heads.** Put the method on what tasks share, `mtl.on_shared(method, mask)`; each
-  head then gets its own gradient. Else a head is trained with the weight of its task.
-* **Missing tasks.** Every method takes `active=`: missing tasks get weight 0, the
-  others what the method gives them alone. `mtl.skip_nonfinite_tasks` finds NaN itself.
-* **Scale of the update.** Methods that return a mean, a sum or a fixed norm need other
-  learning rates under SGD. Adam is indifferent to constant factors.
-* **Adam is not a cure.** It rescales parameters, not tasks: inside a shared parameter
-  the largest loss still rules. `mtl.per_task(optax.scale_by_adam(), num_tasks)` in
-  front of `unitary` rescales each task.
-"""
+from mtl_optax.catalogue.methods import COSTS, INFERRED, Method, methods
 
 
 def markdown() -> str:
     """The whole page."""
+    advice = resources.files(__package__).joinpath("advice.md").read_text("utf-8")
     rows = methods()
     parts = [
-        INTRODUCTION,
-        _table(
-            ("where you are", "try, in this order", "why, and what to look out for"),
-            [_advice(row) for row in GUIDE if _public(row)],
-        ),
-        REMARKS,
-        "## Costs\n",
+        *map(_linked, advice.splitlines()),
+        "\n## Costs\n",
         "T is the number of tasks.\n",
-        _table(COSTS, [(_link(row.name), *row.costs()[1:]) for row in rows]),
+        _table(COSTS, [(_links(f"`{row.name}`"), *row.costs()[1:]) for row in rows]),
         "## Methods\n",
         f"{INFERRED}\n",
         *map(_section, rows),
@@ -48,16 +26,16 @@ def markdown() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _public(advice: Advice) -> list[str]:
-    return [name for name in advice.names if name in mtl.__all__]
+def _linked(line: str) -> str:
+    """A line of the advice: in the guide, the methods to try are links."""
+    if not line.startswith("|"):
+        return line
+    where, what, *why = line.split(" | ")
+    return " | ".join([where, _links(what), *why])
 
 
-def _advice(advice: Advice) -> tuple[str, ...]:
-    return advice.situation, ", ".join(map(_link, _public(advice))), advice.why
-
-
-def _link(name: str) -> str:
-    return f"[`{name}`](#{name})"
+def _links(names: str) -> str:
+    return re.sub(r"`(\w+)`", r"[`\1`](#\1)", names)
 
 
 def _section(method: Method) -> str:

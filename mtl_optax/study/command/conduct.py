@@ -138,7 +138,10 @@ def _words(document: Document) -> list[str]:
     """What it says in sentences."""
     words: list[str] = []
     for block in document.summary:
-        words += block.lines if isinstance(block, Points) else [block.text]
+        if isinstance(block, Points):
+            words += block.lines
+        elif isinstance(block, Text):
+            words.append(block.text)
     return words
 
 

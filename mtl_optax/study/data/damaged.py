@@ -19,6 +19,13 @@ from mtl_optax.analysis import metrics
 from mtl_optax.analysis.calibration import calibration_bins, expected_calibration_error
 from mtl_optax.analysis.sharpness import sharpness
 from mtl_optax.core.masked_mean import masked_mean
+from mtl_optax.study.data.classification import (
+    ABOUT,
+    CROSS_ENTROPY,
+    cross_entropies,
+    functions,
+    owners_by_name,
+)
 from mtl_optax.study.data.digits import (
     CREDITS,
     NUM_IMAGES,
@@ -27,14 +34,7 @@ from mtl_optax.study.data.digits import (
     Split,
     multi_digits,
 )
-from mtl_optax.study.data.networks import (
-    ABOUT,
-    CROSS_ENTROPY,
-    MultiTaskMLP,
-    cross_entropies,
-    functions,
-    owners_by_name,
-)
+from mtl_optax.study.data.networks import MultiTaskMLP
 from mtl_optax.study.engine.problem import Metric, Problem, stateless
 
 FIT = 512  # training images, as trained, on which sharpness is reported

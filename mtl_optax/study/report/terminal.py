@@ -16,7 +16,7 @@ from mtl_optax.study.report.document import (
 )
 
 # Narrow enough that the accuracies fit into 80 columns.
-LAYOUT: Any = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
+LAYOUT: Any = {"box": box.SIMPLE, "padding": 0, "show_edge": False}
 
 
 def show(console: Console, document: Document) -> None:
@@ -46,4 +46,4 @@ def _table(console: Console, table: Table) -> None:
         grid.add_column(name, justify=side, no_wrap=column == 0, overflow="fold")
     for row in table.rows:
         grid.add_row(*map(Line, row))
-    console.print(grid)
+    console.print(grid, "")

@@ -39,7 +39,7 @@ def losses(result: PartResult) -> Drawn:
                 panels[f"{task}{names[t]}{scaled}"] = {
                     method: curve(method, t, s) for method in result.methods
                 }
-        figure, axes = curves.together(result, panels)
+        figure, axes = curves.together(result, panels, alike=one is not None)
     for ax in axes:
         ax.set_yscale("log")
         ax.yaxis.set_minor_locator(NullLocator())

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from mtl_optax.study.data.networks import digits_problem
+from mtl_optax.study.data.classification import digits_problem
 from mtl_optax.study.engine.methods import SINGLE_TASK
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, alone

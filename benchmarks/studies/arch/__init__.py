@@ -1,0 +1,1 @@
+"""Architectures: what is shared, and how, in place of how it is trained."""

@@ -1,0 +1,1 @@
+"""The dense half of the study of architectures: two photographs, three tasks."""

@@ -1,0 +1,1 @@
+"""Priority: an order of channels, of tensions and of tasks."""

@@ -1,0 +1,1 @@
+"""Small towers: their width, with and without auxiliary ones beside them."""

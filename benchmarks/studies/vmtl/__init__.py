@@ -1,0 +1,1 @@
+"""VMTL on four domains of digits: priors made of other domains; few labels."""

@@ -1,0 +1,1 @@
+"""What each method needs, costs and promises, and which one to try where."""
