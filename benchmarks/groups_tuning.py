@@ -64,7 +64,7 @@ def rows(method: str, work: Lanes, run: LanesResult) -> list[tuple]:
         else:
             labels = run.log.readings["groups"][:, own]
             made = [rule.partition(x) for x in labels[-1]]
-            late = f"{rule.share_recovered(labels, truth(TASKS)):.2f}"
+            late = f"{rule.fraction_recovered(labels, truth(TASKS)):.2f}"
         number = sum(rule.recovered(x, truth(TASKS)) for x in made)
         chosen = (
             f"{work.settings[x][first]:g}" if x in work.settings else ""

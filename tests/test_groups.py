@@ -10,11 +10,11 @@ import optax
 import pytest
 from flax import nnx
 
-from benchmarks.studies.groups import halves, study
+from benchmarks.studies.groups import blocks, halves, study
 from benchmarks.studies.groups import rule as groups
 from benchmarks.studies.groups.networks import serving
 from mtl_optax.study.command import cli
-from mtl_optax.study.data import blocks, networks
+from mtl_optax.study.data import networks
 from mtl_optax.study.engine import run
 from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files
@@ -92,7 +92,7 @@ def test_labels_become_groups_and_shares_of_the_second_half():
     assert groups.partition(np.array([0, 1, 0, 3])) == ((0, 2), (1,), (3,))
     right, wrong = [0, 0, 2, 2], [0, 0, 2, 3]
     labels = np.array([wrong, wrong, right, wrong])[:, None]  # [records, seeds, T]
-    assert groups.share_recovered(labels, ((0, 1), (2, 3))) == 0.5
+    assert groups.fraction_recovered(labels, ((0, 1), (2, 3))) == 0.5
     assert groups.ever_merged(labels)
     assert not groups.ever_merged(np.array([[0, 1], [0, 1]]))
 

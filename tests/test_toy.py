@@ -15,8 +15,8 @@ import pytest
 
 import mtl_optax as mtl
 from mtl_optax.core.solvers.min_norm import min_norm_weights
-from mtl_optax.study import toy as problem_of_study
-from mtl_optax.study.verdicts import toy as verdicts_of_study
+from mtl_optax.study.studies.toy import problem as problem_of_study
+from mtl_optax.study.studies.toy import rule as verdicts_of_study
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -49,7 +49,8 @@ def test_labelled_scans_have_the_share_of_each_digit_and_differ_by_domain(scans)
         known = train.digits[d] >= 0
         np.testing.assert_array_equal(np.bincount(train.digits[d][known]), counts)
     shapes = {
-        domains.labelled(scans, share, 0)[0].features.shape for share in study.SHARES
+        domains.labelled(scans, fraction, 0)[0].features.shape
+        for fraction in study.FRACTIONS
     }
     assert len(shapes) == 1  # the programs of all parts are one
     batches = domains.batches(counts, steps=50, of_each=2, seed=0)
@@ -93,7 +94,7 @@ def test_the_study_runs_and_tells_what_was_learned(tmp_path):
     config = files.config(result, "command", 1.0)
     files.write(tmp_path, one.document(result, config))
     assert (tmp_path / "prior_weights.png").exists()
-    assert config["share_of_labels"] == 0.05
+    assert config["fraction_of_labels"] == 0.05
     assert set(config["chosen_settings"]) == {"single", "vmtl_mixture"}
 
 

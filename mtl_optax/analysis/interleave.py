@@ -52,7 +52,36 @@ def interleave(
     wall: Callable[[], float] = time.perf_counter,
     cpu: Callable[[], float] = time.process_time,
 ) -> Samples:
-    """Times every contender once a round; each must block until it is done."""
+    """Times every contender once a round, in an order drawn anew.
+
+    Args:
+      contenders: name -> a function of nothing, which blocks until its work is done.
+      rounds: how often each is timed.
+      warmup: calls of each before, which are not timed: the first one compiles.
+      probe: a read of memory, timed in the same rounds as `READ`.
+      wall: the clock, in seconds.
+      cpu: that of all threads of this process.
+
+    Returns:
+      `Samples`, with `[rounds]` seconds of each contender and of the probe.
+
+    Raises:
+      ValueError: if a contender is called `READ`.
+
+    Cost: `warmup + rounds` calls of each contender.
+
+    When not to use it: for functions that return before their work is done, as compiled
+    ones of JAX do; let the contender wait with `jax.block_until_ready`. And not to tell
+    how long one call takes when nothing else was run before: caches are those of turns.
+
+    Example:
+      >>> from mtl_optax.analysis.interleave import interleave, ratios
+      >>> samples = interleave(
+      ...     {"few": lambda: sum(range(9)), "no": lambda: 0}, rounds=5
+      ... )
+      >>> samples.wall["few"].shape, ratios(samples.wall, "no")["no"].median
+      ((5,), 1.0)
+    """
     if READ in contenders:
         raise ValueError(f"interleave: {READ!r} is the name of the probe.")
     runs = dict(contenders) | ({READ: probe.run} if probe else {})
@@ -83,7 +112,15 @@ def spread(values: Any) -> Spread:
 
 
 def ratios(times: Mapping[str, NDArray[Any]], reference: str) -> dict[str, Spread]:
-    """Spread of each contender's time over the reference's in the same round."""
+    """Spread of each contender's time over the reference's in the same round.
+
+    Args:
+      times: name -> `[rounds]`, of `Samples`.
+      reference: one of the names.
+
+    Returns:
+      Name -> `Spread`; of ratios that a clock too coarse leaves unknown it is NaN.
+    """
     base = times[reference]
 
     def over_base(values: NDArray[Any]) -> Spread:

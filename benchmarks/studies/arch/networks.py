@@ -66,8 +66,8 @@ def mixed(kind: Kind, classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
 def cgc(classes: Classes, *, rngs: nnx.Rngs) -> nnx.Module:
     """Two shared experts, and one for each task."""
     own = {task: trunks(1, rngs) for task in classes}
-    parts = trunks(2, rngs), own, heads(classes, rngs=rngs)
-    return nn.CGC(*parts, num_features=PIXELS, rngs=rngs)
+    made_of = trunks(2, rngs), own, heads(classes, rngs=rngs)
+    return nn.CGC(*made_of, num_features=PIXELS, rngs=rngs)
 
 
 def ple(classes: Classes, shared_gate: bool = True, *, rngs: nnx.Rngs) -> nnx.Module:

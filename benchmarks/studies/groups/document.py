@@ -11,9 +11,9 @@ from benchmarks.studies.groups.rule import (
     found,
 )
 from mtl_optax.study.engine.study import PartResult, StudyResult
-from mtl_optax.study.report import paired, parts, summaries
+from mtl_optax.study.report import paired, parts
 from mtl_optax.study.report.document import Document, Table
-from mtl_optax.study.report.styles import styles
+from mtl_optax.study.report.summaries import side_by_side
 
 FALLS = (
     "100 times the fall of the log loss on the batch, about percent, in the joint "
@@ -24,10 +24,6 @@ FALLS = (
     f"{SGD_RATE:g}, has no state."
 )
 BLOCKS = "Seeds in which the groups at the end of training are the blocks."
-ACCURACY = (
-    "Test accuracy in percent, mean over tasks and seeds; behind it the 95 % interval "
-    f"of the paired difference from {JOINT}."
-)
 
 
 def group_table(result: PartResult) -> Table | None:
@@ -74,11 +70,6 @@ def document(whole: StudyResult, documents: dict[str, Document]) -> Document:
 
     methods = dict.fromkeys(method for made in every for method in made)
     blocks = [[x, *(cell(made.get(x)) for made in every)] for x in methods]
-    accuracy = summaries.side_by_side(whole)
-    head, looks = ["method", *whole.parts], styles(row[0] for row in accuracy)
-    common = parts.document(whole, documents)
-    tables = (
-        Table("Blocks", BLOCKS, head, blocks, looks),
-        Table("Accuracy", ACCURACY, head, accuracy, looks),
-    )
-    return common._replace(summary=[*common.summary, *tables])
+    accuracy, common = side_by_side(whole), parts.document(whole, documents)
+    table = Table("Blocks", BLOCKS, ["method", *whole.parts], blocks, accuracy.looks)
+    return common._replace(summary=[*common.summary, table, accuracy])

@@ -58,7 +58,7 @@ def found(results: Results, num_tasks: int) -> dict[str, Found]:
         elif "groups" in own.readings:
             labels = own.readings["groups"][:, 0]
             groups = list(map(partition, labels[-1]))
-            late = f"{100 * share_recovered(labels, blocks):.0f} %"
+            late = f"{100 * fraction_recovered(labels, blocks):.0f} %"
             made[method] = Found(groups, in_seeds(groups, blocks), late)
     return made
 
@@ -85,7 +85,7 @@ def partition(labels: NDArray) -> Groups:
     )
 
 
-def share_recovered(labels: NDArray, blocks: Groups) -> float:
+def fraction_recovered(labels: NDArray, blocks: Groups) -> float:
     """Share of the later half of labels `[records, seeds, T]` that are the blocks."""
     late = labels[len(labels) // 2 :].reshape(-1, labels.shape[-1])
     return float(np.mean([recovered(partition(row), blocks) for row in late]))

@@ -82,11 +82,11 @@ def problem(num_tasks: int = 4) -> Problem:
     classes = {task: TASKS[task] for task in plain.tasks}
     some = plain.splits["train"].images[:STATISTICS]
 
-    def parts(seed: int) -> Any:
+    def divided(seed: int) -> Any:
         net = ChannelCNN(classes, rngs=nnx.Rngs(seed))
         return nnx.split(net, nnx.Param, ...)
 
-    structure = parts(0)[0]
+    structure = divided(0)[0]
 
     def network(params: Any, state: Any) -> ChannelCNN:
         # The statistics anew: a call writes them, which a trace may do to its own only.
@@ -118,7 +118,7 @@ def problem(num_tasks: int = 4) -> Problem:
 
     return plain._replace(
         name=f"{plain.name}, normalised a task",
-        init=lambda seed: parts(seed)[1:],
+        init=lambda seed: divided(seed)[1:],
         losses=losses,
         evaluate=evaluate,
         owner=partial(owner, plain.tasks),

@@ -1,9 +1,9 @@
 """Four domains of digits: the same scans seen in four ways, few of them with labels.
 
 The scans are split before they are transformed: none of the test scans was seen in
-training, in any domain. Each domain draws scans of its own for training, the same share
-of each digit. All arms see them through one fixed layer of random units, which stands
-for the fixed network whose features VMTL was made for.
+training, in any domain. Each domain draws scans of its own for training, as many of
+each digit as the others. All arms see them through one fixed layer of random units,
+which stands for the fixed network whose features VMTL was made for.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ from mtl_optax.study.data.digits import split_scans
 
 DOMAINS = ("plain", "rotated", "inverted", "blurred")
 NUM_DIGITS, NUM_FEATURES = 10, 64
-LARGEST = 0.2  # of the shares; with smaller ones arrays are as large
+LARGEST = 0.2  # of the fractions; with smaller ones arrays are as large
 
 
 class Examples(NamedTuple):
@@ -73,22 +73,22 @@ def whole(domains: Domains, split: str) -> Examples:
 
 
 def num_seen(domains: Domains) -> int:
-    """How many scans `labelled` returns of each domain, whatever the share."""
+    """How many scans `labelled` returns of each domain, whatever the fraction."""
     counts = np.bincount(domains.digits["train"])
     return sum(round(LARGEST * int(count)) for count in counts)
 
 
-def labelled(domains: Domains, share: float, seed: int) -> tuple[Examples, NDArray]:
+def labelled(domains: Domains, fraction: float, seed: int) -> tuple[Examples, NDArray]:
     """What a seed trains on, sorted by digit, and how many of each digit there are.
 
     Returns:
-      Examples `[4, N, ...]`, and `[10]`. N is the same for all shares, so that their
+      Examples `[4, N, ...]`, and `[10]`. N is the same for all fractions, so that their
       programs are: behind the labelled scans there are some without.
     """
     rng = np.random.default_rng([seed, 1])
     digits = domains.digits["train"]
     every = [np.flatnonzero(digits == digit) for digit in range(NUM_DIGITS)]
-    counts = np.array([round(share * len(members)) for members in every])
+    counts = np.array([round(fraction * len(members)) for members in every])
     size = num_seen(domains)
 
     def of_one() -> NDArray:

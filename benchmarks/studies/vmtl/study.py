@@ -1,6 +1,6 @@
 """The study of VMTL on four domains of digits: what are the other posteriors worth?
 
-A part is a share of the labels. The weights of both divergences are chosen on
+A part is a fraction of the labels. The weights of both divergences are chosen on
 validation data, for each arm.
 """
 
@@ -23,7 +23,7 @@ QUESTION = (
     "have learned, with weights that it learns. Is that better than to learn alone, "
     "from all domains at once, or with an encoder in common and nothing else?"
 )
-SHARES = (0.05, 0.1, 0.2)
+FRACTIONS = (0.05, 0.1, 0.2)
 _GRID: dict[str, tuple[float, ...]] = {"beta": (1e-4, 1e-3, 1e-2), "eta": (1e-7, 1e-2)}
 _SETTINGS = Settings(
     tuple(ARMS),
@@ -43,13 +43,13 @@ _QUICK = _SETTINGS._replace(
 )
 
 
-def part(share: float) -> Part:
-    """The study at a share of labels."""
+def part(fraction: float) -> Part:
+    """The study at a fraction of the labels."""
     return Part(
-        name=f"labels_{100 * share:g}",
-        title=f"VMTL with {100 * share:g} % of the labels",
+        name=f"labels_{100 * fraction:g}",
+        title=f"VMTL with {100 * fraction:g} % of the labels",
         question=QUESTION,
-        problem=partial(problem, share, SINGLE),
+        problem=partial(problem, fraction, SINGLE),
         settings=_SETTINGS,
         quick=_QUICK,
         figures=(accuracy, differences, prior_weights),
@@ -59,7 +59,7 @@ def part(share: float) -> Part:
         has_single_task=False,
         # An arm is a problem of its own; its losses are added.
         methods=dict.fromkeys(ARMS, METHODS["unitary"]),
-        variants={arm: partial(problem, share, arm) for arm in ARMS},
+        variants={arm: partial(problem, fraction, arm) for arm in ARMS},
     )
 
 
@@ -67,8 +67,8 @@ STUDY = Study(
     name="vmtl",
     title="VMTL on four domains of digits",
     question=QUESTION,
-    parts=tuple(map(part, SHARES)),
-    quick=(part(SHARES[0]),),
+    parts=tuple(map(part, FRACTIONS)),
+    quick=(part(FRACTIONS[0]),),
     document=document,
     has_fixed_methods=True,
 )

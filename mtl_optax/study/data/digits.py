@@ -56,8 +56,8 @@ def multi_digits(
 def split_scans(rng: np.random.Generator) -> dict[str, NDArray[np.int64]]:
     """Indices of the scans of each split; no scan is in two of them."""
     order = rng.permutation(sum(NUM_SCANS.values()))
-    parts = np.split(order, np.cumsum(list(NUM_SCANS.values()))[:-1])
-    return dict(zip(NUM_SCANS, parts, strict=True))
+    members = np.split(order, np.cumsum(list(NUM_SCANS.values()))[:-1])
+    return dict(zip(NUM_SCANS, members, strict=True))
 
 
 def compose(

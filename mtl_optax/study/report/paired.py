@@ -90,10 +90,10 @@ def bracket(low: Any, high: Any) -> str:
 
 def mean_sd(values: NDArray, digits: int = 1) -> str:
     """Of values `[seeds]`, as "mean ± sd"; the mean alone of one seed."""
-    mean = f"{values.mean():.{digits}f}"
     if len(values) < 2:
-        return mean
-    return f"{mean} ± {float(mean_and_sd(values).sd):.{digits}f}"
+        return f"{values.mean():.{digits}f}"
+    mean, sd, _ = mean_and_sd(values)  # in float64
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def against_baseline(result: PartResult) -> dict[str, Interval]:

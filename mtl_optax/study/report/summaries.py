@@ -4,7 +4,7 @@ Intervals are Student's t. With 5 seeds the percentile bootstrap covers 83 % whe
 says 95; it stands beside them in summary.csv, and needs 20 seeds to be as good.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,19 @@ from mtl_optax.analysis.comparison import (
 )
 from mtl_optax.study.engine import tidy
 from mtl_optax.study.engine.study import PartResult, StudyResult
+from mtl_optax.study.report.document import Table
 from mtl_optax.study.report.paired import CONFIDENCE, bracket, interval
+from mtl_optax.study.report.styles import styles
 
 KEY = ["part", "method", "scale", "candidate", "task", "split", "metric"]
 PAIR = ["part", "scale", "seed", "task", "split", "metric"]
+SIDE_BY_SIDE = (
+    "{split} {metric}, mean over tasks and seeds; behind it the {percent:g} % interval "
+    "of the paired difference from {baseline}."
+)
 
 
-def summary(parts: Iterable[PartResult]) -> pd.DataFrame:
+def summary(parts: Collection[PartResult]) -> pd.DataFrame:
     """A row a mean of the chosen runs on the reported split, of all parts.
 
     Blank where there is nothing to say: the baseline has no difference from itself, and
@@ -87,11 +93,24 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def side_by_side(result: StudyResult) -> list[list[str]]:
+def side_by_side(result: StudyResult) -> Table:
     """A row a method, a column a part: mean score, and its interval to the baseline."""
     every = result.parts.values()
     methods = dict.fromkeys(method for part in every for method in part.methods)
-    return [[method, *(_score(x, method) for x in every)] for method in methods]
+    problem = result.first.problem
+    note = SIDE_BY_SIDE.format(
+        split=problem.reported_on.capitalize(),
+        metric=problem.metrics[0],
+        percent=100 * CONFIDENCE,
+        baseline=result.first.part.baseline,
+    )
+    return Table(
+        problem.metrics[0].name.capitalize(),
+        note,
+        ["method", *result.parts],
+        [[method, *(_score(x, method) for x in every)] for method in methods],
+        styles(methods),
+    )
 
 
 def _score(result: PartResult, method: str) -> str:

@@ -62,7 +62,7 @@ def problem(
         a task's loss is their sum.
     """
     splits = photographs()
-    structure, _, fresh = _parts(_prepared(build(nnx.Rngs(0))))
+    structure, _, fresh = _divided(_prepared(build(nnx.Rngs(0))))
     guess = measures.constant_guess(splits["train"])
     # In an order drawn once: neighbours in one batch would give it other statistics
     # than those of training.
@@ -85,7 +85,7 @@ def problem(
         def see(rest: Any, seen: Any) -> tuple[Any, None]:
             net = network(params, rest)
             predictions(net, seen)
-            return _parts(net)[2], None
+            return _divided(net)[2], None
 
         net = network(params, lax.scan(see, fresh, batches)[0])
         net.eval()
@@ -126,7 +126,7 @@ def _prepared(net: Any) -> Any:
     return net
 
 
-def _parts(net: Any) -> tuple[Any, Any, Any]:
+def _divided(net: Any) -> tuple[Any, Any, Any]:
     """Structure, parameters and the rest."""
-    parts: Any = nnx.split(net, nnx.Param, ...)
-    return parts
+    divided: Any = nnx.split(net, nnx.Param, ...)
+    return divided

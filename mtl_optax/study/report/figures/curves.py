@@ -49,10 +49,13 @@ def note(result: PartResult) -> str:
 
 
 def together(
-    result: PartResult, panels: dict[str, dict[str, NDArray]]
+    result: PartResult, panels: dict[str, dict[str, NDArray]], alike: bool = True
 ) -> tuple[Figure, list[Any]]:
-    """Title -> method -> curve: two panels in a row, all methods in each."""
-    figure, axes = grid(len(panels), 4.5, 3, columns=2)
+    """Title -> method -> curve: two panels in a row, all methods in each.
+
+    They have the same axes if `alike`: what is measured in other units has its own.
+    """
+    figure, axes = grid(len(panels), 4.5, 3, columns=2, alike=alike)
     looks = styles(result.methods)
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for method, values in curves.items():

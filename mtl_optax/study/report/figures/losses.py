@@ -43,7 +43,7 @@ def losses(result: PartResult) -> Drawn:
                 panels[f"{task}{names[t]}{scaled}"] = {
                     method: curve(method, t, s) for method in result.methods
                 }
-        figure, axes = curves.together(result, panels)
+        figure, axes = curves.together(result, panels, alike=one is not None)
     if _all_positive(axes):
         for ax in axes:
             ax.set_yscale("log")
