@@ -96,6 +96,7 @@ def mean_sd(values: NDArray, digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
+@np.errstate(invalid="ignore")  # of infinities: NaN
 def against_baseline(result: PartResult) -> dict[str, Interval]:
     """Intervals `[scales, T]` of all other methods; none with one seed."""
     base = result.methods.get(result.part.baseline)

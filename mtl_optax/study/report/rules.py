@@ -54,10 +54,10 @@ def judge_against(
     return Judgement(words, sentences, statement_against(results, tasks, baseline))
 
 
+@np.errstate(invalid="ignore")  # of infinities: NaN
 def minus(result: MethodResult, base: MethodResult) -> NDArray:
     """Paired differences of the scores at scale 1, `[seeds, T]`; NaN if diverged."""
-    with np.errstate(invalid="ignore"):  # of infinities
-        return result.score[0] - base.score[0]
+    return result.score[0] - base.score[0]
 
 
 def statement_against(
