@@ -5,8 +5,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny_study import SETTINGS, part, problem
+from tiny_study import LOSS, SETTINGS, part, problem
 
+from mtl_optax.study import studies
 from mtl_optax.study.command import conduct
 from mtl_optax.study.command.arguments import UsageError, parser
 from mtl_optax.study.engine import part_checks, starts
@@ -142,3 +143,45 @@ def test_methods_are_those_that_every_part_knows():
     conduct._check(study, every)
     assert "single_task" not in every.methods
     assert "pcgrad" in every.methods
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tasks": ("a", "a")}, "a name of its own; got"),
+        ({"tasks": ()}, "a name of its own; got"),
+        ({"loss": (LOSS,) * 3}, "once for all 2 tasks or once for each; got 3"),
+    ],
+)
+def test_tasks_and_their_losses_are_named(changes, said):
+    with pytest.raises(ValueError, match=said):
+        run(part(partial(problem, **changes)), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "settings"),
+    [
+        ("variants", {"variants": {"unitry": problem}}, {}),
+        ("baseline", {"baseline": "unitry"}, {}),
+        ("grids", {}, {"grids": {"unitry": {"x": (1.0,)}}}),
+        ("methods", {}, {"methods": ("unitary", "unitry")}),
+    ],
+)
+def test_misspelt_methods(field, changes, settings):
+    with pytest.raises(ValueError, match=f"its {field} name unitry, which is no"):
+        run(part(**changes), SETTINGS._replace(**settings))
+
+
+def test_parts_have_folders_of_their_own():
+    study = Study("x", "X", "?", (part(), part()), (part(),))
+    with pytest.raises(ValueError, match="parts of x share a name"):
+        conduct._check(study, parser().parse_args(["study"]))
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_studies_name_methods_that_there_are(name):
+    study = studies.load(name)
+    conduct._check(study, parser().parse_args(["study", name]))
+    for own in (*study.parts, *study.quick):
+        for settings in (own.settings, own.quick):
+            part_checks.names(own, settings)

@@ -56,6 +56,9 @@ def _check(study: Study, options: argparse.Namespace) -> None:
         )
     if len(options.optimizer or ()) > 1 and len(study.parts) > 1:
         raise UsageError(f"{study.name} has parts: name one optimiser at a time")
+    for some in (study.parts, study.quick):
+        if len({part.name for part in some}) < len(some):
+            raise ValueError(f"parts of {study.name} share a name, and so a folder")
     every = [*study.parts, *study.quick]
     methods = [x for x in every[0].known if all(x in part.known for part in every)]
     if options.methods == (ALL,):

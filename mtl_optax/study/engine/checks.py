@@ -75,13 +75,21 @@ def _named(name: str, wanted: Iterable[str], found: Iterable[str]) -> None:
             )
 
 
-def splits(problem: Problem) -> None:
-    """Those that choose and are reported are there."""
+def fields(problem: Problem) -> None:
+    """Tasks have names of their own, and splits that are asked for are there."""
+    name, tasks = f"problem '{problem.name}'", problem.tasks
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ValueError(f"{name}: give each task a name of its own; got {tasks}.")
+    if len(problem.loss) not in (1, len(tasks)):
+        raise ValueError(
+            f"{name}: loss says what losses are, once for all {len(tasks)} tasks or "
+            f"once for each; got {len(problem.loss)}."
+        )
     for field in ("chosen_on", "reported_on"):
         split = getattr(problem, field)
         if split not in problem.splits or split == "train":
             names = [x for x in problem.splits if x != "train"]
             raise ValueError(
-                f"problem '{problem.name}': {field} is '{split}', which is not "
-                f"evaluated; name one of its splits: {names}."
+                f"{name}: {field} is '{split}', which is not evaluated; name one of "
+                f"its splits: {names}."
             )

@@ -2,9 +2,26 @@
 
 import jax
 
+from mtl_optax.study.engine.methods import SINGLE_TASK
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Judgement, MethodResult, Part
+
+
+def names(part: Part, settings: Settings) -> None:
+    """All that is said of a method is said of one that there is."""
+    for field, said in {
+        "methods": settings.methods,
+        "variants": part.variants,
+        "grids": settings.grids,
+        # That of another part of the study, where it has no single tasks itself
+        "baseline": () if part.baseline == SINGLE_TASK else (part.baseline,),
+    }.items():
+        if unknown := [name for name in said if name not in part.known]:
+            raise ValueError(
+                f"part '{part.name}': its {field} name {', '.join(unknown)}, which is "
+                f"no method that it knows. Add it to Part.methods, or mend the name."
+            )
 
 
 def alike(part: Part, problem: Problem, name: str, variant: Problem) -> None:

@@ -30,7 +30,8 @@ def run(
       study: the name of its study, where that is not its own.
     """
     problem = part.problem()
-    checks.splits(problem)
+    checks.fields(problem)
+    part_checks.names(part, settings)
     work = {
         name: Work(
             _trained(part, problem, name),
