@@ -188,3 +188,16 @@ def test_coverage_with_five_seeds(name, expected_t, expected_bootstrap):
     ]:
         covered = (interval.low <= center) & (center <= interval.high)
         assert covered.mean() == pytest.approx(expected, abs=0.02)
+
+
+def test_an_infinite_run_is_unknown_without_a_warning():
+    runs, infinite = np.array([1.0, 2.0, 4.0]), np.array([1.0, np.inf, 3.0])
+    for one, other in ((infinite, runs), (runs, infinite), (infinite, infinite)):
+        found = comparison.paired_t(one, other)
+        assert np.isnan([found.low, found.high]).all()
+        comparison.paired_bootstrap(one, other, 50)
+    assert np.isnan(comparison.paired_bootstrap(infinite, infinite).mean)
+    assert np.isnan(comparison.mean_and_sd(infinite).sd)
+    for base in (np.inf, 1.0):
+        comparison.delta_m([np.inf, 1.0], [base, 1.0], [1, 1])
+        comparison.delta_p({"a": [np.inf]}, {"a": [base]}, {"a": [True]})

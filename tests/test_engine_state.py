@@ -189,3 +189,44 @@ def test_a_method_that_asks_again_does_not_move_the_state(method):
     compare = partial(np.testing.assert_allclose, rtol=1e-5)
     jax.tree.map(compare, counted.watched["params"], told.watched["params"])
     compare(counted.losses, told.losses)
+
+
+# --- A state that holds a random key, and whole numbers -------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_stop_loses_no_random_key(precision, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "CHUNK", 2)
+
+    def losses(params, state, batch, now):
+        key, own = jax.random.split(state["key"])
+        drawn = jax.random.normal(own)
+        after = {"key": key, "number": state["number"] + 1}
+        return (params[0] * drawn, params[1] * state["number"]), after
+
+    problem = clock_problem(True)._replace(
+        splits={},
+        init=lambda seed: (
+            jnp.ones(2),
+            {"key": jax.random.key(seed), "number": jnp.zeros((), int)},
+        ),
+        losses=losses,
+        owner=lambda params: None,
+        watch=lambda params, state: state["number"],
+        precision=precision,
+    )
+
+    def stop(method, stage, done):
+        if done == 4:
+            raise InterruptedError
+
+    def store(resume):
+        return Checkpoints(tmp_path / "checkpoints", {}, resume=resume, seconds=0)
+
+    whole = train(problem)
+    assert whole.log.losses.dtype == precision
+    np.testing.assert_array_equal(whole.log.watched[:, 0], np.arange(1, STEPS + 1))
+    with pytest.raises(InterruptedError):
+        train(problem, tick=stop, store=store(resume=False))
+    again = train(problem, store=store(resume=True))
+    jax.tree.map(np.testing.assert_array_equal, again.log, whole.log)

@@ -12,6 +12,7 @@ from mtl_optax.study.engine.problem import Metric
 from mtl_optax.study.engine.run import run
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.report import html, joined
+from mtl_optax.study.report.document import Table
 from mtl_optax.study.studies.null.study import STUDY
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
@@ -98,3 +99,77 @@ def test_report_of_nothing(folder, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"study": "x", "parts": {"a": 1, "b": 2}}')
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "name them instead: a, b" in capsys.readouterr().err
+
+
+def tables(*folders):
+    return [x for x in joined.join(list(folders)).body if isinstance(x, Table)]
+
+
+def test_what_differs_in_metric_unit_or_split_has_tables_apart(folder, tmp_path):
+    metric = {"name": "accuracy", "unit": "%", "higher_is_better": True}
+    plain = joined.read(folder)
+    for name, changes in {
+        "unit": {"metrics": [metric | {"unit": ""}]},
+        "split": {"reported_on": "holdout"},
+        "scales": {"loss_scales": [1.0]},
+    }.items():
+        other = joined.read(copied(folder, tmp_path / name, **changes))
+        number = 1 if name == "scales" else 2
+        assert len(tables(plain, other)) == number, name
+    # Earlier versions did not record the unit: theirs is that of the others.
+    old = joined.read(copied(folder, tmp_path / "old", metrics=["accuracy"]))
+    for both in (plain, old), (old, plain):
+        (table,) = tables(*both)
+        assert table.note.startswith("Test accuracy / %")
+
+
+def test_optimisers_of_one_study_share_a_table(folder, tmp_path):
+    adam = joined.read(copied(folder, tmp_path / "adam", part="adam"))
+    sgd = joined.read(copied(folder, tmp_path / "sgd", part="sgd", optimizer="sgd"))
+    (table,) = tables(adam, sgd)
+    assert table.title == "null"
+    assert [row[2] for row in table.rows] == ["adam", "sgd"]
+    other = joined.read(copied(folder, tmp_path / "other", part="other"))
+    assert len(tables(adam, sgd, other)) == 2
+
+
+@pytest.mark.parametrize("name", ["1", "null", "NA", "nan"])
+def test_names_that_look_like_numbers_or_nothing(folder, tmp_path, name):
+    other = copied(folder, tmp_path / "other", tasks=[name, "right"], methods=[name])
+    summary = other / "summary.csv"
+    text = summary.read_text().replace(",left,", f",{name},")
+    text = text.replace(",unitary,", f",{name},").replace(",0.01,", ",30,")
+    summary.write_text(text)
+    (table,) = tables(joined.read(other))
+    (row,) = table.rows
+    assert row[0] == name
+    assert row[3] in ("30", "0.0001")
+    assert name in table.head
+
+
+def test_what_cannot_be_read_is_named(folder, tmp_path, capsys):
+    def refused(path):
+        assert cli.main(["report", str(path), "--out", str(tmp_path / "x.html")]) == 2
+        return capsys.readouterr().err
+
+    assert "cannot be read: Not a directory" in refused(folder / "config.json")
+    for name, content in {
+        "binary": b"\xff\xfe\x00",
+        "list": b"[]",
+        "text": b'"parts"',
+        "cut": b'{"study": ',
+    }.items():
+        other = copied(folder, tmp_path / name)
+        (other / "config.json").write_bytes(content)
+        assert "holds no results of this version" in refused(other)
+    broken = copied(folder, tmp_path / "broken")
+    (broken / "summary.csv").write_bytes(b'a,b\n"\xff')
+    assert "holds no results of this version" in refused(broken)
+    for key in ("verdicts", "optimizer", "statement", "command", "steps"):
+        other = copied(folder, tmp_path / key)
+        config = json.loads((other / "config.json").read_text())
+        del config[key]
+        (other / "config.json").write_text(json.dumps(config))
+        assert f"config.json has no {key}" in refused(other)
+    tasks = copied(folder, tmp_path / "tasks", tasks=["left", "wrong"])
+    assert "numbers of unitary are missing" in refused(tasks)

@@ -5,14 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
+from tiny_study import part as tiny_part
 
+from mtl_optax.study import studies
 from mtl_optax.study.command import cli
 from mtl_optax.study.engine import program, run, train
 from mtl_optax.study.engine.checkpoints import Checkpoints, Refused, Saved
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.program import Recipe
 from mtl_optax.study.engine.settings import Settings
-from mtl_optax.study.report import files
+from mtl_optax.study.engine.study import alone
+from mtl_optax.study.report import files, terminal
 from mtl_optax.study.studies.stress.study import STUDY as STRESS
 from mtl_optax.study.studies.toy.study import STUDY as TOY_STUDY
 
@@ -156,3 +159,45 @@ def test_command_line_refuses(tmp_path, capsys):
     (out / "checkpoints" / "settings.json").write_text(json.dumps(settings))
     assert cli.main(["study", "--resume", "--out", str(out)]) == 2
     assert "steps was 7, is 1000" in capsys.readouterr().err
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    folder = tmp_path / "checkpoints"
+    store = Checkpoints(folder, {}, resume=False)
+    store.save("mean", Saved(2, [np.ones(3)], (np.ones((2, 1)),), 0.5))
+    for file in (folder / "mean").rglob("*"):
+        if file.is_file() and file.name != "_CHECKPOINT_METADATA":
+            file.write_bytes(b"x")
+    with pytest.raises(Refused, match="mean is damaged: start again without --resume"):
+        store.load("mean")
+    (folder / "settings.json").write_text("{")
+    with pytest.raises(Refused, match=r"settings\.json is damaged: start again"):
+        Checkpoints(folder, {}, resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_of_another_study_is_not_resumed(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    command = ["study", "null", "--optimizer", "adam,sgd", "--out", str(tmp_path)]
+    for name in ("one", "other"):  # the same parts: adam and sgd
+        study = alone(tiny_part(name=name))
+        monkeypatch.setattr(studies, "load", lambda _, study=study: study)
+        if name == "one":
+            with monkeypatch.context() as patch:
+                patch.setattr(terminal, "show", stop)
+                assert cli.main(command) == 130
+    capsys.readouterr()
+    assert cli.main([*command, "--resume"]) == 2
+    assert "study was one, adam, is other, adam" in capsys.readouterr().err
+    monkeypatch.setattr(studies, "load", lambda _: alone(tiny_part(name="one")))
+    # In another order it is the same run; all is shown of each optimiser.
+    command[3] = "sgd,adam"
+    assert cli.main([*command, "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("End loss. Mean ± sd over 2 seed(s)") == 2
+    assert out.count("mean, ") == 2  # the sentences
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert page.count("<h2>one</h2>") == 1  # a table for both
+    assert not (tmp_path / "sgd" / "checkpoints").exists()

@@ -76,6 +76,7 @@ def test_a_folder_and_a_line_make_a_study():
         for folder in FOLDERS.values()
     )
     assert small == set(studies.OWN)
+    assert not small & large  # a name is one study
     assert large == set(studies.STUDIES) - small
     # All else is found through the registry: nothing names a study but its own folder.
     for room in set(BELOW) - {"studies"}:

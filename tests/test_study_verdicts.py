@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mtl_optax.study.engine.outcome import choose, shares
+from mtl_optax.study.engine.problem import Metric
 from mtl_optax.study.report import paired, rules
 from mtl_optax.study.studies.stress import rule as stress
 
@@ -56,9 +57,15 @@ def test_shares_without_an_update_are_unknown():
     np.testing.assert_allclose(found[1], [0.25, 0.75])
 
 
-def results(**scores):
+ACCURACY, LOSS = Metric("accuracy", "%"), Metric("loss", "nat", higher_is_better=False)
+
+
+def results(metric=ACCURACY, **scores):
     """Of methods with these scores `[seeds, T]` at one scale."""
-    return {name: SimpleNamespace(score=score[None]) for name, score in scores.items()}
+    return {
+        name: SimpleNamespace(score=score[None], metric=metric)
+        for name, score in scores.items()
+    }
 
 
 BASE = np.array([[97.0, 96.0], [96.0, 97.0], [98.0, 95.0]])
@@ -144,3 +151,51 @@ def test_a_diverged_rate_is_not_chosen_and_losses_are_better_when_low():
     validation = np.array([np.nan, 3.0, 1.0, 2.0]).reshape(4, 1, 1, 1)
     np.testing.assert_array_equal(choose(validation), [1])
     np.testing.assert_array_equal(choose(validation, False), [2])
+
+
+def test_a_lower_loss_is_better_and_has_its_unit():
+    lower = BASE - np.array([[0.1, 0.5], [-0.1, 0.6], [0.0, 0.4]])
+    found = rules.judge_against(results(LOSS, unitary=BASE, a=lower), TASKS)
+    assert found.verdicts["a"] == "better"
+    assert found.sentences["a"].endswith("right -0.50 [-0.75, -0.25] nat from unitary.")
+    assert "a on right (-0.50 [-0.75, -0.25] nat)" in found.statement
+    worse = rules.judge_against(results(LOSS, unitary=BASE, a=BETTER), TASKS)
+    assert worse.verdicts["a"] == "worse"
+
+    more = rules.judge_transfer(results(LOSS, unitary=ALONE, single_task=LOST), TASKS)
+    assert more.verdicts["unitary"] == "negative transfer"
+    assert "right +9.00 [+6.5, +11.5] nat" in more.statement
+    assert "Δp -5.62 [" in more.sentences["unitary"]  # half of 9 / 80, and worse
+    less = rules.judge_transfer(results(LOSS, unitary=LOST, single_task=ALONE), TASKS)
+    assert less.verdicts["unitary"] == "no loss"
+    assert "more than 2 nat against" in less.statement
+    assert "Δp +5.05 [" in less.sentences["unitary"]
+
+
+@pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
+def test_a_run_that_diverged_is_neither_as_good_nor_better(what):
+    away = BASE.copy()
+    away[0, 1] = what
+    found = rules.judge_against(results(unitary=BASE, a=away, b=BETTER), TASKS)
+    assert found.verdicts == {"unitary": "baseline", "a": "unknown", "b": "better"}
+    assert "1 have no number: runs diverged. The largest mean difference is 0.50" in (
+        found.statement
+    )
+    both = rules.judge_against(results(unitary=away, a=away), TASKS)
+    assert both.verdicts["a"] == "unknown"
+    assert "largest" not in rules.statement_against(
+        results(unitary=away * what, a=away * what), TASKS
+    )
+    unknown = rules.judge_transfer(results(unitary=BASE, single_task=away), TASKS)
+    assert unknown.verdicts["unitary"] == "unknown"
+    assert unknown.statement.endswith("runs of single_task diverged.")
+    if what != np.inf:
+        lost = rules.judge_transfer(results(unitary=away, single_task=BASE), TASKS)
+        assert lost.verdicts["unitary"] == "negative transfer"
+        assert stress.verdict(np.stack([BASE, away]), EQUAL) == "dominated"
+
+
+def test_no_relative_change_from_nothing():
+    found = rules.judge_transfer(results(unitary=BASE, single_task=0 * BASE), TASKS)
+    assert "Δp +nan" in found.sentences["unitary"]
+    assert found.verdicts["unitary"] == "no loss"

@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mtl_optax.analysis import student
 
+# A run that ended in infinity has no difference from another: NaN, without a warning.
+_infinite_are_unknown = np.errstate(invalid="ignore")
+
 
 class MeanAndSd(NamedTuple):
     """Summary of repeated runs, with their number."""
@@ -39,6 +42,7 @@ class Interval(NamedTuple):
     num_seeds: int
 
 
+@_infinite_are_unknown
 def delta_m(metrics: Any, baselines: Any, higher_is_better: Any) -> NDArray:
     r"""Mean relative loss over all *metrics*, in percent; lower is better.
 
@@ -79,6 +83,7 @@ def delta_m(metrics: Any, baselines: Any, higher_is_better: Any) -> NDArray:
     return -np.concatenate(gains, axis=-1).mean(axis=-1)
 
 
+@_infinite_are_unknown
 def delta_p(
     metrics: Mapping[str, ArrayLike],
     baselines: Mapping[str, ArrayLike],
@@ -132,6 +137,7 @@ def delta_p(
     return np.mean([gain.mean(axis=-1) for gain in gains], axis=0)
 
 
+@_infinite_are_unknown
 def mean_and_sd(values: ArrayLike, axis: int = 0) -> MeanAndSd:
     r"""Mean and sample standard deviation over seeds.
 
@@ -163,6 +169,7 @@ def mean_and_sd(values: ArrayLike, axis: int = 0) -> MeanAndSd:
     return MeanAndSd(array.mean(axis=axis), array.std(axis=axis, ddof=1), num_seeds)
 
 
+@_infinite_are_unknown
 def paired_t(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
     r"""Student's confidence interval of the mean difference a - b over paired runs.
 
@@ -207,6 +214,7 @@ def paired_t(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, num_seeds)
 
 
+@_infinite_are_unknown
 def paired_bootstrap(
     a: ArrayLike,
     b: ArrayLike,

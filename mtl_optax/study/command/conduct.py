@@ -15,8 +15,15 @@ from mtl_optax.study.engine.methods import ALL, OPTIMIZERS
 from mtl_optax.study.engine.run import run
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, Study, StudyResult
-from mtl_optax.study.report import files, joined, one, terminal
-from mtl_optax.study.report.document import Document, Points, Text
+from mtl_optax.study.report import files, joined, one, parts, terminal
+from mtl_optax.study.report.document import (
+    Details,
+    Document,
+    Points,
+    Table,
+    Text,
+    pick,
+)
 from mtl_optax.study.report.summaries import summary
 
 
@@ -49,13 +56,17 @@ def _check(study: Study, options: argparse.Namespace) -> None:
         )
     if len(options.optimizer or ()) > 1 and len(study.parts) > 1:
         raise UsageError(f"{study.name} has parts: name one optimiser at a time")
-    some = study.parts[0]
+    for some in (study.parts, study.quick):
+        if len({part.name for part in some}) < len(some):
+            raise ValueError(f"parts of {study.name} share a name, and so a folder")
+    every = [*study.parts, *study.quick]
+    methods = [x for x in every[0].known if all(x in part.known for part in every)]
     if options.methods == (ALL,):
-        options.methods = some.every
+        options.methods = tuple(x for x in every[0].every if x in methods)
     for method in options.methods or ():
-        if method not in some.known:
-            known = ", ".join(some.known)
-            raise UsageError(f"unknown method '{method}'; known: {known}")
+        if method not in methods:
+            names = ", ".join(methods)
+            raise UsageError(f"unknown method '{method}'; known: {names}")
 
 
 def _by_optimizer(study: Study, options: argparse.Namespace, out: Path) -> Study:
@@ -66,32 +77,38 @@ def _by_optimizer(study: Study, options: argparse.Namespace, out: Path) -> Study
         own: dict[str, Any] = {"optimizer": name}
         own["learning_rates"] = (OPTIMIZERS[name].learning_rate,)
         settings, quick = (x._replace(**own) for x in (part.settings, part.quick))
-        return part._replace(name=name, settings=settings, quick=quick)
+        title = f"{part.title}, {name}"
+        return part._replace(name=name, title=title, settings=settings, quick=quick)
 
-    parts = tuple(map(with_optimizer, options.optimizer))
+    made = tuple(map(with_optimizer, options.optimizer))
     options.optimizer = None
 
     def document(result: StudyResult, documents: dict[str, Document]) -> Document:
-        del documents
-        return joined.join([joined.read(out / name) for name in result.parts])
+        """One table, then each optimiser; how each was run stands at the end."""
+        both = joined.join([joined.read(out / name) for name in result.parts])
+        each = parts.document(result, documents)
+        first, last = pick(both.body, Table), pick(both.body, Details)
+        return each._replace(body=[*first, *each.body, *last])
 
-    return study._replace(parts=parts, quick=parts, document=document)
+    return study._replace(parts=made, quick=made, document=document)
 
 
 def _parts(study: Study, options: argparse.Namespace, out: Path, start: float) -> None:
     """All parts, each in a folder of its own, and what the study says of them."""
     console = Console()
-    parts = study.quick if options.quick else study.parts
+    chosen = study.quick if options.quick else study.parts
     alone = study.document is None
-    folders = {part.name: out if alone else out / part.name for part in parts}
+    folders = {part.name: out if alone else out / part.name for part in chosen}
     begun = {name: (own / "checkpoints").exists() for name, own in folders.items()}
     if options.resume and not any(begun.values()):
         raise checkpoints.Refused(f"nothing to resume in {out}")
     results, documents, stores = {}, {}, []
-    for part in parts:
+    for part in chosen:
         since, folder = time.perf_counter(), folders[part.name]
         settings = _settings(part, options)
-        identity = checkpoints.identity(part.name, settings._asdict())
+        # Of the study as well: others may have a part and settings like these.
+        whose = part.name if alone else f"{study.name}, {part.name}"
+        identity = checkpoints.identity(whose, settings._asdict())
         resume = options.resume and begun[part.name]
         store = Checkpoints(folder / "checkpoints", identity, resume=resume)
         _announce(console, part, settings, folder)
@@ -123,6 +140,7 @@ def _announce(console: Console, part: Part, settings: Settings, folder: Path) ->
         f"{part.title}: {len(settings.methods)} methods, {settings.seeds} seeds, "
         f"{settings.steps} steps, {settings.optimizer}; results go to {folder}",
         highlight=False,
+        markup=False,
     )
 
 

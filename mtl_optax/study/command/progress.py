@@ -16,7 +16,7 @@ ROWS = 12  # of the progress display
 def bars(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tick]:
     """A bar a method that has begun on a terminal, one line an event in a log."""
     columns = (
-        TextColumn("{task.description:<15}"),
+        TextColumn("{task.description:<15}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[stage]:>9}"),
         TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
@@ -40,6 +40,6 @@ def bars(console: Console, methods: tuple[str, ...], steps: int) -> Iterator[Tic
             if finished:
                 display.advance(whole)
             if not console.is_terminal and (done == 0 or finished):
-                console.print(f"{method}: {stage}")
+                console.print(f"{method}: {stage}", markup=False)
 
         yield tick

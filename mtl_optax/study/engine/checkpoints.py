@@ -61,7 +61,11 @@ class Checkpoints:
         if resume:
             if not file.exists():
                 raise Refused(f"nothing to resume in {folder.parent}")
-            _compare(json.loads(file.read_text()), settings, folder.parent)
+            try:
+                before = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                raise _damaged(file) from None
+            _compare(before, settings, folder.parent)
             # A kill may leave a checkpoint half written, of which orbax would warn.
             for half in self.folder.glob("*/*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(half)
@@ -80,7 +84,10 @@ class Checkpoints:
             done = manager.latest_step()
             if done is None:
                 return None
-            tree = manager.restore(done, args=ocp.args.StandardRestore())
+            try:
+                tree = manager.restore(done, args=ocp.args.StandardRestore())
+            except Exception as error:  # of many kinds, as many as ways to break a file
+                raise _damaged(self.folder / method) from error
         leaves = [np.asarray(leaf) for leaf in tree["leaves"]]
         return Saved(done, leaves, tuple(tree["records"]), float(tree["seconds"]))
 
@@ -119,6 +126,10 @@ def identity(study: str, settings: dict[str, Any]) -> dict[str, Any]:
         **{f"version of {name}": version(name) for name in packages},
         "version of mtl_optax": mtl_optax.__version__,
     }
+
+
+def _damaged(path: Path) -> Refused:
+    return Refused(f"{path} is damaged: start again without --resume")
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

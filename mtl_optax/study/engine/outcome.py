@@ -86,6 +86,7 @@ def method_result(
         readings={name: x for name, x in readings.items() if x is not None},
         compile_seconds=run.compile_seconds,
         run_seconds=run.run_seconds,
+        metric=main,
     )
 
 

@@ -13,6 +13,7 @@ import optax
 from numpy.typing import NDArray
 
 import mtl_optax as mtl
+from mtl_optax.study.engine import checks
 from mtl_optax.study.engine.methods import OPTIMIZERS, SCHEDULES
 from mtl_optax.study.engine.problem import Now, Problem
 from mtl_optax.study.engine.transformations import Ingredients, Method
@@ -92,7 +93,8 @@ def programs(
 
         def losses_fn(params: Any) -> tuple[tuple[jax.Array, ...], Any]:
             own = settings(lane, of_losses=True)
-            losses, after = problem.losses(params, state, batch, now, **own)
+            found = problem.losses(params, state, batch, now, **own)
+            losses, after = checks.one_a_task(problem, found, state)
             scaled = zip(losses, lane.loss_scales, strict=True)
             return tuple(x * s for x, s in scaled), after
 

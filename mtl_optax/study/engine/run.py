@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from mtl_optax.study.engine import checks, part_checks
 from mtl_optax.study.engine.checkpoints import Checkpoints
 from mtl_optax.study.engine.methods import SINGLE_TASK
 from mtl_optax.study.engine.outcome import method_result
+from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.program import Lanes
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import MethodResult, Part, PartResult
@@ -28,9 +30,11 @@ def run(
       study: the name of its study, where that is not its own.
     """
     problem = part.problem()
+    checks.fields(problem)
+    part_checks.names(part, settings)
     work = {
         name: Work(
-            part.variants[name]() if name in part.variants else problem,
+            _trained(part, problem, name),
             part.known[name],
             lanes(len(problem.tasks), part.scales, settings, name),
         )
@@ -41,11 +45,21 @@ def run(
         name: method_result(problem, part.scales, settings, name, own)
         for name, own in runs.items()
     }
+    part_checks.read(part, settings, results)
     results |= part.then(problem, settings, results)
     judgement = part.judge(results, problem.tasks)
+    part_checks.judged(part, judgement, results)
     for name, result in results.items():
         judgement.sentences[name] += divergence(result)
     return PartResult(study or part.name, part, problem, settings, results, judgement)
+
+
+def _trained(part: Part, problem: Problem, method: str) -> Problem:
+    if method not in part.variants:
+        return problem
+    variant = part.variants[method]()
+    part_checks.alike(part, problem, method, variant)
+    return variant
 
 
 def lanes(

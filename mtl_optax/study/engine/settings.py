@@ -20,11 +20,17 @@ class Candidate(NamedTuple):
 
     def __str__(self) -> str:
         """The rate, and what else there is."""
-        return f"{self.learning_rate:g} {self.more()}".rstrip()
+        return f"{_short(self.learning_rate)} {self.more()}".rstrip()
 
     def more(self) -> str:
         """All but the rate."""
-        return " ".join(f"{name}={value:g}" for name, value in self.settings.items())
+        return " ".join(f"{name}={_short(x)}" for name, x in self.settings.items())
+
+
+def _short(number: float) -> str:
+    """In six digits, or in all if they say more: two candidates have two names."""
+    text = f"{number:g}"
+    return text if float(text) == number else repr(float(number))
 
 
 class Settings(NamedTuple):

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mtl_optax.study.engine.methods import BASELINE, EVERY, METHODS, SINGLE_TASK
-from mtl_optax.study.engine.problem import Problem
+from mtl_optax.study.engine.problem import Metric, Problem
 from mtl_optax.study.engine.settings import Candidate, Settings
 from mtl_optax.study.engine.transformations import Method
 
@@ -43,6 +43,7 @@ class MethodResult(NamedTuple):
     readings: dict[str, NDArray]  # [records, scales, seeds, ...] each, of the state
     compile_seconds: float
     run_seconds: float
+    metric: Metric  # what `score` is
 
 
 class Part(NamedTuple):

@@ -141,8 +141,8 @@ def _train(
     logs: list[list[NDArray]] = []  # a list a chunk, in the order of StepLog
     if saved is not None:
         done, spent, logs = saved.done, saved.seconds, [list(saved.records)]
-        structure = jax.tree.structure(carry)
-        carry = jax.tree.unflatten(structure, map(jnp.asarray, saved.leaves))
+        leaves, structure = jax.tree.flatten(carry)
+        carry = jax.tree.unflatten(structure, map(_as_before, leaves, saved.leaves))
     tick(name, "training", done)
 
     while done < recipe.steps:
@@ -154,7 +154,7 @@ def _train(
         spent += now - begun
         last = done == recipe.steps
         if store is not None and (last or now - written >= store.seconds):
-            leaves = list(map(np.asarray, jax.tree.leaves(carry)))
+            leaves = list(map(_plain, jax.tree.leaves(carry)))
             store.save(name, Saved(done, leaves, _joined(logs), spent))
             written = time.perf_counter()
         tick(name, "training", done)
@@ -170,3 +170,19 @@ def _train(
 
 def _joined(logs: list[list[NDArray]]) -> tuple[NDArray, ...]:
     return tuple(map(np.concatenate, zip(*logs, strict=True)))
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> NDArray:
+    """As it is written: random keys, which a state may hold, as their numbers."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _as_before(leaf: Any, written: Any) -> jax.Array:
+    """What was written of such a leaf."""
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(written, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(written)

@@ -52,7 +52,8 @@ class Table(NamedTuple):
     def is_text(self, column: int) -> bool:
         """Whether a column holds words, which stand left; numbers stand right."""
         cells = [row[column].lstrip("-+−×([") for row in self.rows]
-        return column == 0 or any(cell and not cell[0].isdigit() for cell in cells)
+        words = (x for x in cells if x and not x.startswith(("nan", "inf")))
+        return column == 0 or any(not x[0].isdigit() for x in words)
 
 
 class Figure(NamedTuple):

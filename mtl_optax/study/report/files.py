@@ -66,7 +66,8 @@ def metrics(result: PartResult) -> pd.DataFrame:
     )
     values = table.set_index([*KEY, "metric"])["value"].unstack("metric", sort=False)
     names = [metric.name for metric in result.problem.metrics]
-    return values[names].fillna("nan").reset_index()
+    # As text: a column with a NaN among numbers would be blank there, or unrounded.
+    return values[names].map("{:.4f}".format).reset_index()
 
 
 def config(result: PartResult, command: str, seconds: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ metric, nor the credits of the data.
 
 import json
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,12 @@ from mtl_optax.study.report.document import (
     Text,
 )
 from mtl_optax.study.report.styles import styles
+
+# Of config.json, beside what is read at once
+NEEDED = (
+    *("study", "methods", "tasks", "loss_scales", "reported_on", "optimizer", "steps"),
+    *("verdicts", "statement", "command"),
+)
 
 
 class Unreadable(ValueError):
@@ -40,9 +47,18 @@ class Folder(NamedTuple):
     @property
     def key(self) -> tuple[Any, ...]:
         """What those in one table have in common."""
-        name = self.config.get("part", self.config["study"])
-        scales = tuple(self.config["loss_scales"])
-        return self.config["study"], name, tuple(self.config["tasks"]), scales
+        study, split = self.config["study"], self.config["reported_on"]
+        name = self.config.get("part", study)
+        if name == self.config["optimizer"]:  # the same part, and a column tells it
+            name = study
+        tasks, scales = (tuple(self.config[x]) for x in ("tasks", "loss_scales"))
+        return study, name, tasks, scales, self.metric.name, split
+
+    @property
+    def unit(self) -> str | None:
+        """Of the metric; None if an earlier version did not record it."""
+        first = self.config["metrics"][0]
+        return None if isinstance(first, str) else self.metric.unit
 
 
 def read(path: Path) -> Folder:
@@ -54,27 +70,52 @@ def read(path: Path) -> Folder:
             raise Unreadable(f"{path} has parts; name them instead: {names}")
         first = config["metrics"][0]
         metric = Metric(first, "") if isinstance(first, str) else Metric(**first)
-        table = pd.read_csv(path / "summary.csv", dtype={"learning_rate": str})
-        table = table.rename(columns={"learning_rate": "candidate"})
+        missing = [key for key in NEEDED if key not in config]
+        if missing:
+            raise ValueError(f"config.json has no {', '.join(missing)}")
+        table = _summary(path / "summary.csv")
         means = table[table["metric"] == metric.name]
+        wanted = set(product(config["loss_scales"], config["tasks"]))
         for method in config["methods"]:
-            found = means[means["method"] == method]
-            if len(found) != len(config["tasks"]) * len(config["loss_scales"]):
+            own = means[means["method"] == method]
+            pairs = list(zip(own["scale"], own["task"], strict=True))
+            if len(pairs) != len(wanted) or set(pairs) != wanted:
                 raise Unreadable(f"{path}: numbers of {method} are missing")
         return Folder(path, config, means, metric)
     except Unreadable:
         raise
     except FileNotFoundError as error:
         raise Unreadable(f"{error.filename} is missing") from None
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise Unreadable(f"{path} holds no results of this version: {error}") from None
 
 
+def _summary(file: Path) -> pd.DataFrame:
+    """Names are kept as they are: a task may be called 1, or null."""
+    names = ("method", "task", "metric", "candidate", "learning_rate")
+    numbers = ("scale", "seeds", "mean", "sd")
+    table = pd.read_csv(
+        file,
+        usecols=lambda column: column in (*names, *numbers),
+        dtype=dict.fromkeys(names, str),
+        na_values={number: ["", "nan"] for number in numbers},
+        keep_default_na=False,
+    )
+    return table.rename(columns={"learning_rate": "candidate"})
+
+
 def join(folders: list[Folder]) -> Document:
     """The document on all."""
+    units: dict[Any, str] = {}  # of each key, where it is known
+    for folder in folders:
+        if folder.unit is not None:
+            units.setdefault(folder.key, folder.unit)
     groups = defaultdict(list)
     for folder in folders:
-        groups[folder.key].append(folder)
+        unit = units.get(folder.key) if folder.unit is None else folder.unit
+        groups[folder.key, unit].append(folder)
     body = [_together(group) for group in groups.values()]
     for folder in folders:
         body += _section(folder)
@@ -89,8 +130,8 @@ def join(folders: list[Folder]) -> Document:
 
 
 def _together(folders: list[Folder]) -> Table:
-    first = folders[0]
-    study, name, tasks, scales = first.key
+    first = next((x for x in folders if x.unit is not None), folders[0])
+    study, name, tasks, scales, _, split = first.key
     several = len(scales) > 1
     rows = [
         _row(folder, method, list(tasks), list(scales))
@@ -98,10 +139,9 @@ def _together(folders: list[Folder]) -> Table:
         for method in dict.fromkeys(folder.means["method"])
     ]
     heads = [f"{t} ×{s}" if several else t for s in scales for t in tasks]
-    split = str(first.config["reported_on"]).capitalize()
     return Table(
         study if name == study else f"{study}, {name}",
-        f"{split} {first.metric}, mean ± sd over seeds.",
+        f"{split.capitalize()} {first.metric}, mean ± sd over seeds.",
         [
             "method",
             "results",

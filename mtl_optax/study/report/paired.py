@@ -30,7 +30,8 @@ RULE = (
 
 
 def interval(difference: NDArray) -> Interval:
-    """Of the mean of paired differences, seeds first."""
+    """Of the mean of paired differences, seeds first; NaN if a run diverged."""
+    difference = np.where(np.isfinite(difference), difference, np.nan)
     return paired_t(difference, np.zeros_like(difference), CONFIDENCE)
 
 
@@ -44,7 +45,7 @@ def signs(difference: NDArray) -> NDArray[np.int64]:
 
 def word(difference: NDArray, higher_is_better: bool = True) -> str:
     """Of RULE, on paired differences `[seeds]`."""
-    if len(difference) < 2:
+    if len(difference) < 2 or not np.isfinite(difference).all():
         return UNKNOWN
     sign = int(signs(difference)) * (1 if higher_is_better else -1)
     return {1: BETTER, -1: WORSE, 0: OPEN}[sign]
@@ -54,19 +55,22 @@ def word_of_tasks(difference: NDArray, higher_is_better: bool = True) -> str:
     """On paired differences `[seeds, T]`: the words of the tasks that differ."""
     words = [word(own, higher_is_better) for own in difference.T]
     found = dict.fromkeys(x for x in words if x in (BETTER, WORSE))
-    return " and ".join(found) or words[0]
+    return " and ".join(found) or (UNKNOWN if UNKNOWN in words else OPEN)
 
 
-def loses(difference: NDArray) -> NDArray[np.bool_]:
-    """Which tasks lose more than POINTS, `[T]`, of differences `[seeds, T]`."""
-    return difference.mean(axis=0) < -POINTS
+def loses(difference: NDArray, higher_is_better: bool = True) -> NDArray[np.bool_]:
+    """Which tasks lose more than POINTS, `[T]`, of differences `[seeds, T]`.
+
+    A run that diverged, whose score is no number, has lost.
+    """
+    gain = difference if higher_is_better else -difference
+    return ~(gain.mean(axis=0) >= -POINTS)
 
 
-def changes(difference: NDArray, tasks: tuple[str, ...]) -> str:
+def changes(difference: NDArray, tasks: tuple[str, ...], unit: str = "") -> str:
     """Paired differences `[seeds, T]` as "left +0.10 [-0.05, +0.25], right ..."."""
-    return ", ".join(
-        f"{task} {change(difference[:, t])}" for t, task in enumerate(tasks)
-    )
+    each = (f"{task} {change(difference[:, t])}" for t, task in enumerate(tasks))
+    return f"{', '.join(each)} {unit}".rstrip()
 
 
 def change(difference: NDArray) -> str:
@@ -92,6 +96,7 @@ def mean_sd(values: NDArray, digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
+@np.errstate(invalid="ignore")  # of infinities: NaN
 def against_baseline(result: PartResult) -> dict[str, Interval]:
     """Intervals `[scales, T]` of all other methods; none with one seed."""
     base = result.methods.get(result.part.baseline)

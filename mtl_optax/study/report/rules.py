@@ -47,13 +47,17 @@ def judge_against(
             words[method] = "baseline"
             sentences[method] = f"{method} is the baseline of this comparison."
         else:
-            difference = (result.score - base.score)[0]
-            words[method] = word_of_tasks(difference)
-            numbers = changes(difference, tasks)
-            sentences[method] = (
-                f"{method}, {words[method]}: {numbers} points from {baseline}."
-            )
+            difference, metric = minus(result, base), result.metric
+            words[method] = word_of_tasks(difference, metric.higher_is_better)
+            numbers = changes(difference, tasks, metric.points)
+            sentences[method] = f"{method}, {words[method]}: {numbers} from {baseline}."
     return Judgement(words, sentences, statement_against(results, tasks, baseline))
+
+
+@np.errstate(invalid="ignore")  # of infinities: NaN
+def minus(result: MethodResult, base: MethodResult) -> NDArray:
+    """Paired differences of the scores at scale 1, `[seeds, T]`; NaN if diverged."""
+    return result.score[0] - base.score[0]
 
 
 def statement_against(
@@ -65,24 +69,30 @@ def statement_against(
         return (
             f"At equal scales no statement is possible without {baseline} and another."
         )
-    base = results[baseline].score[0]
-    if len(base) < 2:
+    base = results[baseline]
+    seeds = base.score.shape[1]
+    if seeds < 2:
         return "At equal scales no statement is possible from one seed: it has no sd."
-    apart = {method: results[method].score[0] - base for method in others}
+    apart = {method: minus(results[method], base) for method in others}
+    unit = f" {base.metric.points}".rstrip()
     found = [
-        f"{method} on {tasks[t]} ({change(difference[:, t])} points)"
+        f"{method} on {tasks[t]} ({change(difference[:, t])}{unit})"
         for method, difference in apart.items()
         for t in np.flatnonzero(signs(difference))
     ]
-    number = len(others) * len(tasks)
-    largest = max(np.abs(x.mean(axis=0)).max() for x in apart.values())
-    return (
-        f"At equal scales {100 * CONFIDENCE:g} % intervals, paired over {len(base)} "
-        f"seeds, exclude 0 in {len(found)} of {number} comparisons with {baseline}, by "
-        f"chance in about {(1 - CONFIDENCE) * number:.1f}: "
-        f"{', '.join(found) or 'none'}. The largest mean difference is {largest:.2f} "
-        f"points."
+    means = np.abs([x.mean(axis=0) for x in apart.values()])
+    text = (
+        f"At equal scales {100 * CONFIDENCE:g} % intervals, paired over {seeds} "
+        f"seeds, exclude 0 in {len(found)} of {means.size} comparisons with "
+        f"{baseline}, by chance in about {(1 - CONFIDENCE) * means.size:.1f}: "
+        f"{', '.join(found) or 'none'}."
     )
+    finite = means[np.isfinite(means)]
+    if finite.size < means.size:
+        text += f" {means.size - finite.size} have no number: runs diverged."
+    if finite.size:
+        text += f" The largest mean difference is {finite.max():.2f}{unit}."
+    return text
 
 
 TRANSFER = (
@@ -97,63 +107,80 @@ NEGATIVE, NO_LOSS = "negative transfer", "no loss"
 
 def judge_transfer(results: Results, tasks: tuple[str, ...]) -> Judgement:
     """What joint training costs each task against a network of its own."""
-    score = {name: result.score[0] for name, result in results.items()}
-    reference = score.pop(SINGLE_TASK, None)
+    reference = results.get(SINGLE_TASK)
     words, sentences = {}, {}
-    for method in results:
+    for method, result in results.items():
         if method == SINGLE_TASK:
             words[method], sentences[method] = "reference", REFERENCE
         elif reference is None:
             words[method] = UNKNOWN
             sentences[method] = f"{method} has no {SINGLE_TASK} to compare with."
         else:
-            difference = score[method] - reference
-            words[method] = transfer(difference)
+            words[method] = transfer(result, reference)
+            numbers = changes(minus(result, reference), tasks, result.metric.points)
+            relative = _delta_p(result, reference, tasks)
             sentences[method] = (
-                f"{method}, {words[method]}: {changes(difference, tasks)} points from "
-                f"single-task training; Δp "
-                f"{change(_delta_p(score[method], reference, tasks))} % (higher is "
-                f"better)."
+                f"{method}, {words[method]}: {numbers} from single-task training; Δp "
+                f"{change(relative)} % (higher is better)."
             )
-    return Judgement(words, sentences, _statement(score, reference, tasks))
+    return Judgement(words, sentences, _statement(results, tasks))
 
 
-def transfer(difference: NDArray) -> str:
-    """The word of TRANSFER on paired differences `[seeds, T]`."""
-    return NEGATIVE if loses(difference).any() else NO_LOSS
+def transfer(result: MethodResult, reference: MethodResult) -> str:
+    """The word of TRANSFER."""
+    if not np.isfinite(reference.score[0]).all():
+        return UNKNOWN
+    return NEGATIVE if _lost(result, reference).any() else NO_LOSS
 
 
-def _delta_p(score: NDArray, reference: NDArray, tasks: tuple[str, ...]) -> NDArray:
-    """Each seed against single-task training of the same seed, `[seeds]`."""
+def _lost(result: MethodResult, reference: MethodResult) -> NDArray[np.bool_]:
+    return loses(minus(result, reference), result.metric.higher_is_better)
+
+
+def _delta_p(
+    result: MethodResult, reference: MethodResult, tasks: tuple[str, ...]
+) -> NDArray:
+    """Each seed against single-task training of the same seed, `[seeds]`.
+
+    NaN where that is not above 0: there is no relative change.
+    """
 
     def by_task(values: NDArray) -> dict[str, NDArray]:
         return {task: values[t : t + 1] for t, task in enumerate(tasks)}
 
-    higher = by_task(np.ones(len(tasks), bool))
-    pairs = zip(map(by_task, score), map(by_task, reference), strict=True)
-    return np.array([delta_p(ours, base, higher) for ours, base in pairs])
+    higher = by_task(np.full(len(tasks), result.metric.higher_is_better))
+    return np.array(
+        [
+            delta_p(by_task(ours), by_task(base), higher)
+            if (base > 0).all()
+            else np.nan
+            for ours, base in zip(result.score[0], reference.score[0], strict=True)
+        ]
+    )
 
 
-def _statement(
-    score: dict[str, NDArray], reference: NDArray | None, tasks: tuple[str, ...]
-) -> str:
-    """What the plain sum costs, and who gives it back; scores `[seeds, T]`."""
-    if reference is None or BASELINE not in score:
+def _statement(results: Results, tasks: tuple[str, ...]) -> str:
+    """What the plain sum costs, and who gives it back."""
+    reference, base = (results.get(x) for x in (SINGLE_TASK, BASELINE))
+    if reference is None or base is None:
         return f"No statement is possible without {BASELINE} and {SINGLE_TASK}."
-    difference = score[BASELINE] - reference
-    lost = np.flatnonzero(loses(difference))
+    if transfer(base, reference) == UNKNOWN:
+        return f"No statement is possible: runs of {SINGLE_TASK} diverged."
+    unit = base.metric.points
+    lost = np.flatnonzero(_lost(base, reference))
     if not lost.size:
         return (
             f"No negative transfer: under {BASELINE} no task loses more than "
-            f"{POINTS:g} points against single-task training."
+            f"{f'{POINTS:g} {unit}'.rstrip()} against single-task training."
         )
-    numbers = changes(difference[:, lost], tuple(tasks[t] for t in lost))
+    own = tuple(tasks[t] for t in lost)
+    numbers = changes(minus(base, reference)[:, lost], own, unit)
     text = (
-        f"Negative transfer: joint training with {BASELINE} changes {numbers} points "
-        f"against single-task training, paired over {len(reference)} seed(s)."
+        f"Negative transfer: joint training with {BASELINE} changes {numbers} "
+        f"against single-task training, paired over {base.score.shape[1]} seed(s)."
     )
-    others = [method for method in score if method != BASELINE]
-    cured = [m for m in others if transfer(score[m] - reference) == NO_LOSS]
+    others = [method for method in results if method not in (BASELINE, SINGLE_TASK)]
+    cured = [m for m in others if transfer(results[m], reference) == NO_LOSS]
     if cured:
         return f"{text} No task loses with {', '.join(cured)}."
     return f"{text} None of {', '.join(others)} removes it." if others else text

@@ -70,6 +70,7 @@ def means(table: pd.DataFrame, baseline: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@np.errstate(invalid="ignore")  # of infinities: NaN
 def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     """Mean, sd, difference, and both intervals, of the seeds of one key."""
     ours, others = (rows[x].to_numpy(float) for x in ("value", "value_of_baseline"))
@@ -113,6 +114,7 @@ def side_by_side(result: StudyResult) -> Table:
     )
 
 
+@np.errstate(invalid="ignore")  # of infinities: NaN
 def _score(result: PartResult, method: str) -> str:
     means = {name: x.score[0].mean(axis=-1) for name, x in result.methods.items()}
     base = means.get(result.part.baseline)

@@ -1,6 +1,9 @@
 """The figure of scores: the first metric of each method and task."""
 
+from typing import Any
+
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from mtl_optax.analysis.comparison import mean_and_sd
 from mtl_optax.study.engine.study import PartResult
@@ -11,11 +14,11 @@ WIDE = 4  # panels that are wide enough for a label each
 
 
 def accuracy(result: PartResult) -> Drawn:
-    """A panel a task, a row a method: hollow at scale 1, filled at the large scale."""
+    """A panel a task, a row a method: hollow at scale 1, filled at the largest."""
     problem, scales = result.problem, result.part.scales
     metric = problem.metrics[0]
-    faces = ["white", None][-len(scales) :]  # None: the colour of the method
-    offsets = [-0.12, 0.12] if len(scales) > 1 else [0]
+    number = len(scales)
+    offsets = np.linspace(-0.12, 0.12, number) if number > 1 else [0]
     looks = styles(result.methods)
     figure, axes = rows(list(result.methods), result.tasks)
     for t, ax in enumerate(axes):
@@ -27,13 +30,13 @@ def accuracy(result: PartResult) -> Drawn:
             look = looks[method]
             heights = [row + offset for offset in offsets]
             ax.plot(mean, heights, color=look.colour, lw=1, alpha=0.6)
-            for s, face in enumerate(faces):
+            for s, face in enumerate(_faces(look.colour, number)):
                 ax.errorbar(
                     *(mean[s], heights[s]),
                     xerr=sd[s],
                     fmt=look.marker,
                     color=look.colour,
-                    markerfacecolor=face or look.colour,
+                    markerfacecolor=face,
                     markersize=5,
                     capsize=2,
                 )
@@ -44,15 +47,21 @@ def accuracy(result: PartResult) -> Drawn:
     if len(axes) > WIDE:
         figure.supxlabel(label, size="medium")
     if len(scales) > 1:
-        for scale, face in zip(scales, faces, strict=True):
-            label = f"loss scale ×{scale}"
-            axes[0].plot([], [], "ko", mfc=face or "black", label=label)
-        figure.legend(loc="outside lower center", ncols=2)
+        for scale, face in zip(scales, _faces("black", number), strict=True):
+            axes[0].plot([], [], "ko", mfc=face, label=f"loss scale ×{scale}")
+        figure.legend(loc="outside lower center", ncols=number)
     return Drawn(
         figure,
         f"{problem.reported_on.capitalize()} {metric.name}; bars, where wider than the "
         "dot, are ± 1 sd over seeds.",
     )
+
+
+def _faces(colour: str, number: int) -> list[Any]:
+    """Of the markers at each scale, from hollow to filled; of one scale, filled."""
+    full = np.array(to_rgb(colour))
+    filled = np.linspace(0, 1, number) if number > 1 else [1]
+    return [tuple(1 - x * (1 - full)) for x in filled]
 
 
 def _title(result: PartResult, index: int) -> str:

@@ -1,5 +1,8 @@
 """The figure of training losses."""
 
+from typing import Any
+
+import numpy as np
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
@@ -18,7 +21,8 @@ def losses(result: PartResult) -> Drawn:
 
     def curve(method: str, task: int, scale: int) -> NDArray:
         values = result.methods[method].losses[:, scale, :, task]
-        return curves.windows(values).mean(axis=(1, 2))
+        with np.errstate(over="ignore", invalid="ignore"):  # of runs that diverge
+            return curves.windows(values).mean(axis=(1, 2))
 
     if curves.are_many(result):
         own = {
@@ -40,12 +44,23 @@ def losses(result: PartResult) -> Drawn:
                     method: curve(method, t, s) for method in result.methods
                 }
         figure, axes = curves.together(result, panels, alike=one is not None)
-    for ax in axes:
-        ax.set_yscale("log")
-        ax.yaxis.set_minor_locator(NullLocator())
+    if _all_positive(axes):
+        for ax in axes:
+            ax.set_yscale("log")
+            ax.yaxis.set_minor_locator(NullLocator())
     figure.supylabel(str(one or "loss of each task"), size="medium")
     return Drawn(
         figure,
         f"Training losses before scaling; mean over seeds and "
         f"{curves.window_steps(result)} steps.{curves.note(result)}",
     )
+
+
+def _all_positive(axes: list[Any]) -> bool:
+    """Whether the curves have logarithms, as far as they are numbers."""
+    drawn = [
+        line.get_ydata() for ax in axes for line in ax.lines if len(line.get_ydata())
+    ]
+    values = np.concatenate(drawn)
+    values = values[np.isfinite(values)]
+    return bool(values.size and (values > 0).all())
