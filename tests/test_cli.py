@@ -40,6 +40,16 @@ def test_unknown_optimisers_are_answered_with_the_known(capsys):
     assert "'lion'; known: adam, sgd" in capsys.readouterr().err
 
 
+def test_what_cannot_be_written_is_named(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert cli.main(["study", "toy", "--out", str(file)]) == 2
+    assert "file/checkpoints cannot be written: Not a dir" in capsys.readouterr().err
+    results = str(ROOT / "benchmarks" / "results" / "stress")
+    assert cli.main(["report", results, "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} cannot be written: Is a dir" in capsys.readouterr().err
+
+
 def test_help_tells_what_a_study_does_by_itself(capsys):
     for name, told in (("toy", "(100000)"), ("groups", "(600 or 300)")):
         with pytest.raises(SystemExit, match="0"):

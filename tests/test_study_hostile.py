@@ -66,6 +66,12 @@ def test_configurations_are_strict_json(folder):
     text = (folder / "config.json").read_text("utf-8")
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert found["tasks"] == list(TASKS)
+    odd = {"x": np.float32(0.5), "y": [np.nan, np.arange(2)], "z": {"é": np.inf}}
+    assert json.loads(files.as_json(odd), parse_constant=pytest.fail) == {
+        "x": 0.5,
+        "y": [None, [0, 1]],
+        "z": {"é": None},
+    }
 
 
 def test_a_marker_for_each_scale(result):

@@ -140,6 +140,11 @@ def test_gamma_of_the_front_is_chosen_on_the_other_seeds():
     assert found.losses.shape == (3, 1, 3, 2)
     np.testing.assert_allclose(found.volume[0], [36, 25, 16], rtol=1e-6)
     np.testing.assert_allclose(found.chosen, [81, 25, 16], rtol=1e-6)
+    val, test = val[:, :, :1], test[:, :, :1]
+    plain = method(val[:1], test[1:])
+    alone = rule.front(result_of(weighted=plain, self_auxiliary=method(val, test)))
+    assert alone.chosen is None  # there is no other seed
+    np.testing.assert_allclose(alone.volume[0], [36], rtol=1e-6)
 
 
 def test_methods_of_towers_are_known_to_their_study_only(capsys):

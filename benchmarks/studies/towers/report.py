@@ -31,7 +31,8 @@ def document(result: StudyResult, documents: dict[str, Document]) -> Document:
     if FRONT in result.parts:
         found = front(result.parts[FRONT])
         tables.append(_front(found, result.parts[FRONT].problem.facts["tower_width"]))
-        lines.append(MOVED.format(change(found.chosen - found.volume[0])))
+        if found.chosen is not None:
+            lines.append(MOVED.format(change(found.chosen - found.volume[0])))
     rules = [RULE, FRONT_RULE, result.first.problem.about]
     pages = {name: f"{name}/report.html" for name in documents}
     common = parts.document(result, documents)
@@ -89,9 +90,11 @@ def _front(found: Front, width: int) -> Table:
     """The hypervolume of each gamma, and of the one chosen."""
     plain, *others = found.volume
     names = [f"{gamma:g}" for gamma in found.gammas[1:]]
+    tried = dict(zip(names, others, strict=True))
+    if found.chosen is not None:
+        tried["chosen"] = found.chosen
     rows = [
-        [name, f"{own.mean():.2f}", change(own - plain)]
-        for name, own in zip([*names, "chosen"], [*others, found.chosen], strict=True)
+        [name, f"{own.mean():.2f}", change(own - plain)] for name, own in tried.items()
     ]
     return Table(
         f"{FRONT}: hypervolume of both test losses, towers of width {width}",

@@ -66,7 +66,8 @@ class Front(NamedTuple):
     gammas: tuple[float, ...]
     losses: NDArray  # [gammas, weights, seeds, T]
     volume: NDArray  # [gammas, seeds], in percent
-    chosen: NDArray  # [seeds], in percent: gamma > 0, chosen on the other seeds
+    # [seeds], in percent: gamma > 0, chosen on the other seeds; None without others
+    chosen: NDArray | None
 
 
 def front(result: PartResult) -> Front:
@@ -84,6 +85,8 @@ def front(result: PartResult) -> Front:
         )
     volume = volumes["test"]
     seeds = np.arange(volume.shape[1])
+    if len(seeds) < 2:
+        return Front(gammas, losses["test"], volume, None)
     picked = [
         1 + volumes["val"][1:, seeds != seed].mean(axis=1).argmax() for seed in seeds
     ]

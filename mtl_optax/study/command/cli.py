@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command[options.command](options)
     except UsageError as error:
         return _fail(str(error), 2)
+    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:  # --out
+        return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
         return _fail(
             "interrupted; a study goes on with the same command and --resume", 130

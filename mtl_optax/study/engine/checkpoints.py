@@ -57,7 +57,8 @@ class Checkpoints:
         self.folder = folder.absolute()  # orbax takes no relative paths
         self.seconds = seconds
         file = self.folder / "settings.json"
-        settings = json.loads(json.dumps(settings))
+        plain = json.dumps(settings, default=lambda x: np.asarray(x).tolist())
+        settings = json.loads(plain)
         if resume:
             if not file.exists():
                 raise Refused(f"nothing to resume in {folder.parent}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 import mtl_optax
@@ -43,7 +44,14 @@ def write(folder: Path, document: Document) -> None:
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
     """With a line a value."""
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    file.write_text(as_json(values) + "\n", encoding="utf-8")
+
+
+def as_json(values: dict[str, Any]) -> str:
+    """Strict JSON: NumPy's numbers as Python's, and null for what is no number."""
+    loose = json.dumps(values, default=lambda x: np.asarray(x).tolist())
+    plain = json.loads(loose, parse_constant=lambda name: None)
+    return json.dumps(plain, indent=2)
 
 
 def of_part(result: PartResult) -> dict[str, pd.DataFrame]:

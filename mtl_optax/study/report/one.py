@@ -1,6 +1,5 @@
 """The document of one part: verdicts, scores, intervals, figures, rules, times."""
 
-import json
 from typing import Any
 
 from mtl_optax.study.engine.study import MethodResult, PartResult
@@ -42,7 +41,7 @@ def document(result: PartResult, configuration: dict[str, Any]) -> Document:
         _times(result),
         Details(
             "Configuration, also in config.json",
-            [Text(json.dumps(configuration, indent=2), "code")],
+            [Text(files.as_json(configuration), "code")],
         ),
     ]
     return Document(
