@@ -16,6 +16,7 @@ from benchmarks.studies.groups.networks import serving
 from mtl_optax.study.command import cli
 from mtl_optax.study.data import networks
 from mtl_optax.study.engine import run
+from mtl_optax.study.engine.problem import Metric
 from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files
 
@@ -115,6 +116,7 @@ def test_tag_chooses_the_blocks_of_a_block_matrix():
 def result(score, **readings):
     """Of accuracies `[seeds, T]`, and of readings `[records, seeds, ...]`."""
     nothing = MethodResult(*(None,) * len(MethodResult._fields))
+    nothing = nothing._replace(metric=Metric("accuracy", "%"))
     own = {name: np.asarray(x)[:, None] for name, x in readings.items()}
     return nothing._replace(score=np.array(score, float)[None], readings=own)
 
