@@ -16,6 +16,7 @@ from benchmarks.studies.groups.networks import serving
 from mtl_optax.study.command import cli
 from mtl_optax.study.data import networks
 from mtl_optax.study.engine import run
+from mtl_optax.study.engine.problem import Metric
 from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.report import files
 
@@ -116,7 +117,9 @@ def result(score, **readings):
     """Of accuracies `[seeds, T]`, and of readings `[records, seeds, ...]`."""
     nothing = MethodResult(*(None,) * len(MethodResult._fields))
     own = {name: np.asarray(x)[:, None] for name, x in readings.items()}
-    return nothing._replace(score=np.array(score, float)[None], readings=own)
+    score = np.array(score, float)[None]
+    metric = Metric("accuracy", "%")
+    return nothing._replace(metric=metric, score=score, readings=own)
 
 
 def test_the_verdict_of_two_tasks_that_the_median_keeps_apart():

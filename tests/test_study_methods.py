@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -73,7 +74,7 @@ def two_leaves():
     return stateless(
         name="two leaves",
         tasks=("first", "second"),
-        splits={},
+        splits={"train": np.zeros(64)},
         init=lambda seed: None,
         losses=lambda params, batch: (),
         metrics=(),

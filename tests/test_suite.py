@@ -65,6 +65,17 @@ def test_the_smoke_run_has_parts_of_its_own(seen, tmp_path):
     assert list(seen[-1].parts) == ["b"]
 
 
+@pytest.mark.slow
+def test_parts_without_a_document_have_the_usual_one(monkeypatch, tmp_path):
+    study = Study("null", "Two", "Why?", PARTS, PARTS)
+    monkeypatch.setattr(studies, "load", lambda name: study)
+    assert cli.main(["study", "null", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    for name in "ab":
+        assert (tmp_path / name / "metrics.csv").exists()
+        assert f'href="{name}/report.html"' in page
+
+
 def test_parts_take_one_optimiser(seen, tmp_path, capsys):
     assert cli.main(["study", "null", "--optimizer", "adam,sgd"]) == 2
     assert "name one optimiser" in capsys.readouterr().err

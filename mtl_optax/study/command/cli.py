@@ -91,9 +91,10 @@ def _report(options: argparse.Namespace) -> None:
         folders = [joined.read(folder) for folder in dict.fromkeys(options.folders)]
     except joined.Unreadable as error:
         raise UsageError(str(error)) from None
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(html.page(joined.join(folders)), encoding="utf-8")
-    print(f"Page: {options.out}")
+    page = options.out / "joined.html" if options.out.is_dir() else options.out
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(html.page(joined.join(folders)), encoding="utf-8")
+    print(f"Page: {page}")
 
 
 def _missing() -> list[str]:
