@@ -118,7 +118,9 @@ def result(score, **readings):
     nothing = MethodResult(*(None,) * len(MethodResult._fields))
     nothing = nothing._replace(metric=Metric("accuracy", "%"))
     own = {name: np.asarray(x)[:, None] for name, x in readings.items()}
-    return nothing._replace(score=np.array(score, float)[None], readings=own)
+    score = np.array(score, float)[None]
+    metric = Metric("accuracy", "%")
+    return nothing._replace(metric=metric, score=score, readings=own)
 
 
 def test_the_verdict_of_two_tasks_that_the_median_keeps_apart():

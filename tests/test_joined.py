@@ -41,12 +41,14 @@ def test_report_joins_folders(folder, tmp_path, capsys):
     assert cli.main(["report", str(folder), str(again), "--out", str(page)]) == 0
     assert str(page) in capsys.readouterr().out
     text = page.read_text(encoding="utf-8")
-    assert text.count("<h2>null</h2>") == 1  # one table for both
+    assert text.count("<h3>null</h3>") == 1  # one table for both
     assert text.count("baseline</td>") == 2
     figures = text.count("data:image/png;base64,")
     assert figures == len(list(folder.glob("*.png")))  # only the first has figures
     assert "http" not in text.replace("https://doi.org", "").replace("http-", "")
     assert str(again) in text
+    assert cli.main(["report", str(folder), "--out", str(tmp_path)]) == 0
+    assert "1 results" in (tmp_path / "joined.html").read_text(encoding="utf-8")
 
 
 def test_only_chosen_rates_are_joined(folder):

@@ -288,10 +288,10 @@ def test_the_figure_of_losses_says_what_they_are(few_scenes):
     )
     axes = losses(result).figure.axes[:3]
     assert len({ax.get_ylim() for ax in axes}) == 3  # other units, other axes
-    assert [ax.get_title() for ax in axes] == [
-        "segmentation: cross-entropy / nat",
-        "depth: absolute error",
-        "normals: 1 − cosine",
+    assert [(ax.get_title(), ax.get_ylabel()) for ax in axes] == [
+        ("segmentation", "cross-entropy / nat"),
+        ("depth", "absolute error"),
+        ("normals", "1 − cosine"),
     ]
 
 

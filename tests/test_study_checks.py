@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from matplotlib.figure import Figure
 from tiny_study import LOSS, SETTINGS, part, problem
 
 from mtl_optax.study import studies
@@ -15,6 +16,7 @@ from mtl_optax.study.engine.program import Carry, Lanes, programs
 from mtl_optax.study.engine.run import lanes, run
 from mtl_optax.study.engine.settings import Candidate
 from mtl_optax.study.engine.study import Judgement, Study
+from mtl_optax.study.report.frame import png
 
 
 def trained(**changes):
@@ -151,6 +153,17 @@ def test_methods_are_those_that_every_part_knows():
         ({"tasks": ("a", "a")}, "a name of its own; got"),
         ({"tasks": ()}, "a name of its own; got"),
         ({"loss": (LOSS,) * 3}, "once for all 2 tasks or once for each; got 3"),
+        (
+            {"splits": {"end": (jnp.ones(3), jnp.ones(2))}},
+            r"arrays of split 'end' have \[2, 3\] examples",
+        ),
+        (
+            {
+                "init": lambda seed: {"trunk": jnp.ones(3), "head": jnp.ones(3)},
+                "owner": lambda params: {"trunk": None},
+            },
+            "owner=",
+        ),
     ],
 )
 def test_tasks_and_their_losses_are_named(changes, said):
@@ -170,6 +183,15 @@ def test_tasks_and_their_losses_are_named(changes, said):
 def test_misspelt_methods(field, changes, settings):
     with pytest.raises(ValueError, match=f"its {field} name unitry, which is no"):
         run(part(**changes), SETTINGS._replace(**settings))
+
+
+def test_a_figure_has_a_caption():
+    with pytest.raises(TypeError, match=r"figure bare: return Drawn\(figure, caption"):
+        png(bare, None)
+
+
+def bare(result):
+    return Figure()
 
 
 def test_parts_have_folders_of_their_own():

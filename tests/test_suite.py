@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_study import part as tiny_part
 
 from mtl_optax.study import studies
 from mtl_optax.study.command import cli
@@ -65,6 +66,31 @@ def test_the_smoke_run_has_parts_of_its_own(seen, tmp_path):
     assert list(seen[-1].parts) == ["b"]
 
 
+@pytest.mark.slow
+def test_parts_without_a_document_have_the_usual_one(monkeypatch, tmp_path):
+    study = Study("null", "Two", "Why?", PARTS, PARTS)
+    monkeypatch.setattr(studies, "load", lambda name: study)
+    assert cli.main(["study", "null", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    for name in "ab":
+        assert (tmp_path / name / "metrics.csv").exists()
+        assert f'href="{name}/report.html"' in page
+
+
 def test_parts_take_one_optimiser(seen, tmp_path, capsys):
     assert cli.main(["study", "null", "--optimizer", "adam,sgd"]) == 2
     assert "name one optimiser" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_of_one_part_may_have_a_document(monkeypatch, tmp_path, capsys):
+    def document(result, documents):
+        return Document("One", "", [Text(f"said of {', '.join(documents)}")], [])
+
+    study = Study("null", "One", "Why?", (tiny_part(),), (tiny_part(),), document)
+    monkeypatch.setattr(studies, "load", lambda name: study)
+    assert cli.main(["study", "null", "--out", str(tmp_path)]) == 0
+    assert "said of tiny" in capsys.readouterr().out
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["words"] == ["said of tiny"]
+    assert (tmp_path / "tiny" / "metrics.csv").exists()

@@ -6,6 +6,7 @@ The sum, PCGrad, each phase of CSO alone, and both.
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -46,7 +47,8 @@ def cso(
 ) -> optax.GradientTransformation:
     """CSO, which counts its epochs itself; `uniform` in place of its draws."""
     assert of.problem.strength_fn is not None
-    updates_an_epoch = len(of.problem.splits["train"].images) // BATCH
+    images = jax.tree.leaves(of.problem.splits["train"])[0]
+    updates_an_epoch = len(images) // BATCH
     method = mtl.cso(
         of.num_tasks,
         of.optimizer,

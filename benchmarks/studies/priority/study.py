@@ -2,7 +2,6 @@
 
 from benchmarks.studies.priority import cso, gates, nmt
 from mtl_optax.study.engine.study import Study
-from mtl_optax.study.report import parts
 
 _PARTS = (cso.PART, gates.PART, nmt.PART)
 STUDY = Study(
@@ -15,6 +14,5 @@ STUDY = Study(
     "Platt and Barr 1987.",
     parts=_PARTS,
     quick=_PARTS,
-    document=parts.document,
     has_fixed_methods=True,
 )

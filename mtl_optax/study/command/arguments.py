@@ -111,14 +111,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
+    return int(text)
 
 
 def _rates(text: str) -> tuple[float, ...]:
-    values = tuple(dict.fromkeys(float(rate) for rate in text.split(",")))
+    try:
+        values = tuple(dict.fromkeys(float(rate) for rate in text.split(",")))
+    except ValueError:
+        values = (0.0,)
     if not all(0 < value < float("inf") for value in values):
         raise argparse.ArgumentTypeError(f"{text}: rates are positive numbers")
     return values

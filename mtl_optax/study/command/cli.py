@@ -23,6 +23,9 @@ _EXTRA = {
 }
 
 
+UNWRITABLE = (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command[options.command](options)
     except UsageError as error:
         return _fail(str(error), 2)
-    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:  # --out
+    except UNWRITABLE as error:  # --out
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
         return _fail(
@@ -91,9 +94,10 @@ def _report(options: argparse.Namespace) -> None:
         folders = [joined.read(folder) for folder in dict.fromkeys(options.folders)]
     except joined.Unreadable as error:
         raise UsageError(str(error)) from None
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(html.page(joined.join(folders)), encoding="utf-8")
-    print(f"Page: {options.out}")
+    page = options.out / "joined.html" if options.out.is_dir() else options.out
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(html.page(joined.join(folders)), encoding="utf-8")
+    print(f"Page: {page}")
 
 
 def _missing() -> list[str]:

@@ -97,7 +97,7 @@ def _parts(study: Study, options: argparse.Namespace, out: Path, start: float) -
     """All parts, each in a folder of its own, and what the study says of them."""
     console = Console()
     chosen = study.quick if options.quick else study.parts
-    alone = study.document is None
+    alone = study.document is None and len(study.parts) == 1
     folders = {part.name: out if alone else out / part.name for part in chosen}
     begun = {name: (own / "checkpoints").exists() for name, own in folders.items()}
     if options.resume and not any(begun.values()):
@@ -122,14 +122,15 @@ def _parts(study: Study, options: argparse.Namespace, out: Path, start: float) -
         files.write(folder, document)
         files.write_json(folder / "config.json", configuration)
         results[part.name], documents[part.name] = result, document
-    if study.document is not None:
+    if not alone:
         measured = study.measure(results)
         seconds = time.perf_counter() - start
         whole = StudyResult(study, results, options.line, seconds, measured)
-        document = _of_study(study.document(whole, documents), whole)
+        said = (study.document or parts.document)(whole, documents)
+        document = _of_study(said, whole)
         files.write(out, document)
-        said = {"words": _words(document)}
-        files.write_json(out / "config.json", files.config_of_study(whole, said))
+        words = {"words": _words(document)}
+        files.write_json(out / "config.json", files.config_of_study(whole, words))
     terminal.show(console, document)
     for store in stores:
         store.remove()

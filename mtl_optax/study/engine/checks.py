@@ -80,6 +80,13 @@ def fields(problem: Problem) -> None:
     name, tasks = f"problem '{problem.name}'", problem.tasks
     if not tasks or len(set(tasks)) < len(tasks):
         raise ValueError(f"{name}: give each task a name of its own; got {tasks}.")
+    for split, examples in problem.splits.items():
+        lengths = {len(leaf) for leaf in jax.tree.leaves(examples)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"{name}: arrays of split '{split}' have {sorted(lengths)} examples. "
+                f"Each needs one entry an example, in its first axis."
+            )
     if len(problem.loss) not in (1, len(tasks)):
         raise ValueError(
             f"{name}: loss says what losses are, once for all {len(tasks)} tasks or "

@@ -18,7 +18,7 @@ from mtl_optax.study.engine.methods import OPTIMIZERS, SCHEDULES
 from mtl_optax.study.engine.problem import Now, Problem
 from mtl_optax.study.engine.transformations import Ingredients, Method
 
-CHUNK = 50  # records between two signs of progress, at most
+CHUNK = 50  # records between two signs of progress, at most; ten signs in long runs
 
 
 class Lanes(NamedTuple):
@@ -44,8 +44,9 @@ class Recipe(NamedTuple):
     @property
     def chunk(self) -> int:
         """Steps between two signs of progress: they divide all and end in a record."""
-        every = self.record_every
-        lengths = range(every, CHUNK * every + 1, every)
+        every, least = self.record_every, max(self.record_every, CHUNK)
+        most = min(CHUNK * every, max(least, self.steps // 10))
+        lengths = range(every, most + 1, every)
         return max(n for n in lengths if self.steps % n == 0)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_optax.core.arguments.leaf_groups import owners
 from mtl_optax.study.engine import checks
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.program import Recipe
@@ -52,6 +53,7 @@ def prepare(problem: Problem, seeds: list[int], recipe: Recipe) -> Common:
         starts = {seed: Start(*problem.init(seed), batches(seed)) for seed in seeds}
         data = jax.tree.map(jnp.asarray, train)
         some = starts[seeds[0]]
+        owners(problem.owner, some.params, len(problem.tasks))  # or says what is wrong
         checks.metrics(problem, some.params, some.state)
     evaluate = jax.jit(jax.vmap(problem.evaluate, in_axes=(0, 0, None, 0)))
     return Common(starts, data, evaluate)

@@ -121,7 +121,8 @@ class Study(NamedTuple):
     question: str
     parts: tuple[Part, ...]  # a single one has the folder of the study for itself
     quick: tuple[Part, ...]  # those of the smoke run, each with its quick settings
-    # (StudyResult, part -> its report.document.Document) -> that of all parts
+    # (StudyResult, part -> its report.document.Document) -> that of all parts; None:
+    # what report.parts says of any
     document: Callable[["StudyResult", dict[str, Any]], Any] | None = None
     has_fixed_methods: bool = False  # whether each part has problem and methods its own
     # What is measured after all parts are trained, for `document`

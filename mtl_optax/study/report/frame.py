@@ -33,6 +33,11 @@ def png(draw: Callable[[Any], Drawn | None], subject: Any) -> tuple[bytes, str] 
         drawn = draw(subject)
         if drawn is None:
             return None
+        if not isinstance(drawn, Drawn):
+            raise TypeError(
+                f"figure {draw.__name__}: return Drawn(figure, caption) or None; got "
+                f"{type(drawn).__name__}."
+            )
         file = io.BytesIO()
         drawn.figure.savefig(file, format="png")
     return file.getvalue(), drawn.caption

@@ -98,14 +98,15 @@ def title(result: PartResult) -> str:
 def columns(result: PartResult) -> list[str]:
     """Heads of `cells`."""
     scales = result.part.scales
-    if len(scales) == 1:
+    if scales == (1,):
         return list(result.tasks)
     return [f"{task} ×{scale}" for scale in scales for task in result.tasks]
 
 
 def cells(own: MethodResult) -> list[str]:
-    """The score as "mean ± sd" for each scale and task."""
-    return [mean_sd(runs) for scale in own.score for runs in scale.T]
+    """The score as "mean ± sd" for each scale and task; percents to a tenth."""
+    digits = 1 if own.metric.unit == "%" else 3
+    return [mean_sd(runs, digits) for scale in own.score for runs in scale.T]
 
 
 def _times(result: PartResult) -> Table:

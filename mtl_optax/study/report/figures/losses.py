@@ -16,8 +16,6 @@ def losses(result: PartResult) -> Drawn:
     scales, tasks = result.part.scales, result.tasks
     last, kinds = len(scales) - 1, result.problem.loss
     one = kinds[0] if len(kinds) == 1 else None
-    # Each task's own loss has its name and unit beside the task's.
-    names = [""] * len(tasks) if one else [f": {kind}" for kind in kinds]
 
     def curve(method: str, task: int, scale: int) -> NDArray:
         values = result.methods[method].losses[:, scale, :, task]
@@ -30,25 +28,26 @@ def losses(result: PartResult) -> Drawn:
             for method in result.methods
         }
         title = f"with the loss of {tasks[0]} ×{scales[last]}" if last else ""
-        figure, axes = curves.panel_a_method(
-            *(result, own),
-            [f"{t}{x}" for t, x in zip(tasks, names, strict=True)],
-            title,
-        )
+        named = zip(tasks, kinds, strict=True)
+        names = list(tasks) if one else [f"{task}: {kind}" for task, kind in named]
+        figure, axes = curves.panel_a_method(result, own, names, title)
     else:
         panels = {}
         for t, task in enumerate(tasks):
             for s, scale in enumerate(scales):
                 scaled = f", with the loss of {tasks[0]} ×{scale}" if last else ""
-                panels[f"{task}{names[t]}{scaled}"] = {
+                panels[task + scaled] = {
                     method: curve(method, t, s) for method in result.methods
                 }
         figure, axes = curves.together(result, panels, alike=one is not None)
+        for panel, ax in enumerate(axes if one is None else ()):
+            ax.set_ylabel(str(kinds[panel // len(scales)]))
     if _all_positive(axes):
         for ax in axes:
             ax.set_yscale("log")
             ax.yaxis.set_minor_locator(NullLocator())
-    figure.supylabel(str(one or "loss of each task"), size="medium")
+    if one or curves.are_many(result):
+        figure.supylabel(str(one or "loss of each task"), size="medium")
     return Drawn(
         figure,
         f"Training losses before scaling; mean over seeds and "
