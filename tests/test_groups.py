@@ -116,6 +116,7 @@ def test_tag_chooses_the_blocks_of_a_block_matrix():
 def result(score, **readings):
     """Of accuracies `[seeds, T]`, and of readings `[records, seeds, ...]`."""
     nothing = MethodResult(*(None,) * len(MethodResult._fields))
+    nothing = nothing._replace(metric=Metric("accuracy", "%"))
     own = {name: np.asarray(x)[:, None] for name, x in readings.items()}
     score = np.array(score, float)[None]
     metric = Metric("accuracy", "%")

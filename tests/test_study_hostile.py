@@ -16,6 +16,7 @@ from tiny_study import SETTINGS, part, problem
 from mtl_optax.study.engine.run import run
 from mtl_optax.study.report import files, html, joined, one, summaries, terminal
 from mtl_optax.study.report.document import Document, Figure, Table
+from mtl_optax.study.report.figures import curves
 from mtl_optax.study.report.figures.accuracy import accuracy
 from mtl_optax.study.report.figures.losses import losses
 
@@ -82,6 +83,17 @@ def test_a_marker_for_each_scale(result):
     ]
     faces = [x.get_markerfacecolor() for x in legend.get_lines()]
     np.testing.assert_allclose(faces, [[1] * 3, [0.5] * 3, [0] * 3])
+
+
+def test_no_curve_of_many_tasks_is_left_out(result):
+    """In panels of one method each, where there are more tasks than usual lines."""
+    own = [np.full(4, float(t)) for t in range(12)]
+    names = [f"task {t}" for t in range(12)]
+    both = {"unitary": own, "mean": own}
+    figure, axes = curves.panel_a_method(result, both, names, "tasks")
+    assert len(axes[1].lines) == 2 * 12  # the baseline behind
+    (legend,) = figure.legends
+    assert [x.get_text() for x in legend.get_texts()] == names
 
 
 def with_scores(result, what):

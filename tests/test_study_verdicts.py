@@ -199,3 +199,8 @@ def test_no_relative_change_from_nothing():
     found = rules.judge_transfer(results(unitary=BASE, single_task=0 * BASE), TASKS)
     assert "Δp +nan" in found.sentences["unitary"]
     assert found.verdicts["unitary"] == "no loss"
+
+
+def test_infinite_numbers_have_no_difference():
+    ours, theirs = np.array([np.inf, np.inf, 1.0]), np.array([np.inf, 1.0, 0.5])
+    np.testing.assert_array_equal(paired.minus(ours, theirs), [np.nan, np.inf, 0.5])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from numpy.typing import NDArray
 
 from mtl_optax.study.engine.study import Judgement, MethodResult
-from mtl_optax.study.report.paired import CONFIDENCE, change, changes, signs
+from mtl_optax.study.report.paired import CONFIDENCE, change, changes, minus, signs
 
 SAM = "sam"
 PLAINS = ("mean", "mgda", "pcgrad", "cagrad", "imtl_g")
@@ -107,8 +107,9 @@ def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement
                 own.metrics[claim.split][metric][own.chosen[0], 0]
                 for own in (results[method], results[other])
             )
-            met += tally(ours - others, claim.sign).word == MET
-            found = changes(ours - others, tasks)
+            difference = minus(ours, others)
+            met += tally(difference, claim.sign).word == MET
+            found = changes(difference, tasks)
             numbers.append(f"{claim.title} {found} {claim.unit}")
         words[method] = f"{met} of {len(CLAIMS)} met"
         sentences[method] = f"{method} minus {other}: {'; '.join(numbers)}."

@@ -72,7 +72,7 @@ def primary_and_later(result: MethodResult) -> tuple[NDArray, NDArray]:
 def excess(result: MethodResult) -> NDArray:
     """Of the digits' losses over their targets, `[seeds, 2]`."""
     loss = result.metrics["all training images"]["loss"][result.chosen[0], 0]
-    return (loss - result.readings["targets"][-1, 0])[:, FIRST]
+    return paired.minus(loss, result.readings["targets"][-1, 0])[:, FIRST]
 
 
 def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.study.engine.study import Judgement, MethodResult, PartResult
-from mtl_optax.study.report.paired import INTERVALS, changes
+from mtl_optax.study.report.paired import INTERVALS, changes, minus
 
 PLAIN, AUXILIARY, FIXED = "unitary", "self_auxiliary", "weighted"
 GAMMAS = (0.1, 0.3, 1.0, 3.0)
@@ -35,7 +35,7 @@ def measured(own: MethodResult) -> dict[str, NDArray]:
     return {
         "train loss": train,
         "test loss": test,
-        "gap": test - train,
+        "gap": minus(test, train),
         "accuracy": own.metrics["test"]["accuracy"][best, 0],
     }
 
@@ -53,7 +53,7 @@ def judge(results: dict[str, MethodResult], tasks: tuple[str, ...]) -> Judgement
     if plain is None or AUXILIARY not in results:
         return Judgement(words, sentences, "There is nothing to compare.")
     accuracy, loss = (
-        changes(factor * (found[AUXILIARY][name] - found[plain][name]), tasks)
+        changes(factor * minus(found[AUXILIARY][name], found[plain][name]), tasks)
         for name, factor in (("accuracy", 1), ("test loss", 100))
     )
     statement = f"{AUXILIARY} minus {plain}: accuracy {accuracy}; 100 × test loss"

@@ -23,6 +23,10 @@ _EXTRA = {
 }
 
 
+# What an --out can lead to that is no folder, or not the user's.
+_UNWRITABLE = NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command[options.command](options)
     except UsageError as error:
         return _fail(str(error), 2)
-    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:  # --out
+    except _UNWRITABLE as error:
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
         return _fail(

@@ -29,6 +29,12 @@ RULE = (
 )
 
 
+@np.errstate(invalid="ignore")
+def minus(ours: NDArray, theirs: NDArray) -> NDArray:
+    """Their difference; NaN, without a warning, where both are infinite."""
+    return ours - theirs
+
+
 def interval(difference: NDArray) -> Interval:
     """Of the mean of paired differences, seeds first; NaN if a run diverged."""
     difference = np.where(np.isfinite(difference), difference, np.nan)
@@ -96,14 +102,13 @@ def mean_sd(values: NDArray, digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
-@np.errstate(invalid="ignore")  # of infinities: NaN
 def against_baseline(result: PartResult) -> dict[str, Interval]:
     """Intervals `[scales, T]` of all other methods; none with one seed."""
     base = result.methods.get(result.part.baseline)
     if base is None or result.settings.seeds < 2:
         return {}
     return {
-        method: interval(np.moveaxis(own.score - base.score, 1, 0))
+        method: interval(np.moveaxis(minus(own.score, base.score), 1, 0))
         for method, own in result.methods.items()
         if method != result.part.baseline
     }

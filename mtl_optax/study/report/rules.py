@@ -15,6 +15,7 @@ from mtl_optax.study.report.paired import (
     change,
     changes,
     loses,
+    minus,
     signs,
     word_of_tasks,
 )
@@ -47,17 +48,11 @@ def judge_against(
             words[method] = "baseline"
             sentences[method] = f"{method} is the baseline of this comparison."
         else:
-            difference, metric = minus(result, base), result.metric
+            difference, metric = minus(result.score[0], base.score[0]), result.metric
             words[method] = word_of_tasks(difference, metric.higher_is_better)
             numbers = changes(difference, tasks, metric.points)
             sentences[method] = f"{method}, {words[method]}: {numbers} from {baseline}."
     return Judgement(words, sentences, statement_against(results, tasks, baseline))
-
-
-@np.errstate(invalid="ignore")  # of infinities: NaN
-def minus(result: MethodResult, base: MethodResult) -> NDArray:
-    """Paired differences of the scores at scale 1, `[seeds, T]`; NaN if diverged."""
-    return result.score[0] - base.score[0]
 
 
 def statement_against(
@@ -73,7 +68,9 @@ def statement_against(
     seeds = base.score.shape[1]
     if seeds < 2:
         return "At equal scales no statement is possible from one seed: it has no sd."
-    apart = {method: minus(results[method], base) for method in others}
+    apart = {
+        method: minus(results[method].score[0], base.score[0]) for method in others
+    }
     unit = f" {base.metric.points}".rstrip()
     found = [
         f"{method} on {tasks[t]} ({change(difference[:, t])}{unit})"
@@ -117,7 +114,9 @@ def judge_transfer(results: Results, tasks: tuple[str, ...]) -> Judgement:
             sentences[method] = f"{method} has no {SINGLE_TASK} to compare with."
         else:
             words[method] = transfer(result, reference)
-            numbers = changes(minus(result, reference), tasks, result.metric.points)
+            numbers = changes(
+                minus(result.score[0], reference.score[0]), tasks, result.metric.points
+            )
             relative = _delta_p(result, reference, tasks)
             sentences[method] = (
                 f"{method}, {words[method]}: {numbers} from single-task training; Δp "
@@ -134,7 +133,9 @@ def transfer(result: MethodResult, reference: MethodResult) -> str:
 
 
 def _lost(result: MethodResult, reference: MethodResult) -> NDArray[np.bool_]:
-    return loses(minus(result, reference), result.metric.higher_is_better)
+    return loses(
+        minus(result.score[0], reference.score[0]), result.metric.higher_is_better
+    )
 
 
 def _delta_p(
@@ -174,7 +175,7 @@ def _statement(results: Results, tasks: tuple[str, ...]) -> str:
             f"{f'{POINTS:g} {unit}'.rstrip()} against single-task training."
         )
     own = tuple(tasks[t] for t in lost)
-    numbers = changes(minus(base, reference)[:, lost], own, unit)
+    numbers = changes(minus(base.score[0], reference.score[0])[:, lost], own, unit)
     text = (
         f"Negative transfer: joint training with {BASELINE} changes {numbers} "
         f"against single-task training, paired over {base.score.shape[1]} seed(s)."

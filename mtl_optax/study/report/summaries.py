@@ -18,7 +18,7 @@ from mtl_optax.analysis.comparison import (
 from mtl_optax.study.engine import tidy
 from mtl_optax.study.engine.study import PartResult, StudyResult
 from mtl_optax.study.report.document import Table
-from mtl_optax.study.report.paired import CONFIDENCE, bracket, interval
+from mtl_optax.study.report.paired import CONFIDENCE, bracket, interval, minus
 from mtl_optax.study.report.styles import styles
 
 KEY = ["part", "method", "scale", "candidate", "task", "split", "metric"]
@@ -70,7 +70,6 @@ def means(table: pd.DataFrame, baseline: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@np.errstate(invalid="ignore")  # of infinities: NaN
 def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
     """Mean, sd, difference, and both intervals, of the seeds of one key."""
     ours, others = (rows[x].to_numpy(float) for x in ("value", "value_of_baseline"))
@@ -86,7 +85,7 @@ def _numbers(rows: pd.DataFrame) -> dict[str, Any]:
         "mean": ours.mean(),
         "sd": float(mean_and_sd(ours).sd) if several else np.nan,
         "baseline": base if is_paired else "",
-        "difference": (ours - others).mean(),
+        "difference": minus(ours, others).mean(),
         **dict(zip(("t_low", "t_high"), map(float, sure), strict=True)),
         **dict(
             zip(("bootstrap_low", "bootstrap_high"), map(float, drawn), strict=True)
@@ -114,7 +113,6 @@ def side_by_side(result: StudyResult) -> Table:
     )
 
 
-@np.errstate(invalid="ignore")  # of infinities: NaN
 def _score(result: PartResult, method: str) -> str:
     means = {name: x.score[0].mean(axis=-1) for name, x in result.methods.items()}
     base = means.get(result.part.baseline)
@@ -123,5 +121,5 @@ def _score(result: PartResult, method: str) -> str:
     own = means[method]
     if base is None or own is base or len(own) < 2:
         return f"{own.mean():.1f}"
-    found = interval(own - base)
+    found = interval(minus(own, base))
     return f"{own.mean():.1f} {bracket(found.low, found.high)}"

@@ -4,6 +4,7 @@ Curves of few methods share their panels. Of many, each method has a panel of it
 with the baseline behind it: 35 lines in one panel cannot be told apart.
 """
 
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mtl_optax.study.engine.methods import SINGLE_TASK
 from mtl_optax.study.engine.study import PartResult
 from mtl_optax.study.report.frame import MANY, grid
-from mtl_optax.study.report.styles import styles
+from mtl_optax.study.report.styles import DASHES, styles
 
 WINDOWS = 50  # over which curves are averaged
 BEHIND = "#B0B0B0"
@@ -78,7 +79,9 @@ def panel_a_method(
     result: PartResult, curves: dict[str, list[NDArray]], names: list[str], title: str
 ) -> tuple[Figure, list[Any]]:
     """Method -> a curve for each name; the baseline's in grey behind."""
-    lines = ["solid", (0, (3, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2))]
+    first = ["solid", (0, (3, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2))]
+    number = max(len(names), *map(len, curves.values()))
+    lines = list(islice(cycle([*first, *DASHES]), number))
     figure, axes = grid(len(curves), 1.8, 1.5, columns=5)
     looks = styles(result.methods)
     behind = curves.get(result.part.baseline, [])
