@@ -23,7 +23,7 @@ from mtl_optax.study.report import files
 ROOT = Path(__file__).resolve().parents[1]
 CACHE_ALL = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 DRAWS = {"arch": "ltb"}  # the part whose losses depend on the time and on a key
-KILLED = "stress", "vmtl"  # of one part, and of several with a state
+KILLED = ("vmtl",)  # of several parts, with a state
 
 
 def processes(*lines, code=0):

@@ -1,5 +1,6 @@
 """The study command: its options, and quick studies from end to end."""
 
+import json
 import os
 import subprocess
 import sys
@@ -78,22 +79,20 @@ def test_wrong_options(wrong, capsys):
     assert wrong[-1] in capsys.readouterr().err
 
 
-def study(folder, *options):
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "mtl_optax.study.command.cli",
-        "study",
-    ]
+@pytest.mark.slow
+def test_quick_study_end_to_end(tmp_path):
+    """In a process of its own, with the cache of a new user."""
+    folder = tmp_path / "out"
+    command = ["-W", "error", "-m", "mtl_optax.study.command.cli", "study", "--quick"]
     done = subprocess.run(
-        [*command, "--out", str(folder), *options],
-        cwd=folder,
+        [sys.executable, *command, "--out", str(folder)],
+        cwd=tmp_path,
         env={
-            **os.environ,
+            # A cache of the user's own would be left as it is.
+            **{name: x for name, x in os.environ.items() if "_CACHE" not in name},
             "PYTHONPATH": str(ROOT),
             "JAX_NUMPY_RANK_PROMOTION": "raise",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -101,25 +100,24 @@ def study(folder, *options):
         timeout=600,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_quick_study_end_to_end(tmp_path):
-    out = " ".join(study(tmp_path, "--quick").split())
-    check_folder(tmp_path, studies.load("stress").quick[0].quick.methods, seeds=2)
+    check_folder(folder, studies.load("stress").quick[0].quick.methods, seeds=2)
+    out = " ".join(done.stdout.split())
     assert "smoke run" in out
     assert "unitary is dominated" in out
     assert "mgda over-corrects" in out
     assert "imtl_g is invariant" in out
     assert "At equal scales" in out
-    assert "smoke run" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "smoke run" in (folder / "report.html").read_text(encoding="utf-8")
+    assert list((tmp_path / "cache").rglob("*-cache"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["compilation_cache"]
+    assert not (folder / "checkpoints").exists()
 
 
 @pytest.mark.slow
-def test_methods_whose_weights_tell_no_shares(tmp_path):
+def test_methods_whose_weights_tell_no_shares(tmp_path, capsys):
     names = ["graddrop", "db_mtl"]
-    methods = ",".join(names)
-    out = study(tmp_path, "--methods", methods, "--seeds", "1", "--steps", "3")
+    options = ["--methods", ",".join(names), "--seeds", "1", "--steps", "3"]
+    assert cli.main(["study", *options, "--out", str(tmp_path)]) == 0
     check_folder(tmp_path, names, seeds=1)
-    assert "no statement is possible" in " ".join(out.split())
+    assert "no statement is possible" in " ".join(capsys.readouterr().out.split())

@@ -9,6 +9,7 @@ import pytest
 import mtl_optax
 from mtl_optax.study import studies
 from mtl_optax.study.data.classification import digits_problem
+from mtl_optax.study.data.digits import Split
 from mtl_optax.study.engine import methods
 from mtl_optax.study.engine.problem import stateless
 from mtl_optax.study.engine.transformations import Ingredients
@@ -74,7 +75,7 @@ def two_leaves():
     return stateless(
         name="two leaves",
         tasks=("first", "second"),
-        splits={"train": np.zeros(64)},
+        splits={"train": Split(np.zeros((256, 1)), np.zeros((256, 2), int))},
         init=lambda seed: None,
         losses=lambda params, batch: (),
         metrics=(),

@@ -1,6 +1,7 @@
 """The study of the toy: its starts, its places, its paths, and what it leaves."""
 
 import csv
+import json
 
 import jax
 import numpy as np
@@ -95,12 +96,13 @@ def test_toy_report(toy_folder, capsys):
     assert "mean does not arrive" in " ".join(capsys.readouterr().out.split())
 
 
-def test_toy_on_the_command_line(tmp_path, capsys):
+def test_toy_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert cli.main(["study", "toy", "--methods", "single_task"]) == 2
     assert "unknown method 'single_task'; known: unitary" in capsys.readouterr().err
     options = ["--methods", "mean", "--seeds", "9", "--steps", "20", "--no-cache"]
     rates = ["--lr", "0.1,0.001"]
     where = ["--out", str(tmp_path)]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = jax.config.jax_enable_compilation_cache
     try:
         assert cli.main(["study", "toy", *options, *rates, *where]) == 0
@@ -113,6 +115,9 @@ def test_toy_on_the_command_line(tmp_path, capsys):
     best = {row["learning_rate"] for row in rows if row["chosen"] == "1"}
     assert best == {"0.1"}  # it gets further in 20 steps
     assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "cache").exists()
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert not config["compilation_cache"]
 
 
 @pytest.mark.slow

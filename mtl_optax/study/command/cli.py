@@ -23,7 +23,8 @@ _EXTRA = {
 }
 
 
-UNWRITABLE = (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+# What an --out can lead to that is no folder, or not the user's.
+_UNWRITABLE = NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command[options.command](options)
     except UsageError as error:
         return _fail(str(error), 2)
-    except UNWRITABLE as error:  # --out
+    except _UNWRITABLE as error:
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
         return _fail(

@@ -7,11 +7,14 @@ from mtl_optax.analysis.comparison import delta_p
 from mtl_optax.study.engine.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.engine.study import Judgement, MethodResult
 from mtl_optax.study.report.paired import (
+    BETTER,
     CONFIDENCE,
     INTERVALS,
+    OPEN,
     POINTS,
     REFERENCE,
     UNKNOWN,
+    WORSE,
     change,
     changes,
     loses,
@@ -27,8 +30,9 @@ def against(baseline: str = BASELINE) -> str:
     """The rule of `judge_against`."""
     return (
         f"At scale 1, for each method and task: the first metric on the reported "
-        f"split, minus that of {baseline} at the same seed. {INTERVALS} The "
-        f"single-task reference takes no part."
+        f"split, minus that of {baseline} at the same seed. A method is {BETTER} or "
+        f"{WORSE} where the interval of some task excludes 0, both if tasks disagree, "
+        f"else {OPEN}. {INTERVALS} The single-task reference takes no part."
     )
 
 
