@@ -7,10 +7,12 @@ import itertools
 import os
 import pathlib
 import shutil
+import threading
 
 import jax
 import pytest
 from jax._src import compiler  # jax.jit's compiler_options, for all of a test at once
+from jax._src.interpreters import mlir
 from jax.experimental.compilation_cache import compilation_cache
 
 # Before anything touches a backend: the device count is fixed with it.
@@ -64,6 +66,7 @@ compiler.get_compile_options = with_given
 # Of 2,310 programs of seven files 1,018 were one that the process had compiled before:
 # for another test, or before JAX forgot it. A program is its text, options and devices.
 compiled = {}
+KEPT = 2000  # of them, the last: a thousand take about a gigabyte
 backend_compile_and_load = compiler.backend_compile_and_load
 
 
@@ -76,11 +79,32 @@ def compile_once(backend, module, devices, options, host_callbacks):
     text = f"{places} {module.operation.get_asm()}".encode()
     key = hashlib.sha256(options.SerializeAsString() + text).digest()
     if key not in compiled:
+        if len(compiled) >= KEPT:
+            del compiled[next(iter(compiled))]
         compiled[key] = backend_compile_and_load(*arguments)
     return compiled[key]
 
 
 compiler.backend_compile_and_load = compile_once
+
+
+# A program is written in an MLIR context, which takes 2 ms to make; newer versions of
+# JAX keep them. Each thread has one for so many programs, whose text it holds.
+PROGRAMS = 100
+contexts = threading.local()
+make_ir_context = mlir.make_ir_context
+
+
+def shared_context():
+    """As new, but for what the programs before have left in it."""
+    if getattr(contexts, "left", 0) == 0:
+        contexts.kept, contexts.left = make_ir_context(), PROGRAMS
+    contexts.left -= 1
+    return contexts.kept
+
+
+if not hasattr(mlir, "_create_ir_context"):  # a version that keeps none
+    mlir.make_ir_context = shared_context
 
 
 def compile_with(options):
