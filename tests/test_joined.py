@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_units_split_and_credits_are_those_of_the_results(folder, tmp_path):
     page = html.page(joined.join([joined.read(folder), joined.read(other)]))
     assert "Test accuracy / %, mean ± sd over seeds." in page
     assert "Holdout accuracy / points of mine, mean ± sd over seeds." in page
+    # Percents to a tenth, other numbers to a thousandth, as on their own pages.
+    (row,), (mine,) = (
+        joined.join([joined.read(x)]).body[0].rows for x in (folder, other)
+    )
+    assert re.fullmatch(r"[\d.]+ ± \d+\.\d", row[6])
+    assert re.fullmatch(r"[\d.]+ ± \d+\.\d{3}", mine[6])
     foot = page[page.index("<footer>") :]
     assert foot.count("Alpaydin") == foot.count("Photographs of mine.") == 1
 

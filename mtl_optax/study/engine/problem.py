@@ -25,6 +25,11 @@ class Metric(NamedTuple):
         return f"{self.name} / {self.unit}" if self.unit else self.name
 
     @property
+    def digits(self) -> int:
+        """Behind the point, in tables: percents to a tenth."""
+        return 1 if self.unit == "%" else 3
+
+    @property
     def points(self) -> str:
         """The unit of differences."""
         return self.unit.replace("%", "points")

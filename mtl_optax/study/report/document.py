@@ -101,11 +101,6 @@ def figures(
     return found
 
 
-def pick(blocks: Iterable[Any], *kinds: type, named: Sequence[str] = ()) -> list[Any]:
-    """Blocks of these kinds, of figures those of these names, for another document."""
-    return [
-        x
-        for x in blocks
-        if isinstance(x, kinds)
-        and (not named or not isinstance(x, Figure) or x.name in named)
-    ]
+def pick(blocks: Iterable[Any], *kinds: type) -> list[Any]:
+    """Blocks of these kinds, for another document."""
+    return [block for block in blocks if isinstance(block, kinds)]

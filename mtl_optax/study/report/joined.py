@@ -163,12 +163,14 @@ def _row(folder: Folder, method: str, tasks: list[str], scales: list[Any]) -> li
         [(s, t) for s in scales for t in tasks]
     ]
     config = folder.config
+    # Earlier versions, which recorded no unit, had percents in nearly every study.
+    digits = 1 if folder.unit is None else folder.metric.digits
     return [
         *(method, str(folder.path), config["optimizer"]),
         ", ".join(dict.fromkeys(map(str, own["candidate"]))),
         *(str(own["seeds"].iloc[0]), str(config["steps"])),
         *(
-            f"{mean:.1f}" if pd.isna(sd) else f"{mean:.1f} ± {sd:.1f}"
+            f"{mean:.{digits}f}" + ("" if pd.isna(sd) else f" ± {sd:.{digits}f}")
             for mean, sd in zip(cells["mean"], cells["sd"], strict=True)
         ),
         config["verdicts"].get(method, ""),

@@ -104,9 +104,8 @@ def columns(result: PartResult) -> list[str]:
 
 
 def cells(own: MethodResult) -> list[str]:
-    """The score as "mean ± sd" for each scale and task; percents to a tenth."""
-    digits = 1 if own.metric.unit == "%" else 3
-    return [mean_sd(runs, digits) for scale in own.score for runs in scale.T]
+    """The score as "mean ± sd" for each scale and task."""
+    return [mean_sd(runs, own.metric.digits) for scale in own.score for runs in scale.T]
 
 
 def _times(result: PartResult) -> Table:
