@@ -1,124 +1,13 @@
-"""Momenta of all tasks, of which a step renews some: stale, mconfig, son_goku."""
+"""Momenta of all tasks, of which a step renews some."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from stale_runs import PARAMS, lazily, numpy_rows, run, stacks
 
 import mtl_optax as mtl
-
-PARAMS = {"w": jnp.zeros(6), "v": jnp.zeros((2, 2))}
-
-
-def stacks(num_tasks, steps, seed=0):
-    rng = np.random.default_rng(seed)
-    return [
-        {k: rng.normal(size=(num_tasks, *p.shape)).astype(np.float32) + 0.5
-         for k, p in PARAMS.items()}
-        for _ in range(steps)
-    ]  # fmt: skip
-
-
-def flat(tree, num_tasks=None):
-    lead = () if num_tasks is None else (num_tasks,)
-    return np.concatenate(
-        [np.asarray(tree[k], np.float64).reshape(*lead, -1) for k in sorted(tree)], -1
-    )
-
-
-def run(tx, grads, extras=({},), params=PARAMS):
-    step, state, found = jax.jit(tx.update), tx.init(params), []
-    for i, g in enumerate(grads):
-        update, state = step(g, state, params, **extras[i % len(extras)])
-        found.append(flat(update))
-    return np.array(found), state
-
-
-def numpy_rows(grads, num_tasks, decay, turns):
-    """Bias-corrected momenta after each step, or None while a task is unseen."""
-    m, n = np.zeros((num_tasks, 10)), np.zeros(num_tasks)
-    for g, tasks in zip(grads, turns, strict=True):
-        g = flat(g, num_tasks)
-        for t in tasks:
-            n[t] += 1
-            m[t] = decay * m[t] + (1 - decay) * g[t]
-        yield m / (1 - decay**n)[:, None] if n.all() else None
-
-
-def numpy_config(rows):
-    """The authors' equation, by the pseudo-inverse of the unit rows."""
-    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    u = np.linalg.pinv(units) @ np.ones(len(rows))
-    u /= np.linalg.norm(u)
-    return (rows @ u).sum() * u
-
-
-def numpy_mconfig(grads, num_tasks, b1, b2, eps=1e-8):
-    f, s, k = np.zeros(10), np.zeros(10), 0
-    turns = [[i % num_tasks] for i in range(len(grads))]
-    for rows in numpy_rows(grads, num_tasks, b1, turns):
-        if rows is None:
-            yield np.zeros(10)
-            continue
-        k += 1
-        d = numpy_config(rows)
-        new = d * (1 - b1**k)
-        s = b2 * s + (1 - b2) * ((new - b1 * f) / (1 - b1)) ** 2
-        f = new
-        yield d / (np.sqrt(s / (1 - b2**k)) + eps)
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-def test_mconfig_is_its_algorithm(lazy):
-    grads = stacks(3, 8)
-    if lazy:
-        found, _ = lazily(mtl.mconfig(3, 0.8, 0.9), grads, 3)
-    else:
-        found, _ = run(mtl.mconfig(3, 0.8, 0.9), grads)
-    wanted = np.array(list(numpy_mconfig(grads, 3, 0.8, 0.9)))
-    np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5)
-
-
-def lazily(tx, grads, num_tasks, active=None):
-    """The same steps on losses that are linear, one function for all steps."""
-
-    @jax.jit
-    def step(g, state, active):
-        def losses_fn(p):
-            return {
-                f"task {t}": sum(jnp.sum(g[k][t] * p[k]) for k in p)
-                for t in range(num_tasks)
-            }
-
-        losses, lazy = mtl.lazy_task_grads(losses_fn)(PARAMS)
-        return tx.update(lazy, state, PARAMS, active=active)
-
-    state, found = tx.init(PARAMS), []
-    for i, g in enumerate(grads):
-        update, state = step(g, state, None if active is None else active[i])
-        found.append(flat(update))
-    return np.array(found), state
-
-
-def test_mconfig_by_hand():
-    """Section 1 of the specification: zero, then d = 6, and an update of 1."""
-    tx, params = mtl.mconfig(2), jnp.zeros(1)
-    update, state = tx.update(jnp.array([[2.0], [9.0]]), tx.init(params), params)
-    assert update == 0
-    update, state = tx.update(jnp.array([[9.0], [4.0]]), state, params)
-    np.testing.assert_allclose(update, 1, rtol=1e-6)
-    moment = optax.tree.get(state, "first_moment")
-    np.testing.assert_allclose(moment, 0.6, rtol=1e-6)
-
-
-def test_mconfig_separate_with_all_tasks_is_adam_a_task():
-    """The form that needs no stale rows, from this library's parts."""
-    grads = stacks(3, 6)
-    found, _ = run(mtl.mconfig(3, variant="separate", refresh=3), grads)
-    adam = mtl.per_task(optax.scale_by_adam(), num_tasks=3)
-    wanted, _ = run(optax.chain(adam, mtl.conflictfree(3)), grads)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("refresh", [1, 2, 3])
@@ -148,7 +37,7 @@ def test_stale_hands_on_fresh_and_stale_rows(refresh, lazy):
 @pytest.mark.parametrize(
     "method",
     [
-        lambda t: mtl.pcgrad(t, granularity="leaf"),
+        lambda t: mtl.pcgrad(t, key=0, granularity="leaf"),
         lambda t: mtl.on_shared(mtl.mgda(t), {"w": True, "v": False}),
         lambda t: mtl.graddrop(t, key=0),
         lambda t: mtl.famo(t),
@@ -190,7 +79,8 @@ def test_the_loss_of_a_missing_task_is_the_one_last_seen():
     tx = mtl.stale(mtl.scale_invariant(2), num_tasks=2, decay=0.0, refresh=2)
     params, grads = jnp.zeros(1), jnp.array([[1.0], [1.0]])
     state = tx.init(params)
-    _, state = tx.update(grads, state, params, losses=jnp.array([2.0, 4.0]))
+    seen, both = jnp.array([2.0, 4.0]), jnp.array([True, True])
+    _, state = tx.update(grads, state, params, losses=seen, active=both)
     update, _ = tx.update(
         *(grads, state, params),
         losses=jnp.array([jnp.nan, 8.0]),
@@ -354,18 +244,6 @@ def test_one_compilation_and_schedules():
     assert step._cache_size() == 1
 
 
-def test_bfloat16_gradients():
-    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
-    grads = [jax.tree.map(lambda x: jnp.bfloat16(x), g) for g in stacks(2, 3)]
-    tx = optax.chain(mtl.mconfig(2), optax.scale(-1e-3))
-    state = tx.init(params)
-    for g in grads:
-        update, state = tx.update(g, state, params)
-    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(update))
-    rows = optax.tree.get(state, "averages")
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(rows))
-
-
 def test_errors_name_cause_and_cure():
     with pytest.raises(ValueError, match="refresh=3 is more than the 2 tasks"):
         mtl.stale(mtl.mean(2), 2, refresh=3)
@@ -394,52 +272,6 @@ def test_check_chain_knows_them():
         mtl.check_chain(optax.chain(mtl.mconfig(2), optax.adam(1e-3)), PARAMS, 2)
 
 
-def numpy_colours(rows, threshold):
-    """Welsh-Powell, from the definition, on Python sets."""
-    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    conflict = -(units @ units.T) > threshold
-    neighbours = [set(np.flatnonzero(row)) - {t} for t, row in enumerate(conflict)]
-    colours = {}
-    for t in sorted(range(len(rows)), key=lambda t: -len(neighbours[t])):
-        taken = {colours[s] for s in neighbours[t] if s in colours}
-        colours[t] = next(c for c in range(len(rows)) if c not in taken)
-    return [colours[t] for t in range(len(rows))]
-
-
-def test_colours_by_hand_and_on_random_graphs():
-    rows = np.array([[1.0, 0.0], [-1.0, 0.1], [0.5, 1.0]])
-    for threshold, wanted in ((0.5, [0, 1, 0]), (0.3, [1, 0, 1])):
-        tx = mtl.son_goku(mtl.mean(3), 3, threshold=threshold, period=1)
-        _, state = tx.update(jnp.array(rows), tx.init(jnp.zeros(2)), jnp.zeros(2))
-        assert state.colours.tolist() == wanted
-    tx = mtl.son_goku(mtl.mean(9), 9, threshold=0.1, period=1)
-    step = jax.jit(tx.update)
-    for seed in range(20):
-        rows = np.random.default_rng(seed).normal(size=(9, 4))
-        _, state = step(jnp.array(rows), tx.init(jnp.zeros(4)), jnp.zeros(4))
-        assert state.colours.tolist() == numpy_colours(rows, 0.1)
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-def test_groups_come_in_turn(lazy):
-    """Against NumPy: averages, colours, the cycle, and who is trained."""
-    grads, period = stacks(4, 9), 3
-    tx = mtl.son_goku(mtl.unitary(4), 4, threshold=-0.6, period=period, decay=0.5)
-    found, _ = lazily(tx, grads, 4) if lazy else run(tx, grads)
-    averages, colours, position, wanted = np.zeros((4, 10)), [0] * 4, 0, []
-    for step, g in enumerate(grads, 1):
-        g = flat(g, 4)
-        group = [t for t in range(4) if colours[t] == position]
-        wanted.append(g[group].sum(axis=0))
-        for t in range(4) if step % period == 0 else group:
-            averages[t] = 0.5 * averages[t] + 0.5 * g[t]
-        position = (position + 1) % (max(colours) + 1)
-        if step % period == 0:
-            colours, position = numpy_colours(averages, -0.6), 0
-    assert max(colours) > 0
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("make", [mtl.stale, mtl.son_goku])
 def test_adding_and_dropping_a_task(make):
     names = ("a", "b", "c")
@@ -449,7 +281,7 @@ def test_adding_and_dropping_a_task(make):
     fewer = mtl.resize_tasks(state, names, ("a", "c"))
     small = make(mtl.mean(2), 2)
     rows = jax.tree.map(lambda g: g[np.array([0, 2])], grads[0])
-    update, after = small.update(rows, fewer, PARAMS)
+    _, after = small.update(rows, fewer, PARAMS)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, small.init(PARAMS))
     old, new = (optax.tree.get(s, "averages") for s in (state, fewer))
     for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):

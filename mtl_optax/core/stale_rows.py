@@ -41,7 +41,7 @@ class StaleRows(NamedTuple):
 
     averages: tuple[TaskTree, ...]  # [T, *param] each, bias-corrected moving averages
     counts: TaskRows  # [T] int32, how often each task's was renewed
-    losses: TaskRows  # [T], when last seen
+    losses: TaskRows  # [T], when last seen, where some were missing
     normal: Normal | None  # None where the method does not look at products
 
 
@@ -97,15 +97,17 @@ def on_stale_rows(
         check_state(state.rows, wanted, num_tasks)
         present = jnp.ones(num_tasks, bool) if given.active is None else given.active
         come, next_turns = turns.take(state.turns, present)
-        rows = state.rows
-        if given.losses is not None:
-            seen = jnp.where(present, given.losses, rows.losses)
+        rows, seen = state.rows, given.losses
+        # Not where all are there: nobody might read them, and they need not be made.
+        if seen is not None and given.active is not None:
+            seen = jnp.where(present, seen, rows.losses)
             rows = rows._replace(losses=seen)
         for task, here in come:
             rows = _renewed(rows, kept, given, task, here)
-        new, after = inner.update(
-            _as_gradients(rows, kept, given), state.inner, params, **extra_args
+        gradients = dataclasses.replace(
+            _as_gradients(rows, kept), names=given.names, losses=seen
         )
+        new, after = inner.update(gradients, state.inner, params, **extra_args)
         after = as_before("The chain in stale", after, state.inner)
         # No branch, which would copy both sides, and keep the method apart from the
         # optimiser: XLA makes one pass over all of it.
@@ -117,6 +119,12 @@ def on_stale_rows(
         return new, StaleState(next_turns, rows, after)
 
     return placed(init, update, WRAPPER)
+
+
+def rate_of(decay: Any, count: jax.Array) -> jax.Array:
+    """How far the bias-corrected average of `count` values goes to the last of them."""
+    beta = jnp.asarray(decay, jnp.result_type(float))
+    return (1 - beta) / (1 - beta ** count.astype(beta.dtype))  # exactly 1 for one
 
 
 def _no_rows(
@@ -138,11 +146,10 @@ def _renewed(
     """The rows with that of one task renewed, if it is there."""
     gradient = given.one(task)
     counts = rows.counts.at[task].add(here.astype(jnp.int32))
-    count = jnp.maximum(counts[task], 1).astype(jnp.result_type(float))
+    count = jnp.maximum(counts[task], 1)
 
     def average(of: Any, decay: Any, old: optax.Updates) -> optax.Updates:
-        # The rate at which the bias-corrected average of so many values moves.
-        rate = (1 - decay) / (1 - jnp.asarray(decay, count.dtype) ** count)
+        rate = rate_of(decay, count)
 
         def move(old: jax.Array, g: jax.Array) -> jax.Array:
             row = old[task]
@@ -179,13 +186,8 @@ def _remeasured(
     return Normal(old.products.at[task].set(new).at[:, task].set(new), sizes)
 
 
-def _as_gradients(rows: StaleRows, kept: Averages, given: TaskGrads) -> Deferred:
-    """All rows, which bring their products, losses and names along."""
+def _as_gradients(rows: StaleRows, kept: Averages) -> Deferred:
+    """All rows, which bring their products along."""
     stack = jax.tree.map(kept.row, *rows.averages)
-    losses = None if given.losses is None else rows.losses
-    return dataclasses.replace(
-        Deferred.stacked(stack, given.num_tasks),
-        names=given.names,
-        losses=losses,
-        normal=rows.normal,
-    )
+    stacked = Deferred.stacked(stack, rows.counts.shape[0])
+    return dataclasses.replace(stacked, normal=rows.normal)

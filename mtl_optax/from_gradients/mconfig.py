@@ -14,7 +14,13 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.stacked import zero_stack
-from mtl_optax.core.stale_rows import Averages, StaleState, momenta, on_stale_rows
+from mtl_optax.core.stale_rows import (
+    Averages,
+    StaleState,
+    momenta,
+    on_stale_rows,
+    rate_of,
+)
 from mtl_optax.core.turns import Turns
 from mtl_optax.from_gramian.conflictfree import conflictfree
 
@@ -34,7 +40,7 @@ class PseudoAdamState(NamedTuple):
     """State of the Adam behind ConFIG."""
 
     steps: jax.Array  # [] int32
-    first_moment: optax.Params  # [*param], that would have given the last direction
+    first_moment: optax.Params  # [*param], the last direction; both bias-corrected
     second_moment: optax.Params  # [*param]
 
 
@@ -84,8 +90,8 @@ def mconfig(
       ValueError: for an unknown `variant`, a `refresh` that is not from 1 to T; for
         gradients that are not stacked, another task count, or a state of another one.
 
-    Cost: one backward pass a step (`refresh` of them); T copies of the gradient in
-    float32 and two of the parameters ("separate": 2 T copies); ConFIG's solver.
+    Cost: one backward pass a step (`refresh` of them); state of T copies and two of the
+    parameters ("separate": 2 T copies), in float32; ConFIG's solver.
 
     Invariances: the direction of ConFIG does not depend on the scale of any loss once
     its momentum does not hold gradients of another scale; with "separate" the update
@@ -144,38 +150,31 @@ def mconfig(
 
 
 def _pseudo_adam(beta1: Any, beta2: Any, eps: Any) -> optax.GradientTransformation:
-    """Adam that is given its bias-corrected first moment, in place of a gradient."""
+    """Adam that is given its bias-corrected first moment in place of a gradient."""
 
     def init(params: optax.Params) -> PseudoAdamState:
-        first, second = (
-            jax.tree.map(lambda x: x[0], zero_stack(params, 1)) for _ in range(2)
-        )
-        return PseudoAdamState(jnp.zeros((), jnp.int32), first, second)
+        zeros = [jax.tree.map(lambda x: x[0], zero_stack(params, 1)) for _ in range(2)]
+        return PseudoAdamState(jnp.zeros((), jnp.int32), *zeros)
 
     def update(
         directions: optax.Updates, state: PseudoAdamState, params: Any = None
     ) -> tuple[optax.Updates, PseudoAdamState]:
         del params
-        count = state.steps + 1
-        steps = count.astype(jnp.result_type(float))
-        left1, left2 = (
-            1 - jnp.asarray(b, steps.dtype) ** steps for b in (beta1, beta2)
+        steps = state.steps + 1
+        rate1, rate2 = (rate_of(beta, steps) for beta in (beta1, beta2))
+
+        def moved(s: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+            # What, as a gradient, would have moved the first moment from old to new.
+            gradient = old + (new - old) / rate1.astype(s.dtype)
+            return s + rate2.astype(s.dtype) * (gradient**2 - s)
+
+        squares = jax.tree.map(
+            moved, state.second_moment, directions, state.first_moment
         )
-
-        def first(d: jax.Array) -> jax.Array:
-            return d * left1.astype(d.dtype)
-
-        def second(s: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-            gradient = (new - beta1 * old) / (1 - beta1)
-            return (beta2 * s + (1 - beta2) * gradient**2).astype(s.dtype)
-
-        moment = jax.tree.map(first, directions)
-        squares = jax.tree.map(second, state.second_moment, moment, state.first_moment)
-
-        def divided(d: jax.Array, s: jax.Array) -> jax.Array:
-            return d / (jnp.sqrt(s / left2.astype(s.dtype)) + eps)
-
-        new = jax.tree.map(divided, directions, squares)
-        return new, PseudoAdamState(count, moment, squares)
+        new = jax.tree.map(
+            lambda d, s: d / (jnp.sqrt(s) + jnp.asarray(eps, s.dtype)),
+            *(directions, squares),
+        )
+        return new, PseudoAdamState(steps, directions, squares)
 
     return optax.GradientTransformation(init, update)

@@ -49,9 +49,10 @@ def stale(
       that are renewed are computed; so let nothing else read the losses where each task
       has inputs of its own, or all forward passes run. Stacked ones are computed by
       whoever made them. A task that is not `active` keeps its momentum, which the
-      method goes on seeing, and its turn goes to the next that is. Its loss is the one
-      last seen. The state has `due` `[T]` bool, the tasks that the next update renews
-      if all are active, for whoever loads a batch for these alone.
+      method goes on seeing, and its turn goes to the next that is; its loss is then the
+      one last seen in a step that had `active=`. The state has `due` `[T]` bool, the
+      tasks that the next update renews if all are active, for whoever loads a batch for
+      these alone.
 
     Raises:
       ValueError: for a `refresh` that is no Python int from 1 to T, an unknown `order`;
