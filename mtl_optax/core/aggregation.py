@@ -183,7 +183,7 @@ def from_weighting(
             if gramian is None or kept is not None or crossed:
                 new = whole.pull(weights, blocks)
             elif blocks is None and whole.measured:
-                new = zero_if_noise(whole.pull(weights), weights, gramian, unit)
+                new = zero_if_noise(whole, weights, gramian, unit)
             else:
                 new = whole.pull(zero_if_cancelling(weights, gramian), blocks)
             if gramian is not None and crossed:

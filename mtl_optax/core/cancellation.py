@@ -2,6 +2,7 @@
 
 import operator
 from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.solvers.linalg import cancels, noise_floor
+from mtl_optax.core.task_grads.form import TaskGrads
 
 
 def zero_if_cancelling(weights: jax.Array, gramian: jax.Array) -> jax.Array:
@@ -22,28 +24,42 @@ def zero_if_cancelling(weights: jax.Array, gramian: jax.Array) -> jax.Array:
 
 
 def zero_if_noise(
-    update: optax.Updates, weights: jax.Array, gramian: jax.Array, unit: jax.Array
+    gradients: TaskGrads, weights: jax.Array, gramian: jax.Array, unit: jax.Array
 ) -> optax.Updates:
-    """The weighted sum of the gradients that the Gramian is of; zeros if it is noise.
+    """The weighted sum of the gradients, or zeros if it is noise.
 
-    The Gramian is in the unit that `measure` gave. Where it cannot tell, and only
-    there, the norm of the update decides.
+    The Gramian is that of the gradients, in the unit that `measure` gave. Where it
+    cannot tell, and only there, the norm of the update decides.
     """
+    update = gradients.pull(weights)
     suspect = cancels(weights, gramian)
 
-    def without_noise(update: optax.Updates) -> optax.Updates:
+    def is_noise() -> jax.Array:
         floor = noise_floor(weights.shape[0], weights.dtype)
         largest = jnp.max(jnp.abs(weights))  # whose square may be no number
         largest = jnp.where(largest > 0, largest, 1)
         apart = jnp.sum((weights / largest) ** 2 * jnp.diag(gramian))
-        noise = _squared_norm(update, unit * largest) <= floor**2 * apart
-        return jax.tree.map(lambda x: jnp.where(noise, 0, x), update)
+        again = gradients.pulled_again(update, weights)
+        return suspect & (_squared_norm(again, unit * largest) <= floor**2 * apart)
 
-    # Nearly every step hands the update on as it is.
-    return lax.cond(suspect, without_noise, lambda update: update, update)
+    # The branch returns no update: one that goes through it would be written and
+    # copied, where otherwise it melts into the optimiser that reads it.
+    known = _varying_like((update, weights, gramian), suspect)
+    noise = lax.cond(suspect, is_noise, lambda: known)
+    return jax.tree.map(lambda x: jnp.where(noise, 0, x), update)
 
 
 def _squared_norm(tree: optax.Updates, unit: jax.Array) -> jax.Array:
     """Sum of squares over all leaves, in the precision of T-sized numbers."""
     wide = [leaf.astype(unit.dtype) / unit for leaf in jax.tree.leaves(tree)]
     return reduce(operator.add, [jnp.sum(leaf * leaf) for leaf in wide])
+
+
+def _varying_like(tree: Any, value: jax.Array) -> jax.Array:
+    """The value, which inside `jax.shard_map` varies where some leaf does."""
+
+    def axes(x: Any) -> frozenset[Any]:
+        return frozenset(getattr(jax.typeof(x), "vma", None) or ())
+
+    more = frozenset().union(*map(axes, jax.tree.leaves(tree))) - axes(value)
+    return lax.pcast(value, tuple(sorted(more)), to="varying") if more else value

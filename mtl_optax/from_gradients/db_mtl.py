@@ -17,7 +17,6 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.products import combine
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.stacked import follow, from_stack, zero_stack
 from mtl_optax.core.task_grads.as_task_grads import unchecked
@@ -123,11 +122,12 @@ def db_mtl(
         rate = 1 - beta / count**beta_sigma
         averages = follow(state.averages, of_logs, rate, active)
 
-        products, unit = unchecked(averages).measure()
+        rows = unchecked(averages)
+        products, unit = rows.measure()
         norms = jnp.where(active, linalg.cosine_matrix(products)[1] * unit, 0)
         some = norms > 0
         weights = jnp.where(some, jnp.max(norms) / jnp.where(some, norms + eps, 1), 0)
-        combined = zero_if_noise(combine(averages, weights), weights, products, unit)
+        combined = zero_if_noise(rows, weights, products, unit)
         return combined, DBMTLState(weights, averages, steps)
 
     return from_stack(num_tasks, init, update)

@@ -16,7 +16,6 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.products import combine
 from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.simplex import project_simplex
@@ -135,7 +134,8 @@ def moco(
         steps = state.steps + active
         count = jnp.maximum(steps, 1).astype(jnp.result_type(float))
         tracked = follow(state.tracked, gradients, beta / count**beta_sigma, active)
-        products, unit = unchecked(tracked).measure()
+        rows = unchecked(tracked)
+        products, unit = rows.measure()
 
         shares = jnp.where(active, state.shares, 0)
         # Where the absent tasks hold all the weight, the others start anew.
@@ -146,7 +146,7 @@ def moco(
         point = weights - gamma / count**gamma_sigma * slope
         project = project_simplex if projection == "simplex" else softmax_among
         weights = project(point, active)
-        combined = zero_if_noise(combine(tracked, weights), weights, products, unit)
+        combined = zero_if_noise(rows, weights, products, unit)
         shares = jnp.where(active, weights * total, state.shares)
         return combined, MoCoState(weights, shares, tracked, steps)
 

@@ -118,6 +118,15 @@ class Deferred(NoArithmetic):
         ]
         return jax.tree.unflatten(self.treedef, sums)
 
+    def pulled_again(self, update: optax.Updates, weights: jax.Array) -> optax.Updates:
+        """Leaf by leaf as it was, or summed anew."""
+        pairs = zip(self.leaves, jax.tree.leaves(update), strict=True)
+        again = [
+            leaf.part.pulled_again(one, self._among(leaf, weights), self._active(leaf))
+            for leaf, one in pairs
+        ]
+        return jax.tree.unflatten(self.treedef, again)
+
     def row(self, task: int) -> optax.Updates:
         """The gradient of one task."""
 

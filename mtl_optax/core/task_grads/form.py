@@ -53,6 +53,9 @@ class TaskGrads(Protocol):
     ) -> optax.Updates:
         """The weighted sum `[*param]`; weights `[T]`, or `[B, T]` with `blocks`."""
 
+    def pulled_again(self, update: optax.Updates, weights: Any) -> optax.Updates:
+        """`update`, which is `pull(weights)`, for a reader in a branch."""
+
     def row(self, task: int) -> optax.Updates:
         """The gradient of one task, `[*param]`."""
 

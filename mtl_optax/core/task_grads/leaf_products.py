@@ -24,13 +24,19 @@ from mtl_optax.core.trees.task_axis import mix_tasks
 
 LeafRows = jax.Array | tuple[jax.Array, ...]
 
-# Columns that the one-device CPU form reads at once: [T, 4096] stays in cache.
+# Columns that the one-device CPU form reads at once: [T, 4096] stays in cache. Of many
+# rows more: there the product of matrices is what takes the time.
 SLICE = 4096
+_MANY, _LONG_SLICE = 16, 4 * SLICE
+# Numbers of a leaf that one product takes without slices, and shares among cores.
+_WHOLE = 2**20
+# Up to here rows are multiplied number by number, 2-5 times as fast as by a product.
+_FEW = 3
 # Up to here separate rows are compared pair by pair; above, one leaf is stacked.
 PAIRED = 8
 # Up to here the weighted sum is written out, so that XLA fuses it into the optimiser;
 # above, the fused kernel would read T streams again for every output.
-_UNROLLED = 4
+UNROLLED = 4
 
 
 def row_like(leaf: LeafRows) -> jax.ShapeDtypeStruct:
@@ -51,7 +57,7 @@ def weighted_sum(
     """`sum_t w_t g_t` `[*param]`, summed in the dtype of `weights`; in the leaf's."""
     num_tasks = weights.shape[0]
     dtype = leaf[0].dtype if dtype is None else dtype
-    if num_tasks > _UNROLLED and not isinstance(leaf, tuple):
+    if num_tasks > UNROLLED and not isinstance(leaf, tuple):
         return mix_tasks(weights, leaf, active).astype(dtype)
     terms = []
     for t in range(num_tasks):
@@ -141,7 +147,7 @@ def _inner_products(
 @jax.jit
 def _sliced_gramian(leaf: LeafRows, out: None) -> jax.Array:
     del out
-    shape = row_like(leaf).shape
+    tasks, shape = len(leaf), row_like(leaf).shape
     size = math.prod(shape)
 
     def flatten(rows: jax.Array) -> jax.Array:
@@ -153,25 +159,66 @@ def _sliced_gramian(leaf: LeafRows, out: None) -> jax.Array:
         among = stack_rows(jax.tree.map(lambda x: columns(x, start, size), flat))
         return _inner_products(among, among, 1, None)
 
-    return over_slices(products, size)
+    if tasks <= _FEW and _slices(size, SLICE)[0] > 1:
+        return _gramian_of_few(flat, tasks, size)
+    if tasks * size <= _WHOLE:
+        return products(0, size)
+    return over_slices(products, size, _LONG_SLICE if tasks >= _MANY else SLICE)
 
 
-def over_slices(products: Callable[[Any, int], jax.Array], size: int) -> jax.Array:
-    """The sum of `products(start, size)` over slices of so many columns.
+def _gramian_of_few(flat: LeafRows, tasks: int, size: int) -> jax.Array:
+    """Products number by number, added up over slices; the sums of these at last."""
+    pairs = [(t, s) for t in range(tasks) for s in range(t, tasks)]
 
-    XLA's CPU product of a [2, 1e6] matrix with its transpose is 2-3 times slower than
-    the same product taken slice by slice in cache.
+    def row(task: int, start: Any, size: int) -> jax.Array:
+        if isinstance(flat, tuple):
+            found = columns(flat[task], start, size)
+        else:  # of flat[task] XLA would make a copy
+            found = lax.dynamic_slice(flat, (np.int32(task), start), (1, size))[0]
+        return found.astype(jnp.result_type(float))
+
+    def products(start: Any, size: int) -> list[jax.Array]:
+        rows = [row(task, start, size) for task in range(tasks)]
+        return [rows[t] * rows[s] for t, s in pairs]
+
+    def add_slice(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        return jax.tree.map(operator.add, sums, products(i * width, width))
+
+    count, width = _slices(size, SLICE)
+    bounds, start = (np.int32(1), np.int32(count)), np.int32(count * width)
+    sums = lax.fori_loop(*bounds, add_slice, products(np.int32(0), width))
+    rest = products(start, size - count * width)
+    both = zip(pairs, sums, rest, strict=True)
+    found = {pair: jnp.sum(one) + jnp.sum(other) for pair, one, other in both}
+    every = range(tasks)
+    each = [found[min(t, s), max(t, s)] for t in every for s in every]
+    return jnp.stack(each).reshape(tasks, tasks)
+
+
+def over_slices(
+    products: Callable[[Any, int], jax.Array], size: int, width: int = SLICE
+) -> jax.Array:
+    """The sum of `products(start, size)` over slices of about so many columns.
+
+    XLA's CPU product of a long [10, 1e6] matrix with its transpose is 2 times slower
+    than the same product taken slice by slice in cache.
     """
-    whole, rest = divmod(size, SLICE)
-    total = products(whole * SLICE, rest)
-    if whole == 0:
-        return total
+    count, width = _slices(size, width)
+    if count == 1:
+        return products(0, size)
 
     def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
-        return total + products(i * SLICE, SLICE)
+        return total + products(i * width, width)
 
-    bounds = np.int32(0), np.int32(whole)  # known ones have derivatives
-    return lax.fori_loop(*bounds, add_slice, total)
+    bounds = np.int32(0), np.int32(count)  # known ones have derivatives
+    rest = products(count * width, size - count * width)
+    return lax.fori_loop(*bounds, add_slice, rest)
+
+
+def _slices(size: int, width: int) -> tuple[int, int]:
+    """How many, and of how many columns; fewer than there are slices are left over."""
+    count = max(1, round(size / width))
+    return count, size // count
 
 
 def columns(rows: jax.Array, start: Any, size: int) -> jax.Array:

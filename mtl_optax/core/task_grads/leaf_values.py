@@ -12,6 +12,7 @@ from jax import lax
 from mtl_optax.core.task_grads.in_range import power_of_two
 from mtl_optax.core.task_grads.leaf_products import (
     PAIRED,
+    UNROLLED,
     LeafRows,
     leaf_gramian,
     row_like,
@@ -26,6 +27,11 @@ _SMALL = 2**12
 
 class Part(Protocol):
     """What is kept of one leaf's gradients, of which it has one row a task."""
+
+    def pulled_again(
+        self, update: jax.Array, weights: jax.Array, active: jax.Array | None
+    ) -> jax.Array:
+        """`update`, which is `pull(weights, active)`, for a reader in a branch."""
 
     def gramian(self) -> jax.Array:
         """Inner products of all pairs of rows."""
@@ -72,6 +78,19 @@ class Values:
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """One read of the rows."""
+        return weighted_sum(self.rows, weights, active)
+
+    def pulled_again(
+        self, update: jax.Array, weights: jax.Array, active: jax.Array | None
+    ) -> jax.Array:
+        """Summed anew, unless XLA would stack many rows or not fuse the first sum.
+
+        What a branch reads from outside would be written to memory at every step.
+        """
+        if not isinstance(self.rows, tuple):
+            return mix_tasks(weights, self.rows, active).astype(update.dtype)
+        if len(self.rows) > UNROLLED:
+            return update
         return weighted_sum(self.rows, weights, active)
 
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Values":

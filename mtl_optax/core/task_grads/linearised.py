@@ -127,6 +127,11 @@ class LazyTaskGrads(NoArithmetic):
 
         return mean_over(unless_nonfinite(once, self.active, apart), self.axis_name)
 
+    def pulled_again(self, update: optax.Updates, weights: jax.Array) -> optax.Updates:
+        """The same: a backward pass is not run twice."""
+        del weights
+        return update
+
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs `[T, T]`."""
         return self.computed().gramian(blocks)
