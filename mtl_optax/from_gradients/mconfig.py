@@ -25,23 +25,24 @@ from mtl_optax.core.turns import Turns
 from mtl_optax.from_gramian.conflictfree import conflictfree
 
 
+class PseudoAdamState(NamedTuple):
+    """State of the Adam behind ConFIG."""
+
+    steps: jax.Array  # [] int32, since every task was seen
+    first_moment: optax.Params  # [*param], the last direction; both bias-corrected
+    second_moment: optax.Params  # [*param]
+
+
 class MConFIGState(NamedTuple):
     """State of M-ConFIG."""
 
-    stale: StaleState  # momenta, counts, turns, and what stands on them
+    stale: StaleState  # momenta, counts, turns, and ConFIG on them
+    adam: PseudoAdamState | None  # of the variant "shared"
 
     @property
     def contains_optimizer(self) -> bool:
         """Tells check_chain that no second optimiser may follow."""
         return True
-
-
-class PseudoAdamState(NamedTuple):
-    """State of the Adam behind ConFIG."""
-
-    steps: jax.Array  # [] int32
-    first_moment: optax.Params  # [*param], the last direction; both bias-corrected
-    second_moment: optax.Params  # [*param]
 
 
 @transformation_method
@@ -123,19 +124,18 @@ def mconfig(
     checks.one_of("variant", variant, ("shared", "separate"))
     turns = Turns(num_tasks, refresh, "cyclic", 0)
     if variant == "shared":
-        adam = _pseudo_adam(beta1, beta2, eps)
-        method: Any = optax.chain(conflictfree(num_tasks), adam)
-        inner = on_stale_rows(method, momenta(beta1), turns)
+        kept = momenta(beta1)
     else:
         kept = Averages(
             of=(lambda g: g, jnp.square),
             decays=(beta1, beta2),
             row=lambda m, s: m / (jnp.sqrt(s) + jnp.asarray(eps, s.dtype)),
         )
-        inner = on_stale_rows(conflictfree(num_tasks), kept, turns)
+    inner = on_stale_rows(conflictfree(num_tasks), kept, turns)
 
     def init(params: optax.Params) -> MConFIGState:
-        return MConFIGState(inner.init(params))
+        adam = _no_moments(params) if variant == "shared" else None
+        return MConFIGState(inner.init(params), adam)
 
     def update(
         updates: Any,
@@ -143,38 +143,41 @@ def mconfig(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, MConFIGState]:
-        new, after = inner.update(updates, state.stale, params, **extra_args)
-        return new, MConFIGState(after)
+        new, stale = inner.update(updates, state.stale, params, **extra_args)
+        if state.adam is None:
+            return new, MConFIGState(stale, None)
+        every = jnp.all(stale.rows.counts > 0)
+        steps = state.adam.steps + every.astype(jnp.int32)
+        new, moments = _divided(new, state.adam, steps, (beta1, beta2, eps))
+        return new, MConFIGState(stale, moments)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _pseudo_adam(beta1: Any, beta2: Any, eps: Any) -> optax.GradientTransformation:
-    """Adam that is given its bias-corrected first moment in place of a gradient."""
+def _no_moments(params: optax.Params) -> PseudoAdamState:
+    zeros = [jax.tree.map(lambda x: x[0], zero_stack(params, 1)) for _ in range(2)]
+    return PseudoAdamState(jnp.zeros((), jnp.int32), *zeros)
 
-    def init(params: optax.Params) -> PseudoAdamState:
-        zeros = [jax.tree.map(lambda x: x[0], zero_stack(params, 1)) for _ in range(2)]
-        return PseudoAdamState(jnp.zeros((), jnp.int32), *zeros)
 
-    def update(
-        directions: optax.Updates, state: PseudoAdamState, params: Any = None
-    ) -> tuple[optax.Updates, PseudoAdamState]:
-        del params
-        steps = state.steps + 1
-        rate1, rate2 = (rate_of(beta, steps) for beta in (beta1, beta2))
+def _divided(
+    directions: optax.Updates, old: PseudoAdamState, steps: jax.Array, numbers: Any
+) -> tuple[optax.Updates, PseudoAdamState]:
+    """Adam that is given its bias-corrected first moment in place of a gradient.
 
-        def moved(s: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-            # What, as a gradient, would have moved the first moment from old to new.
-            gradient = old + (new - old) / rate1.astype(s.dtype)
-            return s + rate2.astype(s.dtype) * (gradient**2 - s)
+    Nothing moves before the first step: directions are zero until then.
+    """
+    beta1, beta2, eps = numbers
+    rate1, rate2 = (rate_of(beta, jnp.maximum(steps, 1)) for beta in (beta1, beta2))
 
-        squares = jax.tree.map(
-            moved, state.second_moment, directions, state.first_moment
-        )
-        new = jax.tree.map(
-            lambda d, s: d / (jnp.sqrt(s) + jnp.asarray(eps, s.dtype)),
-            *(directions, squares),
-        )
-        return new, PseudoAdamState(steps, directions, squares)
+    def moved(s: jax.Array, before: jax.Array, d: jax.Array) -> jax.Array:
+        # What, as a gradient, would have moved the first moment to where it is.
+        gradient = before + (d - before) * (1 / rate1).astype(s.dtype)
+        return s + rate2.astype(s.dtype) * (gradient**2 - s)
 
-    return optax.GradientTransformation(init, update)
+    def divided(d: jax.Array, s: jax.Array) -> jax.Array:
+        return (d / (jnp.sqrt(s) + jnp.asarray(eps, s.dtype))).astype(d.dtype)
+
+    first = jax.tree.map(lambda d, f: d.astype(f.dtype), directions, old.first_moment)
+    second = jax.tree.map(moved, old.second_moment, old.first_moment, first)
+    new = jax.tree.map(divided, directions, second)
+    return new, PseudoAdamState(steps, first, second)
