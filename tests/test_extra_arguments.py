@@ -77,6 +77,15 @@ def test_they_raise_through_wrappers(tx):
         traced(tx, order=jnp.array([[1], [0]]))
 
 
+@pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: mtl.stale(tx, 2)])
+def test_they_raise_for_lazy_gradients(wrap):
+    params = jnp.ones(2)
+    _, lazy = mtl.lazy_task_grads(lambda p: (jnp.sum(p), jnp.sum(p**2)))(params)
+    tx = wrap(mtl.mgda(2))
+    with pytest.raises(ValueError, match="order= has no effect here"):
+        tx.update(lazy, tx.init(params), params, order=jnp.zeros((2, 1), int))
+
+
 def test_wrappers_hand_on_what_their_method_takes():
     order = jnp.array([[1], [0]])
     for weighting in (

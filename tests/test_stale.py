@@ -142,6 +142,40 @@ def network(shared):
     return params, losses
 
 
+def test_every_form_of_gradients():
+    """At features a row is the parameters' gradient; samples are tasks, too."""
+    params, _ = network(shared=True)
+    trunk, head = params["trunk"][0], params["heads"]["0"]
+    params, x = (
+        {"w": trunk, "v": head},
+        jax.random.normal(jax.random.key(1), (4, LAYERS)),
+    )
+
+    def features(p):
+        return jnp.tanh(x @ p["w"])
+
+    def samples(p):
+        return (features(p) @ p["v"] - 1) ** 2
+
+    def heads(p, z):
+        return tuple((z @ p["v"] - 1) ** 2)
+
+    wanted = mtl.task_grads(lambda p: heads(p, features(p)))(params)[1]
+    for form in (
+        mtl.feature_task_grads(features, heads),
+        mtl.per_sample_grads(samples),
+    ):
+        tx = mtl.stale(mtl.unitary(4), num_tasks=4, refresh=3, decay=0.0)
+        state = tx.init(params)
+        for _ in range(2):
+            update, state = tx.update(form(params)[1], state, params)
+        (rows,) = optax.tree.get(state, "averages")
+        for name in params:
+            np.testing.assert_allclose(rows[name], wanted[name], rtol=1e-4, atol=1e-5)
+            total = wanted[name].sum(axis=0)
+            np.testing.assert_allclose(update[name], total, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.optimized
 @pytest.mark.parametrize("shared", [True, False])
 def test_one_tasks_work_a_step(shared):

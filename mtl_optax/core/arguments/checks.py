@@ -156,7 +156,8 @@ def keywords(update: Callable[..., Any]) -> frozenset[str]:
 
 def _is_part(updates: Any) -> bool:
     masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-    return any(map(masked, jax.tree.leaves(updates, is_leaf=masked)))
+    tree = updates.like() if hasattr(updates, "like") else updates  # lazy: no tree
+    return any(map(masked, jax.tree.leaves(tree, is_leaf=masked)))
 
 
 def renamed(extra_args: Mapping[str, Any]) -> None:

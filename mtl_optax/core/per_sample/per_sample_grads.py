@@ -56,6 +56,14 @@ class PerSampleGrads(LazyTaskGrads):
         """Gradient of one sample; one backward pass."""
         return self.computed().row(task)
 
+    def one(self, task: jax.Array) -> optax.Updates:
+        """From all of them: samples come from one backward pass."""
+        return self.computed().one(task)
+
+    def some(self, chosen: jax.Array) -> optax.Updates:
+        """From all of them."""
+        return self.computed().some(chosen)
+
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
     ) -> optax.Updates:
