@@ -56,7 +56,7 @@ def test_gramian_on_one_cpu(num_tasks, monkeypatch):
     rng = np.random.default_rng(0)
     leaves = [rng.normal(size=(num_tasks, n)).astype(np.float32) for n in sizes]
     expected = [x.astype(np.float64) @ x.T.astype(np.float64) for x in leaves]
-    found = jax.jit(lambda: [mtl.gramian([x]) for x in leaves])()
+    found = jax.jit(lambda leaves: [mtl.gramian([x]) for x in leaves])(leaves)
     for one, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, right, rtol=1e-6, atol=2e-7 * np.max(right))
         np.testing.assert_array_equal(one, one.T)
