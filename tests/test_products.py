@@ -46,6 +46,44 @@ def test_gramian_forms(num_tasks, form, sliced, monkeypatch):
     np.testing.assert_array_equal(got, got.T)
 
 
+# Few tasks, number by number; more, whole leaves and slices; many, longer slices.
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 4, 16, 64])
+@pytest.mark.slow
+def test_gramian_on_one_cpu(num_tasks, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    slice_ = leaf_products.SLICE
+    sizes = (1, 5, slice_, 3 * slice_ // 2 + 1, 2 * slice_ + 3, 2**20 // num_tasks + 7)
+    rng = np.random.default_rng(0)
+    leaves = [rng.normal(size=(num_tasks, n)).astype(np.float32) for n in sizes]
+    expected = [x.astype(np.float64) @ x.T.astype(np.float64) for x in leaves]
+    found = jax.jit(lambda leaves: [mtl.gramian([x]) for x in leaves])(leaves)
+    for one, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, right, rtol=1e-6, atol=2e-7 * np.max(right))
+        np.testing.assert_array_equal(one, one.T)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 4])
+@pytest.mark.parametrize("form", ["stacked", "rows"])
+@pytest.mark.slow
+def test_slices_of_half_precision_under_vmap_and_grad(num_tasks, form, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    size = 2**20 // num_tasks + 7
+    rng = np.random.default_rng(0)
+    half = jnp.asarray(rng.normal(size=(2, num_tasks, size)), jnp.bfloat16)
+
+    def largest(stack):
+        rows = {"a": stack} if form == "stacked" else as_rows({"a": stack}, num_tasks)
+        return mtl.gramian(rows)[0, -1]
+
+    each = [np.asarray(x, np.float64) for x in half]
+    found = jax.jit(jax.vmap(largest))(half)
+    np.testing.assert_allclose(found, [x[0] @ x[-1] for x in each], rtol=2e-4)
+    wide = half[0].astype(jnp.float32)
+    slope = np.zeros_like(wide)
+    slope[0], slope[-1] = wide[-1], wide[0]
+    np.testing.assert_allclose(jax.jit(jax.grad(largest))(wide), slope, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_gramian_of_half_precision_accumulates_in_float32(dtype):
     stacked = make(3, dtype)

@@ -2,7 +2,6 @@
 
 import operator
 from functools import reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jax import lax
 
 from mtl_optax.core.solvers.linalg import cancels, noise_floor
 from mtl_optax.core.task_grads.form import TaskGrads
+from mtl_optax.core.trees.branches import zeros_of
 
 
 def zero_if_cancelling(weights: jax.Array, gramian: jax.Array) -> jax.Array:
@@ -40,12 +40,12 @@ def zero_if_noise(
         largest = jnp.where(largest > 0, largest, 1)
         apart = jnp.sum((weights / largest) ** 2 * jnp.diag(gramian))
         again = gradients.pulled_again(update, weights)
-        return suspect & (_squared_norm(again, unit * largest) <= floor**2 * apart)
+        return _squared_norm(again, unit * largest) <= floor**2 * apart
 
     # The branch returns no update: one that goes through it would be written and
     # copied, where otherwise it melts into the optimiser that reads it.
-    known = _varying_like((update, weights, gramian), suspect)
-    noise = lax.cond(suspect, is_noise, lambda: known)
+    known = jax.eval_shape(is_noise)
+    noise = lax.cond(suspect, is_noise, lambda: zeros_of(known))
     return jax.tree.map(lambda x: jnp.where(noise, 0, x), update)
 
 
@@ -53,13 +53,3 @@ def _squared_norm(tree: optax.Updates, unit: jax.Array) -> jax.Array:
     """Sum of squares over all leaves, in the precision of T-sized numbers."""
     wide = [leaf.astype(unit.dtype) / unit for leaf in jax.tree.leaves(tree)]
     return reduce(operator.add, [jnp.sum(leaf * leaf) for leaf in wide])
-
-
-def _varying_like(tree: Any, value: jax.Array) -> jax.Array:
-    """The value, which inside `jax.shard_map` varies where some leaf does."""
-
-    def axes(x: Any) -> frozenset[Any]:
-        return frozenset(getattr(jax.typeof(x), "vma", None) or ())
-
-    more = frozenset().union(*map(axes, jax.tree.leaves(tree))) - axes(value)
-    return lax.pcast(value, tuple(sorted(more)), to="varying") if more else value

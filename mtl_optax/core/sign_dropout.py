@@ -6,17 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mtl_optax.core.arguments.random import uniforms
 from mtl_optax.core.task_grads.at_features import FeatureTaskGrads
 from mtl_optax.core.task_grads.data_axis import mean_over
 
-Odds = Callable[[jax.Array], jax.Array]  # of the positive sign, from its purity
+# Of the positive sign, from its purity; None is that itself.
+Odds = Callable[[jax.Array], jax.Array] | None
 
 
 def uniforms_like(leaves: list[jax.Array], key: jax.Array) -> list[jax.Array]:
     """One number for each entry of each leaf, its first axis aside."""
     keys = jax.random.split(key, max(len(leaves), 1))
     pairs = zip(keys, leaves, strict=False)
-    return [jax.random.uniform(k, leaf.shape[1:]) for k, leaf in pairs]
+    return [uniforms(k, leaf.shape[1:]) for k, leaf in pairs]
 
 
 def drop_signs(
@@ -24,7 +26,11 @@ def drop_signs(
 ) -> jax.Array:
     """What is left of the sum of T rows."""
     rows = [row.astype(jnp.result_type(float)) for row in rows]
-    return _mix(_shares(rows, uniform, leak, odds), rows)
+    if leak is not None:
+        return _mix(_shares(rows, uniform, leak, odds), rows)
+    above, below = _by_sign(rows)
+    more, less = _kept_signs(above, below, uniform, odds)
+    return jnp.where(more, above, jnp.where(less, -below, 0))
 
 
 def drop_features(
@@ -53,14 +59,34 @@ def _shares(
     rows: list[jax.Array], uniform: jax.Array, leak: jax.Array | None, odds: Odds
 ) -> list[jax.Array]:
     """Which part of each row stays, written out over tasks so that it fuses."""
-    total = sum(rows[1:], rows[0])
-    size = sum((jnp.abs(row) for row in rows[1:]), jnp.abs(rows[0]))
-    chance = odds(0.5 * (1 + total / jnp.where(size > 0, size, 1)))
+    more, less = _kept_signs(*_by_sign(rows), uniform, odds)
     shares = []
     for t, row in enumerate(rows):
-        keep = ((chance > uniform) & (row > 0)) | ((chance < uniform) & (row < 0))
+        keep = (more & (row > 0)) | (less & (row < 0))
         shares.append(jnp.where(keep, 1, 0 if leak is None else leak[t]))
     return shares
+
+
+def _by_sign(rows: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Sums of what is positive, and of the sizes of what is negative."""
+    above, below = (
+        [jnp.maximum(sign * row, 0) for row in rows] for sign in (1.0, -1.0)
+    )
+    return sum(above[1:], above[0]), sum(below[1:], below[0])
+
+
+def _kept_signs(
+    above: jax.Array, below: jax.Array, uniform: jax.Array, odds: Odds
+) -> tuple[jax.Array, jax.Array]:
+    """Where positive entries stay, and where negative ones do."""
+    size, uniform = above + below, uniform.astype(above.dtype)
+    if odds is None:
+        # Without a quotient, of which XLA would keep an array, all of this is fused
+        # into the optimiser.
+        bound = uniform * size
+        return above > bound, above < bound
+    chance = odds(0.5 * (1 + (above - below) / jnp.where(size > 0, size, 1)))
+    return chance > uniform, chance < uniform
 
 
 def _mix(shares: list[jax.Array], rows: list[jax.Array]) -> jax.Array:

@@ -19,7 +19,12 @@ from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.chains.places import placed
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.sign_dropout import drop_features, drop_signs, uniforms_like
+from mtl_optax.core.sign_dropout import (
+    Odds,
+    drop_features,
+    drop_signs,
+    uniforms_like,
+)
 from mtl_optax.core.stacked import from_stack
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads, at_features
 
@@ -30,10 +35,10 @@ class GradDropState(NamedTuple):
     key: jax.Array  # raw key data, uint32
 
 
-def _odds(f: Any) -> Callable[[jax.Array], jax.Array]:
-    """`f`, checked where it is called; the identity for None."""
+def _odds(f: Any) -> Odds:
+    """`f`, checked where it is called."""
     if f is None:
-        return lambda purity: purity
+        return None
     if not callable(f):
         raise ValueError(
             "graddrop: f must be a function of the purity P, an array of numbers in "
@@ -103,8 +108,9 @@ def graddrop(
         without features (give `check_chain` some, `gradients=`), or features without a
         batch.
 
-    Cost: T backward passes and T copies of the gradient; one key of state; as many
-    random numbers as parameters, which dominate the time. On features: T backward
+    Cost: T backward passes and T copies of the gradient; one key of state; one read of
+    these copies, with as many random numbers as parameters, which cost about as much (a
+    hash of each place, cheaper than those of `jax.random`). On features: T backward
     passes of the heads, one of the trunk, as many random numbers as entries of z.
 
     Invariances: none to loss scales: the larger a gradient the larger its share of the

@@ -4,14 +4,15 @@ The authors sum the aligned gradients; here, as in TorchJD, `preference` 1/T giv
 mean. Their code scales by the smallest eigenvalue ("min") unless told otherwise; its
 other modes are "rmse", the mean eigenvalue, and "median", the lower middle one. It uses
 a general eigenvalue routine; ours finds small eigenvalues beside large ones. Those of
-nearly parallel gradients are lost in the Gramian, so they are taken from a second one,
-of the gradients rotated by the eigenvectors of the first.
+nearly parallel gradients are lost in the Gramian, so where there are such they are
+taken from a second one, of the gradients rotated by the eigenvectors of the first.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import PerTask
@@ -20,7 +21,12 @@ from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers.jacobi import jacobi_eigh
 from mtl_optax.core.solvers.linalg import dot
 from mtl_optax.core.task_grads.form import TaskGrads
+from mtl_optax.core.trees.any_lane import any_lane
 from mtl_optax.core.weighting import Weighting, no_state
+
+# An eigenvalue above this part of what orthogonal gradients would give has lost no more
+# than five binary digits to rounding.
+_TOLD = 2.0**-5
 
 
 def _scale(values: jax.Array, keep: jax.Array, scale_mode: str) -> jax.Array:
@@ -31,6 +37,27 @@ def _scale(values: jax.Array, keep: jax.Array, scale_mode: str) -> jax.Array:
     ascending = jnp.sort(jnp.where(keep, values, jnp.inf))
     place = 0 if scale_mode == "min" else jnp.maximum(count - 1, 0) // 2
     return jnp.where(count > 0, ascending[place], 1)
+
+
+def _eigh(
+    gramian: jax.Array, look: Callable[[jax.Array], TaskGrads] | None
+) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues and vectors; where the Gramian lost some, of rotated gradients."""
+    values, vectors = jacobi_eigh(gramian)
+    if look is None:
+        return values, vectors
+
+    def rotated() -> tuple[jax.Array, jax.Array]:
+        again, turned = jacobi_eigh(look(vectors.T).gramian())
+        return again, dot(vectors, turned)
+
+    lost = ~jnp.all(values >= _TOLD * _apart(gramian, vectors))
+    return lax.cond(any_lane(lost), rotated, lambda: (values, vectors))
+
+
+def _apart(gramian: jax.Array, vectors: jax.Array) -> jax.Array:
+    """What each combination of the gradients would weigh, were they orthogonal."""
+    return dot(jnp.diag(gramian), vectors**2)
 
 
 @gramian_method
@@ -58,10 +85,10 @@ def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weigh
       ValueError: for an unknown `scale_mode`, or a `preference` that is not `[T]`; for
         gradients that are not stacked, or another task count.
 
-    Cost: at most T backward passes with lazy gradients; no state of its own; two T x T
-    eigenvalue problems by Jacobi rotations, some 5 T steps each on T x T matrices.
-    Between them gradients are read a second time, rotated leaf by leaf: T copies of one
-    leaf more.
+    Cost: at most T backward passes with lazy gradients; no state of its own; a T x T
+    eigenvalue problem by Jacobi rotations, some 5 T steps on T x T matrices. Where an
+    eigenvalue is below 1/32 of its value for orthogonal gradients, another one: for it
+    gradients are read a second time, rotated leaf by leaf, T copies of one leaf more.
 
     Invariances: none to loss scales: gradients are made orthogonal with as little
     change as possible, which leaves most to the longest.
@@ -96,15 +123,11 @@ def aligned_mtl(*, scale_mode: str = "min", preference: PerTask = None) -> Weigh
         **extra: object,
     ) -> tuple[jax.Array, tuple[()]]:
         del extra
-        values, vectors = jacobi_eigh(gramian)
-        if look is not None:
-            values, turned = jacobi_eigh(look(vectors.T).gramian())
-            vectors = dot(vectors, turned)
+        values, vectors = _eigh(gramian, look)
         # An eigenvalue is rounding error if it is tiny beside what its combination of
         # gradients would weigh were they orthogonal, however short they are; and the
         # authors cut off at the precision of float64.
-        apart = dot(jnp.diag(gramian), vectors**2)
-        floor = jnp.finfo(gramian.dtype).eps * apart
+        floor = jnp.finfo(gramian.dtype).eps * _apart(gramian, vectors)
         floor = jnp.maximum(floor, float(jnp.finfo(jnp.float64).eps) * jnp.max(values))
         keep = values > gramian.shape[0] * floor
         values = jnp.where(keep, values, 1)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mtl_optax.core.arguments.checks import STATIC_ARGS_HINT
 
@@ -50,3 +51,29 @@ def next_key(raw: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A fresh typed key for this step, and the raw key for the state."""
     use, keep = jax.random.split(jax.random.wrap_key_data(raw))
     return use, jax.random.key_data(keep)
+
+
+def uniforms(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Numbers in [0, 1), multiples of 2**-24, from a typed key: cheap, for masks.
+
+    Each is a hash of its place and the key: the finaliser of MurmurHash3, once for each
+    word of the key. `jax.random.uniform` is ten times as dear as what is done with it
+    in an update that draws a number a parameter; this is fused into it, wherever the
+    array is. Places are told apart up to 2**32 of them.
+    """
+    place = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        step = jnp.uint32(stride % 2**32)
+        place += step * lax.broadcasted_iota(jnp.uint32, shape, axis)
+        stride *= shape[axis]
+    for word in jax.random.key_data(key):
+        place = _mixed(place ^ word)
+    return (place >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """A permutation of uint32 in which every bit depends on all."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
