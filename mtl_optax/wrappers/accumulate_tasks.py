@@ -1,6 +1,6 @@
 """accumulate_tasks: gradient accumulation that aggregates once, not at every step."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +9,32 @@ from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
-from mtl_optax.core.chains.places import WRAPPER, inside, placed
-from mtl_optax.core.state_guard import batched, check_state
+from mtl_optax.core.chains.places import WRAPPER, inside, placed, watched
+from mtl_optax.core.gathered import (
+    AccumulateTasksState,
+    arrays_of,
+    as_weighed,
+    begun_anew,
+    counted,
+    mean_losses,
+    nothing_gathered,
+    with_rows,
+    with_sum,
+)
+from mtl_optax.core.known_weights import KnownWeights, known_weights
+from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.trees.branches import as_before, strong, zeros_of
-from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, lead
 from mtl_optax.core.weighting import check_transformation
 
 
-class AccumulateTasksState(NamedTuple):
-    """State of accumulate_tasks."""
-
-    micro_step: jax.Array  # [] int32, micro-batches gathered since the last update
-    gathered: TaskTree  # tree of [T, *param], sum of the stacked gradients
-    gathered_losses: TaskRows  # [T]
-    gathered_counts: TaskRows  # [T] int32, micro-batches in which each task was active
-    inner: Any  # state of the wrapped chain
-
-
 def accumulate_tasks(
-    tx: optax.GradientTransformation, num_tasks: int, every_k: int
+    tx: optax.GradientTransformation,
+    num_tasks: int,
+    every_k: int,
+    *,
+    missing: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Averages each task's gradient over `every_k` micro-batches, then updates once.
 
@@ -84,18 +90,14 @@ def accumulate_tasks(
     inner = inside(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:
-        def zeros(x: Any) -> jax.Array:
-            # Never weakly typed, or the second step would be traced anew; broadcasting
-            # it keeps the sharding of x.
-            zero = jnp.zeros_like(x, jnp.result_type(x))
-            return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
-
-        return AccumulateTasksState(
-            micro_step=jnp.zeros((), jnp.int32),
-            gathered=jax.tree.map(zeros, params),
-            gathered_losses=jnp.zeros(num_tasks, jnp.result_type(float)),
-            gathered_counts=jnp.zeros(num_tasks, jnp.int32),
-            inner=inner.init(params),
+        state, losses = inner.init(params), jnp.zeros(num_tasks)
+        about = {"params": params, "names": None, "losses": losses, "extra_args": {}}
+        known = known_weights(inner, state, params, num_tasks, **about)
+        weighted = known is not None and known.by_state
+        return nothing_gathered(
+            *(params, num_tasks, state),
+            rows=missing or not weighted,
+            weighted=weighted,
         )
 
     def update(
@@ -108,58 +110,75 @@ def accumulate_tasks(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateTasksState]:
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
-        check_state(*_gathered(state, given.like(), num_tasks), num_tasks)
-        losses, mask = given.losses, given.active
-        present = jnp.ones(num_tasks, bool) if mask is None else mask
+        check_state(*arrays_of(state, given.like(), num_tasks), num_tasks)
+        now, known = counted(state, given), None
+        mean = None if given.losses is None else mean_losses(now)
+        if state.weighted is not None and not watched():
+            about = {"params": params, "names": given.names, "losses": mean}
+            like = state.weighted.total
+            known = known_weights(
+                *(inner, state.inner, like, num_tasks), **about, extra_args=extra_args
+            )
+        due = now.micro_step >= every_k
+        now = _with_gradients(now, given, known, due)
 
-        def add(total: jax.Array, new: jax.Array) -> jax.Array:
-            return total + new.astype(total.dtype)
-
-        summed = state._replace(
-            micro_step=state.micro_step + 1,
-            gathered=jax.tree.map(add, state.gathered, given.stack()),
-            gathered_counts=state.gathered_counts + present.astype(jnp.int32),
-        )
-        if losses is not None:
-            total = add(state.gathered_losses, jnp.where(present, losses, 0))
-            summed = summed._replace(gathered_losses=total)
-
-        def emit(summed: AccumulateTasksState) -> Any:
-            count = jnp.maximum(summed.gathered_counts, 1)
-
-            def mean(x: jax.Array) -> jax.Array:
-                return x / lead(count, x).astype(x.dtype)
-
-            means = None if losses is None else mean(summed.gathered_losses)
-            some = None if mask is None else summed.gathered_counts > 0
-            new, inner_state = inner.update(
-                jax.tree.map(mean, summed.gathered),
-                summed.inner,
+        def emit(inner_state: Any) -> Any:
+            some = None if given.active is None else now.gathered_counts > 0
+            new, after = inner.update(
+                _handed_over(now, known, num_tasks),
+                inner_state,
                 params,
-                losses=named(means, given.names),
+                losses=named(mean, given.names),
                 active=named(some, given.names),
                 **extra_args,
             )
-            empty = jax.tree.map(jnp.zeros_like, summed._replace(inner=()))
-            inner_state = as_before(
-                "The chain in accumulate_tasks", inner_state, summed.inner
-            )
-            return strong(new), empty._replace(inner=inner_state)
+            after = as_before("The chain in accumulate_tasks", after, inner_state)
+            return strong(new), after
 
-        updated, _ = jax.eval_shape(emit, summed)
+        updated, _ = jax.eval_shape(emit, state.inner)
 
-        def wait(summed: AccumulateTasksState) -> Any:
-            return zeros_of(updated), summed
+        def wait(inner_state: Any) -> Any:
+            return zeros_of(updated), inner_state
 
-        return lax.cond(summed.micro_step >= every_k, emit, wait, summed)
+        # What is gathered is not carried through the branches, which would copy it.
+        new, inner_state = lax.cond(due, emit, wait, state.inner)
+        return new, begun_anew(now, due)._replace(inner=inner_state)
 
     return placed(init, update, WRAPPER)
 
 
-def _gathered(
-    state: AccumulateTasksState, like: optax.Params, num_tasks: int
-) -> tuple[Any, Any]:
-    """What the state has gathered, and the shapes of that for gradients like `like`."""
-    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    rows = batched((number, number, like), num_tasks)
-    return (state.gathered_counts, state.gathered_losses, state.gathered), rows
+def _with_gradients(
+    now: AccumulateTasksState,
+    given: TaskGrads,
+    known: KnownWeights | None,
+    due: jax.Array,
+) -> AccumulateTasksState:
+    """With those of a micro-batch, at once where that is exact."""
+    if known is not None and known.by_state and given.active is None:
+        return with_sum(now, given, known)
+    if now.gathered is not None:
+        return with_rows(now, given, due if known is None else False)
+    if watched():
+        return now
+    what = "active= was given" if given.active is not None else "it is not known here"
+    raise ValueError(
+        "accumulate_tasks(missing=False) keeps one weighted sum of the gradients, for "
+        "which the weight of each task must be known beforehand, and every task be in "
+        f"every micro-batch; but {what}. Leave missing=False away, which keeps one "
+        "gradient a task."
+    )
+
+
+def _handed_over(
+    now: AccumulateTasksState, known: KnownWeights | None, num_tasks: int
+) -> Any:
+    """What the chain is given for the gradients of the big batch."""
+    if known is not None:
+        return as_weighed(now, known, num_tasks)
+    if now.gathered is not None:
+        return now.gathered
+    # Somebody is watching, who asks for no numbers.
+    assert now.weighted is not None
+    return jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (num_tasks, *x.shape)), now.weighted.total
+    )
