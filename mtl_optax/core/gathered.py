@@ -25,7 +25,7 @@ class Weighted(NamedTuple):
     """Micro-batches that were weighted at once."""
 
     total: Any  # tree of [*param], the sum of their weighted gradients
-    count: jax.Array  # [] int32, how many they are
+    batches: jax.Array  # [] int32, how many they are
 
 
 class AccumulateTasksState(NamedTuple):
@@ -105,13 +105,13 @@ def with_sum(
 ) -> AccumulateTasksState:
     """With the gradients of a micro-batch, weighted at once."""
     assert now.weighted is not None
-    total, count = now.weighted
+    total, batches = now.weighted
     new = known.weighed(given, now.inner, jnp.ones(given.num_tasks, bool))
 
     def add(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(count == 0, 0, old) + new.astype(old.dtype)
+        return jnp.where(batches == 0, 0, old) + new.astype(old.dtype)
 
-    return now._replace(weighted=Weighted(jax.tree.map(add, total, new), count + 1))
+    return now._replace(weighted=Weighted(jax.tree.map(add, total, new), batches + 1))
 
 
 def with_rows(
@@ -152,7 +152,7 @@ def begun_anew(now: AccumulateTasksState, due: jax.Array) -> AccumulateTasksStat
 
     weighted = now.weighted
     if weighted is not None:
-        weighted = weighted._replace(count=reset(weighted.count))
+        weighted = weighted._replace(batches=reset(weighted.batches))
     return now._replace(
         micro_step=reset(now.micro_step),
         gathered_losses=reset(now.gathered_losses),
@@ -164,7 +164,7 @@ def begun_anew(now: AccumulateTasksState, due: jax.Array) -> AccumulateTasksStat
 def _with_stacked(now: AccumulateTasksState, total: Any, known: KnownWeights) -> Any:
     """The sum of all micro-batches, from those weighted at once and those stacked."""
     assert now.weighted is not None
-    number, counts, at_once = _stacked(now), _stacked_counts(now), now.weighted.count
+    number, counts, at_once = _stacked(now), _stacked_counts(now), now.weighted.batches
     present = now.gathered_counts > at_once
 
     def both() -> Any:
@@ -182,10 +182,10 @@ def _with_stacked(now: AccumulateTasksState, total: Any, known: KnownWeights) ->
 
 def _stacked(now: AccumulateTasksState) -> jax.Array:
     """How many micro-batches were stacked."""
-    return now.micro_step - (0 if now.weighted is None else now.weighted.count)
+    return now.micro_step - (0 if now.weighted is None else now.weighted.batches)
 
 
 def _stacked_counts(now: AccumulateTasksState) -> jax.Array:
     """In how many of them each task was, at least 1, `[T]`."""
-    at_once = 0 if now.weighted is None else now.weighted.count
+    at_once = 0 if now.weighted is None else now.weighted.batches
     return jnp.maximum(now.gathered_counts - at_once, 1)

@@ -5,6 +5,8 @@ chain does not say which, but its trace does: it is run on gradients that only n
 is pulled, and what the weights there are made of is read from the program.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -53,10 +55,10 @@ def known_weights(
     like: optax.Params,
     num_tasks: int,
     *,
-    params: optax.Params | None,
-    names: tuple[Any, ...] | None,
     losses: jax.Array | None,
-    extra_args: dict[str, Any],
+    params: optax.Params | None,
+    names: tuple[Any, ...] | None = None,
+    extra_args: Mapping[str, Any] = MappingProxyType({}),
 ) -> KnownWeights | None:
     """The weights that `inner` gives each leaf of gradients `like` one.
 
@@ -107,9 +109,9 @@ def _needs_only(closed: ClosedJaxpr, count: int) -> bool:
     return not needed & (traced | {*jaxpr.invars[count:]})
 
 
-def _arrays_in(extra_args: dict[str, Any]) -> tuple[list[Any], Any]:
+def _arrays_in(extra_args: Mapping[str, Any]) -> tuple[list[Any], Any]:
     """The numbers among extra arguments, and what puts others in their place."""
-    leaves, treedef = jax.tree.flatten(extra_args)
+    leaves, treedef = jax.tree.flatten(dict(extra_args))
     places = [at for at, leaf in enumerate(leaves) if _is_number(leaf)]
 
     def with_arrays(arrays: list[Any]) -> Any:

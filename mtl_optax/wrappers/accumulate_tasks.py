@@ -43,31 +43,44 @@ def accumulate_tasks(
 
     Conflicts are decided on the gradients of the big batch, to rounding, where
     `optax.MultiSteps` after a method decides them on every micro-batch, and around one
-    fails.
+    fails. Weights that `tx` takes from its state alone are known before the gradients
+    are; then these are weighted at once, and summed.
 
     Args:
       tx: the whole chain, from the method to the optimiser.
       num_tasks: T, a Python int.
       every_k: number of micro-batches, a Python int.
+      missing: whether tasks may be missing from micro-batches, which `active` tells.
+        False keeps no stack for that where the weights are known.
 
     Returns:
       A transformation like `tx` whose updates are zero but at every k-th call. Losses
       are averaged too. A task that was `active` in some of the micro-batches only is
-      averaged over those; in none, it is inactive. Losses and `active` reach `tx` by
+      averaged over those; in none, it is inactive. Give `active` at every micro-batch
+      of a step or at none: where the weights are known, those with and those without
+      are averaged apart, and both by their numbers. Losses and `active` reach `tx` by
       name, where the tasks have names. Other extra arguments are those of the last
-      micro-batch. Updates have the dtypes that `tx` gives them. Lazy gradients are
-      stacked first.
+      micro-batch. Updates have the dtypes that `tx` gives them.
 
     Raises:
       ValueError: for an `every_k` that is no positive Python int; for gradients that
         are not stacked, another task count, or a state of another one; for a chain
-        whose state changes its shapes.
+        whose state changes its shapes; with `missing=False` for `active`, or an extra
+        argument that the weights depend on, where only one sum is kept.
 
-    Cost: T backward passes at every micro-batch, and two stacks of T gradients, the new
-    one and the accumulator (of the parameters' dtype).
+    Cost: where the weights are known, and without `active`, one backward pass at every
+    micro-batch of lazy gradients, and one copy of the parameters beside a stack of T
+    that nothing touches (none with `missing=False`). That is so for `unitary`, `mean`,
+    `constant`, `rlw`, `uw`, `imtl_l` and `dwa` by epochs, first in the chain, and in
+    `on_shared` or `cr_mogm`. Else T backward passes, and one stack of T gradients (of
+    the parameters' dtype), to which lazy ones are added row by row (but all at once
+    with `chunk_size`, on leaves that some tasks share, and before a convolution).
 
-    When not to use it: if memory is short and the method sees losses only; then
-    `optax.MultiSteps` after the method needs one copy.
+    When not to use it: for a method whose weights follow the losses of the same step
+    (`gls`, `stch`, `tchebycheff`, `pbi`, `cosmos`, `scale_invariant`, `famo`, `nmt`,
+    sliding `dwa`): those of the big batch are known at its end, so that T gradients
+    must wait. A loss that is itself a mean over micro-batches costs them one forward
+    pass more, and no state: see the recipes.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl
@@ -91,8 +104,9 @@ def accumulate_tasks(
 
     def init(params: optax.Params) -> AccumulateTasksState:
         state, losses = inner.init(params), jnp.zeros(num_tasks)
-        about = {"params": params, "names": None, "losses": losses, "extra_args": {}}
-        known = known_weights(inner, state, params, num_tasks, **about)
+        known = known_weights(
+            inner, state, params, num_tasks, losses=losses, params=params
+        )
         weighted = known is not None and known.by_state
         return nothing_gathered(
             *(params, num_tasks, state),
@@ -114,10 +128,12 @@ def accumulate_tasks(
         now, known = counted(state, given), None
         mean = None if given.losses is None else mean_losses(now)
         if state.weighted is not None and not watched():
-            about = {"params": params, "names": given.names, "losses": mean}
-            like = state.weighted.total
             known = known_weights(
-                *(inner, state.inner, like, num_tasks), **about, extra_args=extra_args
+                *(inner, state.inner, state.weighted.total, num_tasks),
+                losses=mean,
+                params=params,
+                names=given.names,
+                extra_args=extra_args,
             )
         due = now.micro_step >= every_k
         now = _with_gradients(now, given, known, due)

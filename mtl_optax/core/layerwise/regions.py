@@ -53,7 +53,7 @@ def pull_back(
             pieces[out].append(((task,), one, ""))
     depends = _depends(linear)
     regions = _regions(linear, depends)
-    elsewhere = _read_twice(regions) | set(filter(is_variable, jaxpr.outvars))
+    elsewhere = _read_twice(regions).union(filter(is_variable, jaxpr.outvars))
     for served, eqns, apart in regions:
         made = [var for eqn in eqns for var in eqn.outvars if var in pieces]
         groups = _alike(served, made, pieces) if apart else [(served, made)]
@@ -82,7 +82,8 @@ def _read_twice(regions: Sequence[tuple[Tasks, list[JaxprEqn], bool]]) -> set[Va
     """Variables that several regions read."""
     reads = Counter[Var]()
     for _, eqns, _ in regions:
-        reads.update({x for eqn in eqns for x in eqn.invars if is_variable(x)})
+        atoms: set[Any] = {x for eqn in eqns for x in eqn.invars if is_variable(x)}
+        reads.update(atoms)
     return {var for var, times in reads.items() if times > 1}
 
 

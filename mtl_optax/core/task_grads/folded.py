@@ -5,7 +5,7 @@ place one row is held at a time. Where tasks reach a leaf in several places, som
 them only, or through a convolution, the rows of that leaf are made first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,14 +24,14 @@ def folded_losses(
     losses_of: Callable[[Any], Sequence[jax.Array]],
     ones: Sequence[jax.Array],
     params: Any,
-    totals: Sequence[jax.Array | None],
+    totals: Mapping[int, jax.Array],
     fold: Fold,
     active: jax.Array | None,
     axis_name: Any,
-) -> list[jax.Array | None]:
+) -> list[jax.Array]:
     """The stacks `[T, *param]` with the gradients of linear losses folded in.
 
-    `totals` has one for each leaf of the parameters, None where it is not wanted.
+    `totals` has one for each leaf of the parameters that is wanted, by its place.
     """
     num_tasks, done = len(ones), dict[int, jax.Array]()
 
@@ -52,9 +52,12 @@ def folded_losses(
         transposed = jax.linear_transpose(function, *types)
         if convolves(function, types):
             return one_by_one(transposed, tasks, cotangents, "")
-        here = {i: at for i, at in enumerate(alone) if at is not None}
-        here = {i: at for i, at in here.items() if len(tasks) == num_tasks}
-        here = {i: at for i, at in here.items() if carried(totals[at], types[i])}
+        whole = len(tasks) == num_tasks
+        here = {
+            i: at
+            for i, at in enumerate(alone)
+            if at is not None and whole and carried(at, types[i])
+        }
 
         def step(held: Any, each: Any) -> tuple[Any, Any]:
             task, cotangent = each
@@ -62,7 +65,7 @@ def folded_losses(
             held = {i: add(total, rows[i], task) for i, total in held.items()}
             return held, [row for i, row in enumerate(rows) if i not in here]
 
-        start = {i: totals[at] for i, at in here.items() if totals[at] is not None}
+        start = {i: totals[at] for i, at in here.items()}
         order = jnp.arange(len(tasks))
         held, rest = lax.scan(step, start, (order, list(cotangents)))
         done.update({here[i]: total for i, total in held.items()})
@@ -71,25 +74,24 @@ def folded_losses(
             [] if i in here else [(tasks, next(stacks), "")] for i in range(len(types))
         ]
 
-    def finish(at: int, pieces: Pieces, leaf: Any) -> jax.Array | None:
-        total = totals[at]
-        if total is None or at in done:
-            return done.get(at)
-        part = merged(pieces, leaf, axis_name)
+    def finished(at: int) -> jax.Array:
+        if at in done:
+            return done[at]
+        part = merged(pieces[at], leaves[at], axis_name)
         rows = rows_of_all(part.part.stack(), part.tasks, num_tasks)
         if active is not None:
             rows = where_active(active, rows, jnp.zeros_like(rows))
-        return fold(total, rows, None)
+        return fold(totals[at], rows, None)
 
-    def carried(total: jax.Array | None, row: Any) -> bool:
+    def carried(at: int, row: Any) -> bool:
         # Inside jax.shard_map the loop can only carry what varies as its rows do.
-        return total is None or _axes(row) - means <= _axes(jax.typeof(total))
+        varies = _axes(row) - means
+        return at in totals and varies <= _axes(jax.typeof(totals[at]))
 
     means = frozenset(jax.tree.leaves(axis_name))
     linear = jaxprs.trace(losses_of, params)
-    pieces = pull_back(linear, ones, together)
-    each = zip(pieces, jax.tree.leaves(params), strict=True)
-    return [finish(at, *one) for at, one in enumerate(each)]
+    pieces, leaves = pull_back(linear, ones, together), jax.tree.leaves(params)
+    return [finished(at) for at in totals]
 
 
 def _axes(aval: Any) -> frozenset[Any]:

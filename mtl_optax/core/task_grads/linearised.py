@@ -93,12 +93,11 @@ class LazyTaskGrads(NoArithmetic):
         if self.chunk_size is not None:
             return jax.tree.map(lambda x, new: fold(x, new, None), total, self.stack())
         kept = self.kept or (True,) * len(jax.tree.leaves(self.params))
-        rest = iter(jax.tree.leaves(total))
-        totals = [next(rest) if keep else None for keep in kept]
+        places = [at for at, keep in enumerate(kept) if keep]
+        totals = dict(zip(places, jax.tree.leaves(total), strict=True))
         about = self._losses_of, self._ones(), self.params
         folded = folded_losses(*about, totals, fold, self.active, self.axis_name)
-        wanted = [new for new in folded if new is not None]
-        return jax.tree.unflatten(jax.tree.structure(total), wanted)
+        return jax.tree.unflatten(jax.tree.structure(total), folded)
 
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
