@@ -22,6 +22,11 @@ class Pull(NamedTuple):
     blocks: tuple[int, ...] | None
 
 
+def _no_rows(*_: Any, **__: Any) -> NoReturn:
+    """There are no single gradients."""
+    raise NeedsRows
+
+
 @not_a_tree
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Weighed(NoArithmetic):
@@ -39,6 +44,7 @@ class Weighed(NoArithmetic):
     active: jax.Array | None = None
 
     measured = False
+    computed = gramian = measure = mix = row = one = some = stack = folded = _no_rows
 
     @classmethod
     def of(cls, total: optax.Updates, num_tasks: int) -> "Weighed":
@@ -70,34 +76,6 @@ class Weighed(NoArithmetic):
     def as_updates(self) -> "Weighed":
         """These: every method takes them."""
         return self
-
-    def computed(self) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
-
-    def gramian(self, blocks: tuple[int, ...] | None = None) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
-
-    def measure(self, blocks: tuple[int, ...] | None = None) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
-
-    def mix(self, combinations: jax.Array) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
-
-    def row(self, task: int) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
-
-    def stack(self) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
-
-    def folded(self, total: Any, fold: Any) -> NoReturn:
-        """There are no single gradients."""
-        raise NeedsRows
 
     def once_each(self) -> bool:
         """Whether every leaf was asked for exactly once."""
