@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from rich.console import Console
 
 import mtl_optax as mtl
 from benchmarks import (
+    accumulation,
     aggregate,
     cases,
     dense_cost,
@@ -321,6 +323,39 @@ def test_steps_by_sample_are_measured():
     row = per_sample.measure("mlp", 3, "row sums", rounds=2, width=8)
     assert set(row["times"]) == set(row["gflop"]) == {"plain", "ours", "vmap(grad)"}
     assert "| mlp, 3, row sums | ours |" in per_sample.table([row])
+
+
+@pytest.mark.slow
+def test_ways_to_accumulate_are_timed(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    options = ["--quick", "--methods", "uw", "mgda", "--rounds=1", f"--out={path}"]
+    assert accumulation.main(options) == 0
+    uw, mgda = json.loads(path.read_text())["sizes"]
+    assert set(uw["results"]) - set(mgda["results"]) == {
+        "accumulate_tasks, missing=False"
+    }
+    for name, row in {**uw["results"], **mgda["results"]}.items():
+        assert set(row["cpu_ratio"]) == SPREAD
+        assert (row["gflop"] is None) == (name in ("scan in the losses", "big batch"))
+    assert "| scan in the losses |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ways_to_accumulate_give_the_same_update():
+    """But for MultiSteps, which another method stands before."""
+    (size,) = accumulation.QUICK
+    params, ends = accumulation.parameters(size), {}
+    xs = jax.random.normal(jax.random.key(0), (2, size.batch, size.width))
+    for name, (tx, losses, micro) in accumulation.ways("uw", size).items():
+        new, state = params, tx.init(params)
+        for x in xs if micro else [xs]:
+            _, grads = mtl.lazy_task_grads(losses)(new, x)
+            updates, state = tx.update(grads, state, new)
+            new = jax.tree.map(jnp.add, new, updates)
+        ends[name] = new
+    for name, end in ends.items():
+        if name not in (accumulation.PLAIN, "MultiSteps behind"):
+            chex.assert_trees_all_close(end, ends["big batch"], rtol=1e-4, atol=1e-6)
 
 
 class FirstStep:

@@ -121,6 +121,7 @@ WRAPPED = {
     "accumulated": lambda n: mtl.accumulate_tasks(
         optax.chain(mtl.moco(n), optax.adam(0.01)), n, 2
     ),
+    "accumulated sum": lambda n: mtl.accumulate_tasks(mtl.uw(n), n, 2),
     "per task": lambda n: optax.chain(
         mtl.per_task(optax.chain(optax.add_noise(0.1, 0.5, key=1), optax.adam(1.0)), n),
         mtl.mean(n),

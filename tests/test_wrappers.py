@@ -192,6 +192,7 @@ def test_a_nonfinite_loss_counts_and_an_absent_task_does_not():
 WRAPPED = {
     "per_task": optax.chain(mtl.per_task(optax.trace(0.9), T), mtl.mgda(T)),
     "accumulate_tasks": mtl.accumulate_tasks(mtl.mgda(T), T, 2),
+    "accumulate_tasks, one sum": mtl.accumulate_tasks(mtl.uw(T), T, 2),
     "skip_nonfinite_tasks": mtl.skip_nonfinite_tasks(mtl.mgda(T), T),
     "cr_mogm": mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting()), T),
     "every_k": mtl.from_weighting(mtl.every_k(mtl.mgda.weighting(), 2), T),

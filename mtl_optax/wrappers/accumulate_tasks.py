@@ -1,6 +1,6 @@
 """accumulate_tasks: gradient accumulation that aggregates once, not at every step."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +9,32 @@ from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import named
-from mtl_optax.core.chains.places import WRAPPER, inside, placed
-from mtl_optax.core.state_guard import batched, check_state
+from mtl_optax.core.chains.places import WRAPPER, inside, placed, watched
+from mtl_optax.core.gathered import (
+    AccumulateTasksState,
+    arrays_of,
+    as_weighed,
+    begun_anew,
+    counted,
+    mean_losses,
+    nothing_gathered,
+    with_rows,
+    with_sum,
+)
+from mtl_optax.core.known_weights import KnownWeights, known_weights
+from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.trees.branches import as_before, strong, zeros_of
-from mtl_optax.core.trees.task_axis import TaskRows, TaskTree, lead
 from mtl_optax.core.weighting import check_transformation
 
 
-class AccumulateTasksState(NamedTuple):
-    """State of accumulate_tasks."""
-
-    micro_step: jax.Array  # [] int32, micro-batches gathered since the last update
-    gathered: TaskTree  # tree of [T, *param], sum of the stacked gradients
-    gathered_losses: TaskRows  # [T]
-    gathered_counts: TaskRows  # [T] int32, micro-batches in which each task was active
-    inner: Any  # state of the wrapped chain
-
-
 def accumulate_tasks(
-    tx: optax.GradientTransformation, num_tasks: int, every_k: int
+    tx: optax.GradientTransformation,
+    num_tasks: int,
+    every_k: int,
+    *,
+    missing: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Averages each task's gradient over `every_k` micro-batches, then updates once.
 
@@ -37,31 +43,44 @@ def accumulate_tasks(
 
     Conflicts are decided on the gradients of the big batch, to rounding, where
     `optax.MultiSteps` after a method decides them on every micro-batch, and around one
-    fails.
+    fails. Weights that `tx` takes from its state alone are known before the gradients
+    are; then these are weighted at once, and summed.
 
     Args:
       tx: the whole chain, from the method to the optimiser.
       num_tasks: T, a Python int.
       every_k: number of micro-batches, a Python int.
+      missing: whether tasks may be missing from micro-batches, which `active` tells.
+        False keeps no stack for that where the weights are known.
 
     Returns:
       A transformation like `tx` whose updates are zero but at every k-th call. Losses
       are averaged too. A task that was `active` in some of the micro-batches only is
-      averaged over those; in none, it is inactive. Losses and `active` reach `tx` by
+      averaged over those; in none, it is inactive. Give `active` at every micro-batch
+      of a step or at none: where the weights are known, those with and those without
+      are averaged apart, and both by their numbers. Losses and `active` reach `tx` by
       name, where the tasks have names. Other extra arguments are those of the last
-      micro-batch. Updates have the dtypes that `tx` gives them. Lazy gradients are
-      stacked first.
+      micro-batch. Updates have the dtypes that `tx` gives them.
 
     Raises:
       ValueError: for an `every_k` that is no positive Python int; for gradients that
         are not stacked, another task count, or a state of another one; for a chain
-        whose state changes its shapes.
+        whose state changes its shapes; with `missing=False` for `active`, or an extra
+        argument that the weights depend on, where only one sum is kept.
 
-    Cost: T backward passes at every micro-batch, and two stacks of T gradients, the new
-    one and the accumulator (of the parameters' dtype).
+    Cost: where the weights are known, and without `active`, one backward pass at every
+    micro-batch of lazy gradients, and one copy of the parameters beside a stack of T
+    that nothing touches (none with `missing=False`). That is so for `unitary`, `mean`,
+    `constant`, `rlw`, `uw`, `imtl_l` and `dwa` by epochs, first in the chain, and in
+    `on_shared` or `cr_mogm`. Else T backward passes, and one stack of T gradients (of
+    the parameters' dtype), to which lazy ones are added row by row (but all at once
+    with `chunk_size`, on leaves that some tasks share, and before a convolution).
 
-    When not to use it: if memory is short and the method sees losses only; then
-    `optax.MultiSteps` after the method needs one copy.
+    When not to use it: for a method whose weights follow the losses of the same step
+    (`gls`, `stch`, `tchebycheff`, `pbi`, `cosmos`, `scale_invariant`, `famo`, `nmt`,
+    sliding `dwa`): those of the big batch are known at its end, so that T gradients
+    must wait. A loss that is itself a mean over micro-batches costs them one forward
+    pass more, and no state: see the recipes.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl
@@ -84,18 +103,15 @@ def accumulate_tasks(
     inner = inside(tx)
 
     def init(params: optax.Params) -> AccumulateTasksState:
-        def zeros(x: Any) -> jax.Array:
-            # Never weakly typed, or the second step would be traced anew; broadcasting
-            # it keeps the sharding of x.
-            zero = jnp.zeros_like(x, jnp.result_type(x))
-            return jnp.broadcast_to(zero, (num_tasks, *zero.shape))
-
-        return AccumulateTasksState(
-            micro_step=jnp.zeros((), jnp.int32),
-            gathered=jax.tree.map(zeros, params),
-            gathered_losses=jnp.zeros(num_tasks, jnp.result_type(float)),
-            gathered_counts=jnp.zeros(num_tasks, jnp.int32),
-            inner=inner.init(params),
+        state, losses = inner.init(params), jnp.zeros(num_tasks)
+        known = known_weights(
+            inner, state, params, num_tasks, losses=losses, params=params
+        )
+        weighted = known is not None and known.by_state
+        return nothing_gathered(
+            *(params, num_tasks, state),
+            rows=missing or not weighted,
+            weighted=weighted,
         )
 
     def update(
@@ -108,58 +124,77 @@ def accumulate_tasks(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateTasksState]:
         given = as_task_grads(updates, num_tasks, params, losses=losses, active=active)
-        check_state(*_gathered(state, given.like(), num_tasks), num_tasks)
-        losses, mask = given.losses, given.active
-        present = jnp.ones(num_tasks, bool) if mask is None else mask
+        check_state(*arrays_of(state, given.like(), num_tasks), num_tasks)
+        now, known = counted(state, given), None
+        mean = None if given.losses is None else mean_losses(now)
+        if state.weighted is not None and not watched():
+            known = known_weights(
+                *(inner, state.inner, state.weighted.total, num_tasks),
+                losses=mean,
+                params=params,
+                names=given.names,
+                extra_args=extra_args,
+            )
+        due = now.micro_step >= every_k
+        now = _with_gradients(now, given, known, due)
 
-        def add(total: jax.Array, new: jax.Array) -> jax.Array:
-            return total + new.astype(total.dtype)
-
-        summed = state._replace(
-            micro_step=state.micro_step + 1,
-            gathered=jax.tree.map(add, state.gathered, given.stack()),
-            gathered_counts=state.gathered_counts + present.astype(jnp.int32),
-        )
-        if losses is not None:
-            total = add(state.gathered_losses, jnp.where(present, losses, 0))
-            summed = summed._replace(gathered_losses=total)
-
-        def emit(summed: AccumulateTasksState) -> Any:
-            count = jnp.maximum(summed.gathered_counts, 1)
-
-            def mean(x: jax.Array) -> jax.Array:
-                return x / lead(count, x).astype(x.dtype)
-
-            means = None if losses is None else mean(summed.gathered_losses)
-            some = None if mask is None else summed.gathered_counts > 0
-            new, inner_state = inner.update(
-                jax.tree.map(mean, summed.gathered),
-                summed.inner,
+        def emit(inner_state: Any) -> Any:
+            some = None if given.active is None else now.gathered_counts > 0
+            new, after = inner.update(
+                _handed_over(now, known, num_tasks),
+                inner_state,
                 params,
-                losses=named(means, given.names),
+                losses=named(mean, given.names),
                 active=named(some, given.names),
                 **extra_args,
             )
-            empty = jax.tree.map(jnp.zeros_like, summed._replace(inner=()))
-            inner_state = as_before(
-                "The chain in accumulate_tasks", inner_state, summed.inner
-            )
-            return strong(new), empty._replace(inner=inner_state)
+            after = as_before("The chain in accumulate_tasks", after, inner_state)
+            return strong(new), after
 
-        updated, _ = jax.eval_shape(emit, summed)
+        updated, _ = jax.eval_shape(emit, state.inner)
 
-        def wait(summed: AccumulateTasksState) -> Any:
-            return zeros_of(updated), summed
+        def wait(inner_state: Any) -> Any:
+            return zeros_of(updated), inner_state
 
-        return lax.cond(summed.micro_step >= every_k, emit, wait, summed)
+        # What is gathered is not carried through the branches, which would copy it.
+        new, inner_state = lax.cond(due, emit, wait, state.inner)
+        return new, begun_anew(now, due)._replace(inner=inner_state)
 
     return placed(init, update, WRAPPER)
 
 
-def _gathered(
-    state: AccumulateTasksState, like: optax.Params, num_tasks: int
-) -> tuple[Any, Any]:
-    """What the state has gathered, and the shapes of that for gradients like `like`."""
-    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    rows = batched((number, number, like), num_tasks)
-    return (state.gathered_counts, state.gathered_losses, state.gathered), rows
+def _with_gradients(
+    now: AccumulateTasksState,
+    given: TaskGrads,
+    known: KnownWeights | None,
+    due: jax.Array,
+) -> AccumulateTasksState:
+    """With those of a micro-batch, at once where that is exact."""
+    if known is not None and known.by_state and given.active is None:
+        return with_sum(now, given, known)
+    if now.gathered is not None:
+        return with_rows(now, given, due if known is None else False)
+    if watched():
+        return now
+    what = "active= was given" if given.active is not None else "it is not known here"
+    raise ValueError(
+        "accumulate_tasks(missing=False) keeps one weighted sum of the gradients, for "
+        "which the weight of each task must be known beforehand, and every task be in "
+        f"every micro-batch; but {what}. Leave missing=False away, which keeps one "
+        "gradient a task."
+    )
+
+
+def _handed_over(
+    now: AccumulateTasksState, known: KnownWeights | None, num_tasks: int
+) -> Any:
+    """What the chain is given for the gradients of the big batch."""
+    if known is not None:
+        return as_weighed(now, known, num_tasks)
+    if now.gathered is not None:
+        return now.gathered
+    # Somebody is watching, who asks for no numbers.
+    assert now.weighted is not None
+    return jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (num_tasks, *x.shape)), now.weighted.total
+    )

@@ -58,6 +58,16 @@ def _watcher() -> Watcher | None:
     return None if window is None else window.watcher
 
 
+def watched() -> bool:
+    """Whether somebody is watching."""
+    return _watcher() is not None
+
+
+def unwatched() -> Any:
+    """A context in which nobody is."""
+    return _window(None)
+
+
 def placed(
     init: Callable[..., Any], update: Callable[..., Any], kind: str = METHOD
 ) -> optax.GradientTransformationExtraArgs:

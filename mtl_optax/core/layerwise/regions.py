@@ -6,7 +6,7 @@ small sets to large: what serves one task plainly, so that no other task costs i
 leaves a NaN in it; what serves several at once, with their cotangents stacked.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +30,8 @@ Tasks = tuple[int, ...]
 # task its cotangent as it is. With it, why it is in the form that it has.
 Pieces = list[tuple[Tasks, Any, str]]
 # (linear function, its inputs' types, tasks, stacked cotangents, which of the inputs
-# are parameters) -> for each input the pieces that are pulled back to it
+# are parameters, of each that no other region reaches the place among the parameters)
+# -> for each input the pieces that are pulled back to it
 Together = Callable[..., Sequence[Pieces]]
 
 
@@ -45,13 +46,15 @@ def pull_back(
       together: transposes for a region of several tasks.
     """
     jaxpr = linear.jaxpr
-    parameters = set(jaxpr.invars)
+    parameters = {var: at for at, var in enumerate(jaxpr.invars)}
     pieces: dict[Var, Pieces] = defaultdict(list)
     for task, (out, one) in enumerate(zip(jaxpr.outvars, ones, strict=True)):
         if is_variable(out):
             pieces[out].append(((task,), one, ""))
     depends = depends_on_inputs(linear)
-    for served, eqns, apart in _regions(linear, depends):
+    regions = _regions(linear, depends)
+    elsewhere = _read_twice(regions).union(filter(is_variable, jaxpr.outvars))
+    for served, eqns, apart in regions:
         made = [var for eqn in eqns for var in eqn.outvars if var in pieces]
         groups = _alike(served, made, pieces) if apart else [(served, made)]
         for tasks, outs in groups:
@@ -65,10 +68,23 @@ def pull_back(
                 pulled: Sequence[Pieces] = [[(tasks, value, why)] for value in values]
             else:
                 leaves = [var in parameters for var in inputs]
-                pulled = together(function, types, tasks, cotangents, leaves)
+                places = [
+                    None if apart or var in elsewhere else parameters.get(var)
+                    for var in inputs
+                ]
+                pulled = together(function, types, tasks, cotangents, leaves, places)
             for var, found in zip(inputs, pulled, strict=True):
                 pieces[var].extend(found)
     return [pieces[var] for var in jaxpr.invars]
+
+
+def _read_twice(regions: Sequence[tuple[Tasks, list[JaxprEqn], bool]]) -> set[Var]:
+    """Variables that several regions read."""
+    reads = Counter[Var]()
+    for _, eqns, _ in regions:
+        atoms: set[Any] = {x for eqn in eqns for x in eqn.invars if is_variable(x)}
+        reads.update(atoms)
+    return {var for var, times in reads.items() if times > 1}
 
 
 def depends_on_inputs(linear: ClosedJaxpr) -> set[Var]:

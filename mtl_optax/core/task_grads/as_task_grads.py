@@ -18,6 +18,7 @@ from mtl_optax.core.task_grads.deferred import Deferred
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.shape_checks import check_lazy, check_stacked
+from mtl_optax.core.task_grads.weighed import Weighed
 
 
 def as_task_grads(
@@ -98,6 +99,6 @@ def at_features(gradients: Any) -> FeatureTaskGrads:
 
 
 def _form(task_gradients: Any, num_tasks: int | None) -> Any:
-    if isinstance(task_gradients, LazyTaskGrads | Deferred):
+    if isinstance(task_gradients, LazyTaskGrads | Deferred | Weighed):
         return task_gradients
     return Deferred.stacked(task_gradients, num_tasks)

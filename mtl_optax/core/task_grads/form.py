@@ -1,9 +1,13 @@
 """What every form of per-task gradients can do, and nothing about how."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import optax
+
+# (rows so far, new rows, their task or None for all) -> rows, number by number.
+Fold = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
 class TaskGrads(Protocol):
@@ -67,6 +71,9 @@ class TaskGrads(Protocol):
 
     def stack(self) -> optax.Updates:
         """All gradients, `[T, *param]`."""
+
+    def folded(self, total: Any, fold: Fold) -> Any:
+        """A stack `[T, *param]` with these folded in; in place where it may be."""
 
     def as_updates(self) -> Any:
         """What an optax transformation may be given: plain arrays, or lazy ones."""

@@ -48,21 +48,22 @@ def parts_of_losses(
         tasks: Tasks,
         cotangents: Sequence[jax.Array],
         leaves: Sequence[bool],
+        alone: Sequence[int | None],
     ) -> Sequence[Pieces]:
         transposed = jax.linear_transpose(function, *types)
-        if form == "auto" and _convolves(function, types):
+        if form == "auto" and convolves(function, types):
             why = "convolutions are slower for tasks together"
-            return _one_by_one(transposed, tasks, cotangents, why)
+            return one_by_one(transposed, tasks, cotangents, why)
         try:
             closed, found = last_products(
                 jax.vmap(transposed), cotangents, leaves, rule
             )
         except Exception as error:  # a true one comes again, one by one
-            return _one_by_one(transposed, tasks, cotangents, _alone(error))
+            return one_by_one(transposed, tasks, cotangents, _alone(error))
         if form == "auto" and not any(by_rows(x, rule) or tables(x) for x in found):
             # As cheap, and in less memory at a time.
             why = "no weight that these tasks share has fewer rows than inputs"
-            return _one_by_one(transposed, tasks, cotangents, why)
+            return one_by_one(transposed, tasks, cotangents, why)
         made = evaluated(closed, found, cotangents, rule)
         return [
             [(tasks, value, why_so(one, rule))]
@@ -90,11 +91,12 @@ def stacks_of_losses(
         tasks: Tasks,
         cotangents: Sequence[jax.Array],
         leaves: Sequence[bool],
+        alone: Sequence[int | None],
     ) -> Sequence[Pieces]:
         transposed = jax.linear_transpose(function, *types)
-        if chunk_size is None and _convolves(function, types):
+        if chunk_size is None and convolves(function, types):
             # In a loop XLA's CPU takes a naive form of a kernel's gradient.
-            return _one_by_one(transposed, tasks, cotangents, "")
+            return one_by_one(transposed, tasks, cotangents, "")
         # A loop writes every row into the stack: rows beside it would be a second one.
         stacks = lax.map(transposed, list(cotangents), batch_size=chunk_size)
         return [[(tasks, stack, "")] for stack in stacks]
@@ -107,17 +109,19 @@ def _alone(error: Exception) -> str:
     return f"its backward pass takes one task at a time ({type(error).__name__})"
 
 
-def _convolves(function: Callable[..., Any], types: Sequence[Any]) -> bool:
+def convolves(function: Callable[..., Any], types: Sequence[Any]) -> bool:
+    """Whether there is a convolution in it."""
     eqns = jax.make_jaxpr(function)(*types).jaxpr.eqns
     return jaxprs.CONVOLUTION in jaxprs.names_in(eqns)
 
 
-def _one_by_one(
+def one_by_one(
     transposed: Callable[[Any], Any],
     tasks: Tasks,
     cotangents: Sequence[jax.Array],
     why: str,
 ) -> Sequence[Pieces]:
+    """The pieces of a region whose tasks are pulled back apart."""
     each = [
         transposed([cotangent[i] for cotangent in cotangents])
         for i in range(len(tasks))
@@ -137,7 +141,7 @@ def _parts(
 ) -> list[OfLeaf]:
     linear = jaxprs.trace(losses_of, params)
     each = zip(pull_back(linear, ones, together), jax.tree.leaves(params), strict=True)
-    return [_merged(pieces, leaf, axis_name) for pieces, leaf in each]
+    return [merged(pieces, leaf, axis_name) for pieces, leaf in each]
 
 
 def parts_of_pullback(
@@ -152,7 +156,7 @@ def parts_of_pullback(
     if num_tasks == 1:
         alone = pullback(jax.tree.map(lambda c: c[0], cotangents))
         rows = [[(tasks, row, "one task reaches it")] for row in jax.tree.leaves(alone)]
-        return [_merged(*one, None) for one in zip(rows, like, strict=True)]
+        return [merged(*one, None) for one in zip(rows, like, strict=True)]
     try:
         closed, found = last_products(jax.vmap(pullback), cotangents, None, rule)
     except Exception as error:
@@ -161,19 +165,17 @@ def parts_of_pullback(
         def flat(leaves: Sequence[jax.Array]) -> Sequence[Any]:
             return jax.tree.leaves(pullback(jax.tree.unflatten(treedef, leaves)))
 
-        each = _one_by_one(flat, tasks, leaves, _alone(error))
+        each = one_by_one(flat, tasks, leaves, _alone(error))
     else:
         made = evaluated(closed, found, cotangents, rule)
         each = [
             [(tasks, value, why_so(one, rule))]
             for one, value in zip(found, made, strict=True)
         ]
-    return [
-        _merged(pieces, leaf, None) for pieces, leaf in zip(each, like, strict=True)
-    ]
+    return [merged(pieces, leaf, None) for pieces, leaf in zip(each, like, strict=True)]
 
 
-def _merged(pieces: Pieces, leaf: jax.Array, axis_name: Any) -> OfLeaf:
+def merged(pieces: Pieces, leaf: jax.Array, axis_name: Any) -> OfLeaf:
     """One part from all that was pulled back to a leaf."""
     if len(pieces) == 1 and len(pieces[0][0]) > 1:
         tasks, value, why = pieces[0]

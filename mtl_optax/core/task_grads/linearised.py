@@ -17,6 +17,8 @@ import optax
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.deferred import Deferred
+from mtl_optax.core.task_grads.folded import folded_losses
+from mtl_optax.core.task_grads.form import Fold
 from mtl_optax.core.task_grads.isolated import masked_sum, unless_nonfinite
 from mtl_optax.core.task_grads.layerwise import (
     parts_of_losses,
@@ -102,6 +104,17 @@ class LazyTaskGrads(NoArithmetic):
         """All T gradients as one tree of `[T, *param]` leaves; T backward passes."""
         whole = self._layer_by_layer(stacks_of_losses, self.chunk_size)
         return self._keep(whole.stack())
+
+    def folded(self, total: Any, fold: Fold) -> Any:
+        """A stack `[T, *param]` with these folded in, each row by itself."""
+        if self.chunk_size is not None:
+            return jax.tree.map(lambda x, new: fold(x, new, None), total, self.stack())
+        kept = self.kept or (True,) * len(jax.tree.leaves(self.params))
+        places = [at for at, keep in enumerate(kept) if keep]
+        totals = dict(zip(places, jax.tree.leaves(total), strict=True))
+        about = self._losses_of, self._ones(), self.params
+        folded = folded_losses(*about, totals, fold, self.active, self.axis_name)
+        return jax.tree.unflatten(jax.tree.structure(total), folded)
 
     def pull(
         self, weights: jax.Array, blocks: tuple[int, ...] | None = None
