@@ -215,6 +215,9 @@ def test_a_checkpoint_of_four_processes_goes_on_in_two_and_in_one(ran, alone):
     saved = on_disk(folder / "four", 40)
     moved = on_disk(folder / "four-moved", 40)
     assert bits(moved) == bits(saved)
+    # As many devices, and so the same numbers, however many processes share them.
+    whole = losses_in(texts[FOUR][1], FOUR)[1]
+    assert found == {number: whole[number] for number in range(first, STEPS)}
     shutil.copytree(folder / "four-moved" / "40", folder / "one" / "40")
     mesh = job.mesh_of(jax.devices()[:1])
     (number, *_), here = job.train(mesh, folder / "one", STEPS, *job.fresh(mesh))
