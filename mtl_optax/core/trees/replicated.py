@@ -55,6 +55,13 @@ def placed(array: jax.Array, sharding: NamedSharding) -> jax.Array:
     return lax.with_sharding_constraint(array, sharding)
 
 
+def whole(array: jax.Array) -> jax.Array:
+    """The same on every device, if it was cut along an Explicit axis."""
+    sharding = replicated(array)
+    cut = sharding is not None and spread_out(jax.typeof(array))
+    return placed(array, sharding) if cut else array  # type: ignore[arg-type]
+
+
 def left_to_xla(fun: Callable[..., Any], *args: Any) -> Any:
     """T-sized arrays, `fun(*args)`, with Explicit axes as if they were Auto.
 
