@@ -8,8 +8,7 @@
 #   each: zeros do not depend on the parameters, so nothing tells the compiler where they
 #   belong. In two processes each has a state of its own then, which orbax refuses to save
 #   ("host local jax.Array").
-# What it did here: nothing to mend; docs/recipes.md gives `out_shardings` to the jitted
-#   `tx.init` or calls it without jit.
+# What it did here: `mtl.init_like` places the state with its parameters.
 #
 # Fails if this changes.
 set -euo pipefail

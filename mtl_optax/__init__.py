@@ -19,6 +19,7 @@ from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.connection_strength import connection_strength
 from mtl_optax.core.explain import explain
 from mtl_optax.core.gramian_vjp import gramian_vjp
+from mtl_optax.core.init_like import init_like
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.core.metrics import metrics
 from mtl_optax.core.per_sample.per_sample_grads import per_sample_grads
@@ -103,6 +104,7 @@ __all__ = [
     "gramian",
     "gramian_vjp",
     "group_grads_at",
+    "init_like",
     "lazy_task_grads",
     "masked_mean",
     "metrics",
