@@ -322,7 +322,8 @@ def step_apart(params, state, x, y):
     of_tasks = jax.vmap(jax.value_and_grad(own_loss), (None, 0, 0))
     losses, grads = of_tasks(params, x, y)
     if not mesh.empty and not explicit():  # which the type says on an Explicit mesh
-        grads = lax.with_sharding_constraint(grads, P(None, "d"))
+        for spec in (P("d"), P(None, "d")):
+            grads = lax.with_sharding_constraint(grads, spec)
     return APART.update(grads, state, params, losses=losses)
 
 
