@@ -3,11 +3,13 @@
 Each is a function `train(params, state, inputs, targets) -> (params, state, weights)`
 and a state to begin with: forward pass, task gradients, UPGrad on the trunk, each
 head's own gradient, Adam. UPGrad is regularised as TorchJD's is, so that all have the
-same weights.
+same weights. Some more ways are of other methods: they compute something else, and
+stand beside the exact ones for what they cost.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +25,7 @@ LEARNING_RATE = 1e-3
 REG_EPS = 1e-4
 PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
 LAZY, STACKED, BY_VJP = "lazy", "stacked", "gramian_vjp"
+FEATURES = "features"
 
 
 class Way(NamedTuple):
@@ -55,9 +58,11 @@ class Step:
         jax.block_until_ready((self.params, self.state, self.weights))
 
 
-def ours(tx: Any, task_grads: Callable[..., Any], problem: Problem) -> Way:
-    """A step with a method of the library, from gradients of either form."""
-    tx = optax.chain(tx, optax.adam(LEARNING_RATE))
+def ours(
+    tx: Any, task_grads: Callable[..., Any], problem: Problem, then: Any = None
+) -> Way:
+    """A step with a method of the library, and `then`, Adam if nothing is given."""
+    tx = optax.chain(tx, then or optax.adam(LEARNING_RATE))
 
     def train(params: Any, state: Any, *data: Any) -> Any:
         losses, grads = task_grads(problem.losses_fn)(params, *data)
@@ -163,25 +168,72 @@ def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
     return weights
 
 
-BY_HAND = {PLAIN: _plain, PASSES: _passes, VMAPPED: _vmapped, BY_VJP: _by_vjp}
-FORMS = {LAZY: mtl.lazy_task_grads, STACKED: mtl.task_grads}
-# Ways of the same method, and two methods that need no Gramian
-EXACT = (*FORMS, BY_VJP, PASSES, VMAPPED)
-LOSSES_ONLY = ("unitary", "uw")
-WAYS = (PLAIN, *EXACT, *LOSSES_ONLY)
+def _upgrad_tx(num_tasks: int) -> Any:
+    return mtl.upgrad(num_tasks, reg_eps=REG_EPS)
+
+
+def _on_trunk(
+    method: Callable[[int], Any],
+    task_grads: Callable[..., Any] = mtl.lazy_task_grads,
+    **options: Any,
+) -> Callable[[Problem], Way]:
+    """A method for the trunk, by its number of tasks; heads get their own gradient."""
+
+    def make(problem: Problem) -> Way:
+        tx = method(problem.num_tasks)
+        if problem.trunk:
+            tx = mtl.on_shared(tx, {"trunk": True, "heads": False})
+        return ours(tx, task_grads, problem, **options)
+
+    return make
+
+
+def _everywhere(method: Callable[[int], Any]) -> Callable[[Problem], Way]:
+    """A method of the losses, for trunk and heads alike."""
+    return lambda problem: ours(method(problem.num_tasks), mtl.lazy_task_grads, problem)
+
+
+def _at_features(problem: Problem) -> Way:
+    """UPGrad of the gradients at the trunk's output: one pass through the trunk."""
+
+    def heads_fn(params: Any, features: Any, inputs: Any, targets: Any) -> Any:
+        heads = params["heads"]
+        return {t: head_loss(heads[t], features, targets[t]) for t in heads}
+
+    def task_grads(losses_fn: Any) -> Any:
+        trunk = TRUNKS[problem.model]
+        return mtl.feature_task_grads(
+            lambda params, inputs, targets: trunk(params["trunk"], inputs), heads_fn
+        )
+
+    return _on_trunk(_upgrad_tx, task_grads)(problem)
+
+
+# Ways to the same update, that of UPGrad on the trunk
+SAME: dict[str, Callable[[Problem], Way]] = {
+    LAZY: _on_trunk(_upgrad_tx),
+    STACKED: _on_trunk(_upgrad_tx, mtl.task_grads),
+    BY_VJP: partial(by_hand, _by_vjp),
+    PASSES: partial(by_hand, _passes),
+    VMAPPED: partial(by_hand, _vmapped),
+}
+# Other methods. A new one is a line here, `"name": _on_trunk(method)` with `method` a
+# function of the number of tasks; where it contains its optimiser,
+# `_on_trunk(method, then=optax.scale(-LEARNING_RATE))`.
+OTHERS: dict[str, Callable[[Problem], Way]] = {
+    "unitary": _everywhere(mtl.unitary),
+    "uw": _everywhere(mtl.uw),
+    FEATURES: _at_features,
+    "lazy cagrad": _on_trunk(mtl.cagrad),
+    "lazy mgda": _on_trunk(mtl.mgda),
+}
+MAKE = {PLAIN: partial(by_hand, _plain)} | SAME | OTHERS
+EXACT, WAYS = tuple(SAME), tuple(MAKE)
 
 
 def make(name: str, problem: Problem) -> Way:
     """One of `WAYS`."""
-    if name in BY_HAND:
-        return by_hand(BY_HAND[name], problem)
-    if name in LOSSES_ONLY:
-        method = getattr(mtl, name)(problem.num_tasks)
-        return ours(method, mtl.lazy_task_grads, problem)
-    method = mtl.upgrad(problem.num_tasks, reg_eps=REG_EPS)
-    if problem.trunk:
-        method = mtl.on_shared(method, {"trunk": True, "heads": False})
-    return ours(method, FORMS[name], problem)
+    return MAKE[name](problem)
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
