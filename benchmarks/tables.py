@@ -217,7 +217,7 @@ KINDS = {
     "wall_ratio": "Wall over the plain step",
     "cpu_ratio": "CPU time over the plain step",
     "temporaries_mib": "Temporaries, MiB",
-    "arguments_mib": "Arguments and results, MiB a device",
+    "arguments_mib": "Arguments, MiB a device",
 }
 
 
