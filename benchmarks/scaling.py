@@ -3,9 +3,10 @@
 Every way of coming by task gradients, on the MLP of `step_models.py` (three layers of
 one width, a head a task), one size varied at a time around a base: the plain sum; a
 method that sees losses only; UPGrad by the layer-wise Gramian, by stacked gradients, by
-one backward pass a task, by a vmapped pull-back, at the features. `samples` takes every
-sample for a task, with `per_sample_grads`. `devices` spreads parameters and optimizer
-state over virtual devices, by the last axis, and counts memory of one; nothing runs.
+one backward pass a task, by a vmapped pull-back, at the features, on stale momenta.
+`samples` takes every sample for a task, with `per_sample_grads`. `devices` spreads
+parameters and optimizer state over virtual devices, by the last axis, and counts memory
+of one; nothing runs.
 
     python -m benchmarks.scaling --quick
     python -m benchmarks.scaling --out scaling.json
@@ -26,7 +27,7 @@ from benchmarks import per_sample, step_models, step_ways, tables, timing
 from benchmarks.step_ways import FEATURES, LAZY, PASSES, PLAIN, STACKED, VMAPPED
 
 MIB = 2**20
-WAYS = (PLAIN, "uw", LAZY, STACKED, PASSES, VMAPPED, FEATURES)
+WAYS = (PLAIN, "uw", LAZY, STACKED, PASSES, VMAPPED, FEATURES, "stale upgrad")
 BASE = {"tasks": 8, "width": 512, "batch": 128}
 QUICK_BASE = {"tasks": 3, "width": 16, "batch": 8}
 # Of each axis, the base among them
@@ -68,6 +69,9 @@ def of_tasks(sizes: dict[str, int], names: Sequence[str], rounds: int) -> Any:
     """One size of the MLP."""
     problem = _problem(sizes)
     steps = {n: step_ways.Step(step_ways.make(n, problem), problem) for n in names}
+    for name in step_ways.IN_TURN.keys() & names:
+        for _ in range(problem.num_tasks):
+            steps[name]()
     found = measure({n: s.compiled for n, s in steps.items()}, dict(steps), rounds)
     return found | {"num_params": _count(problem.params["trunk"])}
 

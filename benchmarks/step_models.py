@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 # Numbers of tasks that each model is measured with
-SIZES = {"mlp": (2, 10, 40), "transformer": (8,), "cnn": (3,)}
+SIZES = {"mlp": (2, 4, 10, 40), "transformer": (8,), "cnn": (3,)}
 
 
 def problem(

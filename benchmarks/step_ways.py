@@ -25,7 +25,7 @@ LEARNING_RATE = 1e-3
 REG_EPS = 1e-4
 PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
 LAZY, STACKED, BY_VJP = "lazy", "stacked", "gramian_vjp"
-FEATURES = "features"
+FEATURES, ONE = "features", "one task"
 
 
 class Way(NamedTuple):
@@ -99,6 +99,12 @@ def _plain(problem: Problem, params: Any, data: Any) -> Any:
     losses_fn = _in_a_tuple(problem, data)
     grads = jax.grad(lambda p: sum(losses_fn(p)))(params)
     return grads, jnp.ones(problem.num_tasks)
+
+
+def _one(problem: Problem, params: Any, data: Any) -> Any:
+    """The first task alone: what a method that renews one task a step is held to."""
+    losses_fn = _in_a_tuple(problem, data)
+    return jax.grad(lambda p: losses_fn(p)[0])(params), jnp.ones(problem.num_tasks)
 
 
 def _passes(problem: Problem, params: Any, data: Any) -> Any:
@@ -180,17 +186,30 @@ def _on_trunk(
     """A method for the trunk, by its number of tasks; heads get their own gradient."""
 
     def make(problem: Problem) -> Way:
-        tx = method(problem.num_tasks)
-        if problem.trunk:
-            tx = mtl.on_shared(tx, {"trunk": True, "heads": False})
+        tx = _shared(method(problem.num_tasks), problem)
         return ours(tx, task_grads, problem, **options)
 
     return make
 
 
-def _everywhere(method: Callable[[int], Any]) -> Callable[[Problem], Way]:
-    """A method of the losses, for trunk and heads alike."""
-    return lambda problem: ours(method(problem.num_tasks), mtl.lazy_task_grads, problem)
+def _shared(tx: Any, problem: Problem) -> Any:
+    shared = {"trunk": True, "heads": False}
+    return mtl.on_shared(tx, shared) if problem.trunk else tx
+
+
+def _everywhere(
+    method: Callable[[int], Any], **options: Any
+) -> Callable[[Problem], Way]:
+    """A method for trunk and heads alike."""
+    return lambda problem: ours(
+        method(problem.num_tasks), mtl.lazy_task_grads, problem, **options
+    )
+
+
+def _stale(problem: Problem) -> Way:
+    """UPGrad on momenta, of which a step renews one."""
+    method = _shared(_upgrad_tx(problem.num_tasks), problem)
+    return _everywhere(partial(mtl.stale, method))(problem)
 
 
 def _at_features(problem: Problem) -> Way:
@@ -217,10 +236,16 @@ SAME: dict[str, Callable[[Problem], Way]] = {
     PASSES: partial(by_hand, _passes),
     VMAPPED: partial(by_hand, _vmapped),
 }
+# Ways that renew one task a step, of which the first T make no update
+IN_TURN: dict[str, Callable[[Problem], Way]] = {
+    "stale upgrad": _stale,
+    "mconfig": _everywhere(mtl.mconfig, then=optax.scale(-LEARNING_RATE)),
+}
 # Other methods. A new one is a line here, `"name": _on_trunk(method)` with `method` a
 # function of the number of tasks; where it contains its optimiser,
 # `_on_trunk(method, then=optax.scale(-LEARNING_RATE))`.
-OTHERS: dict[str, Callable[[Problem], Way]] = {
+OTHERS: dict[str, Callable[[Problem], Way]] = IN_TURN | {
+    ONE: partial(by_hand, _one),
     "unitary": _everywhere(mtl.unitary),
     "uw": _everywhere(mtl.uw),
     FEATURES: _at_features,

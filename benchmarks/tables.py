@@ -41,6 +41,7 @@ def step(size: Row) -> str:
     """One model and number of tasks of `step.py`."""
     columns = {
         "wall_ratio": "/ plain",
+        "wall_over_one": "/ one task",
         "wall_over_passes": "/ T passes",
         "wall_over_peer": "/ best peer",
         "cpu_ms": "CPU ms",
@@ -49,8 +50,7 @@ def step(size: Row) -> str:
         "cpu_over_peer": "/ best peer",
     }
     best = size["best_peer"]
-    if not best:
-        columns = {k: v for k, v in columns.items() if not k.endswith("peer")}
+    columns = {key: title for key, title in columns.items() if _any(size, key)}
     rows = [
         [name, quartiles(row["wall_ms"]), *(median(row.get(key)) for key in columns)]
         for name, row in size["results"].items()
