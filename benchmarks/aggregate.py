@@ -118,12 +118,9 @@ def _theirs(
     if others.libmtl:
         from benchmarks import peers_libmtl
 
-        for name in names:
-            if name in peers_libmtl.WEIGHTINGS:
-                step = peers_libmtl.Aggregation(
-                    others.libmtl, name, stacked, LEARNING_RATE
-                )
-                found[name] = found.get(name, {}) | {f"libmtl {name}": step}
+        given = others.libmtl, names, stacked, LEARNING_RATE
+        for name, step in peers_libmtl.aggregations(*given).items():
+            found[name] = found.get(name, {}) | {f"libmtl {name}": step}
     return found
 
 

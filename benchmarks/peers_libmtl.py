@@ -87,24 +87,40 @@ def step_ways(path: Path, methods: Sequence[str]) -> dict[str, Any]:
 class Aggregation:
     """What its weighting does with a ready matrix of gradients, and a step of Adam."""
 
-    def __init__(self, path: Path, method: str, stacked: Any, learning_rate: float):
-        leaves = [torch.from_numpy(np.array(x)) for x in jax.tree.leaves(stacked)]
-        matrix = torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
-        shared = nn.ParameterList(torch.zeros_like(leaf[0]) for leaf in leaves)
+    def __init__(
+        self, weighting: type, options: Any, matrix: Tensor, like: Any, rate: float
+    ):
+        shared = nn.ParameterList(torch.zeros(leaf.shape[1:]) for leaf in like)
         for param in shared:
             param.grad = torch.zeros_like(param)
-        title, self.options = WEIGHTINGS[method]
 
         def ready(model: Any, losses: Tensor, mode: str, rep_grad: bool = False) -> Any:
             return matrix
 
-        self.model = _model(load(path, title), shared, len(matrix), _compute_grad=ready)
+        self.options = options
+        self.model = _model(weighting, shared, len(matrix), _compute_grad=ready)
         self.losses = torch.from_numpy(np.array(cases.task_losses(len(matrix))))
-        self.adam = torch.optim.Adam(shared, lr=learning_rate, fused=True)
+        self.adam = torch.optim.Adam(shared, lr=rate, fused=True)
 
     def __call__(self) -> None:
         self.model.backward(self.losses, **self.options)
         self.adam.step()
+
+
+def aggregations(
+    path: Path, names: Sequence[str], stacked: Any, rate: float
+) -> dict[str, Aggregation]:
+    """Those of our methods that it has, from one matrix of gradients."""
+    leaves = jax.tree.leaves(stacked)
+    parts = [torch.from_numpy(np.array(leaf)).flatten(1) for leaf in leaves]
+    matrix = torch.cat(parts, dim=1)
+    found = {}
+    for name in names:
+        if name in WEIGHTINGS:
+            title, options = WEIGHTINGS[name]
+            weighting = load(path, title)
+            found[name] = Aggregation(weighting, options, matrix, leaves, rate)
+    return found
 
 
 def environment(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import figures, goals, tables
+from benchmarks import figures, goals, solver_tables, tables
 
 BEGIN = "<!-- Made by `python -m benchmarks.report`; what is written here is lost. -->"
 END = "<!-- From here on by hand again. -->"
@@ -40,18 +40,18 @@ def _solvers(record: Record) -> str:
     step = published["step_ms"]
     return "\n".join(
         [
-            "\n" + tables.solvers_goals(record, goals.SOLVERS, goals.SOLVER),
+            "\n" + solver_tables.against_goals(record, goals.SOLVERS, goals.SOLVER),
             "\nOf JaxJD's own, by quadratic program's solver:\n",
-            tables.over_jaxjd(record),
+            solver_tables.over_jaxjd(record),
             "\n## UPGrad from a Jacobian, at the sizes that JaxJD has published\n",
             "Gramian, weights and sum of one flat Jacobian. The last column is not "
             f"measured here: figures of JaxJD's ({published['source']}), on a machine "
             "that it does not name. It also gives a whole step of SGD on a network of "
             f"67 parameters with two losses: TorchJD {step['torchjd']} ms, JaxJD "
             f"{step['jaxjd']} ms.",
-            tables.jacobians(record),
+            solver_tables.jacobians(record),
             "\n## Every rule, by tasks",
-            _each(tables.solvers_at)(record),
+            _each(solver_tables.by_tasks)(record),
         ]
     )
 

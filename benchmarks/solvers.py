@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mtl_optax as mtl
-from benchmarks import peers, tables, timing
+from benchmarks import peers, solver_tables, timing
 from benchmarks.peers_published import JAXJD as PUBLISHED
 
 TASKS = (2, 4, 8, 10, 16, 20, 32, 50, 64)
@@ -200,11 +200,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for num_tasks in options.tasks or (QUICK_TASKS if options.quick else TASKS):
         record["sizes"].append(measure(num_tasks, options.methods, others, rounds))
-        print(tables.solvers_at(record["sizes"][-1]), flush=True)
+        print(solver_tables.by_tasks(record["sizes"][-1]), flush=True)
     for row in record["published"]["rows"][: 1 if options.quick else None]:
         sizes = row["num_tasks"], row["num_params"]
         record["jacobians"].append(from_jacobians(*sizes, others, rounds))
-    print(tables.jacobians(record))
+    print(solver_tables.jacobians(record))
     if options.out:
         timing.write_json(options.out, record)
         print(f"Written: {options.out}")

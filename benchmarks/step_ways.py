@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
-from benchmarks import zoo
+from benchmarks import step_by_hand, zoo
+from benchmarks.step_by_hand import REG_EPS
 from benchmarks.step_models import SIZES, TRUNKS, Problem, from_the_zoo, head_loss
 from benchmarks.step_models import problem as make_problem
 
 LEARNING_RATE = 1e-3
-REG_EPS = 1e-4
 PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
 LAZY, STACKED, BY_VJP = "lazy", "stacked", "gramian_vjp"
 FEATURES, ONE = "features", "one task"
@@ -85,95 +85,6 @@ def by_hand(grads_of: Callable[..., tuple[Any, jax.Array]], problem: Problem) ->
     return Way(train, adam.init)
 
 
-def _in_a_tuple(problem: Problem, data: Any) -> Callable[[Any], tuple[jax.Array, ...]]:
-    def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-        losses = problem.losses_fn(params, *data)
-        if isinstance(losses, dict):
-            return tuple(losses[task] for task in sorted(losses))
-        return tuple(losses[t] for t in range(problem.num_tasks))
-
-    return losses_fn
-
-
-def _plain(problem: Problem, params: Any, data: Any) -> Any:
-    losses_fn = _in_a_tuple(problem, data)
-    grads = jax.grad(lambda p: sum(losses_fn(p)))(params)
-    return grads, jnp.ones(problem.num_tasks)
-
-
-def _one(problem: Problem, params: Any, data: Any) -> Any:
-    """The first task alone: what a method that renews one task a step is held to."""
-    losses_fn = _in_a_tuple(problem, data)
-    return jax.grad(lambda p: losses_fn(p)[0])(params), jnp.ones(problem.num_tasks)
-
-
-def _passes(problem: Problem, params: Any, data: Any) -> Any:
-    """T backward passes one after the other: a list of trees, products by pairs."""
-    losses, push = jax.linearize(_in_a_tuple(problem, data), params)
-
-    # Of one output only, for a vector of cotangents with zeros in it would be pulled
-    # through the heads of all tasks.
-    def gradient(scalar_of: Callable[[Any], jax.Array]) -> Any:
-        transpose = jax.linear_transpose(lambda dp: scalar_of(push(dp)), params)
-        return transpose(jnp.ones_like(losses[0]))[0]
-
-    tasks = range(problem.num_tasks)
-    each = [gradient(lambda out, t=t: out[t]) for t in tasks]
-    rows = [row["trunk"] for row in each] if problem.trunk else each
-    upper = {
-        (s, t): optax.tree.vdot(rows[s], rows[t]) for t in tasks for s in tasks[: t + 1]
-    }
-    gram = [jnp.stack([upper[min(s, t), max(s, t)] for s in tasks]) for t in tasks]
-    weights = _upgrad(jnp.stack(gram), jnp.stack(losses))
-
-    def total(*leaves: jax.Array) -> jax.Array:
-        return sum(weights[t] * leaves[t] for t in tasks)
-
-    mixed = jax.tree.map(total, *rows)
-    if problem.trunk:
-        mixed = {"trunk": mixed, "heads": gradient(sum)["heads"]}
-    return mixed, weights
-
-
-def _vmapped(problem: Problem, params: Any, data: Any) -> Any:
-    """One pull-back mapped over one-hot cotangents: one tree of `[T, *param]`."""
-    losses_fn = _in_a_tuple(problem, data)
-    losses, pullback = jax.vjp(lambda p: jnp.stack(losses_fn(p)), params)
-    (stacked,) = jax.vmap(pullback)(jnp.eye(problem.num_tasks))
-    rows = stacked["trunk"] if problem.trunk else stacked
-    flat = [x.reshape(problem.num_tasks, -1) for x in jax.tree.leaves(rows)]
-    products = [jnp.matmul(x, x.T, precision="highest") for x in flat]
-    weights = _upgrad(sum(products[1:], products[0]), losses)
-    mixed = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), rows)
-    if problem.trunk:
-        heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked["heads"])
-        mixed = {"trunk": mixed, "heads": heads}
-    return mixed, weights
-
-
-def _by_vjp(problem: Problem, params: Any, data: Any) -> Any:
-    """The trunk's own pull-back, and cotangents that each head gave by itself."""
-    inputs, targets = data
-    trunk, heads = params["trunk"], params["heads"]
-    features, pullback = jax.vjp(lambda t: TRUNKS[problem.model](t, inputs), trunk)
-    of_head = jax.value_and_grad(head_loss, argnums=(0, 1))
-    each = {task: of_head(heads[task], features, targets[task]) for task in heads}
-    losses = jnp.stack([loss for loss, _ in each.values()])
-    cotangents = jnp.stack([grads[1] for _, grads in each.values()])
-    gram, combine = mtl.gramian_vjp(pullback, cotangents)
-    weights = _upgrad(gram, losses)
-    own = {task: grads[0] for task, (_, grads) in each.items()}
-    return {"trunk": combine(weights)[0], "heads": own}, weights
-
-
-def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
-    rule = mtl.upgrad.weighting(reg_eps=REG_EPS)
-    num_tasks = len(gram)
-    active = jnp.ones(num_tasks, bool)
-    weights, _ = rule.update(gram, rule.init(num_tasks), losses=losses, active=active)
-    return weights
-
-
 def _upgrad_tx(num_tasks: int) -> Any:
     return mtl.upgrad(num_tasks, reg_eps=REG_EPS)
 
@@ -232,9 +143,9 @@ def _at_features(problem: Problem) -> Way:
 SAME: dict[str, Callable[[Problem], Way]] = {
     LAZY: _on_trunk(_upgrad_tx),
     STACKED: _on_trunk(_upgrad_tx, mtl.task_grads),
-    BY_VJP: partial(by_hand, _by_vjp),
-    PASSES: partial(by_hand, _passes),
-    VMAPPED: partial(by_hand, _vmapped),
+    BY_VJP: partial(by_hand, step_by_hand.by_vjp),
+    PASSES: partial(by_hand, step_by_hand.passes),
+    VMAPPED: partial(by_hand, step_by_hand.vmapped),
 }
 # Ways that renew one task a step, of which the first T make no update
 IN_TURN: dict[str, Callable[[Problem], Way]] = {
@@ -245,14 +156,14 @@ IN_TURN: dict[str, Callable[[Problem], Way]] = {
 # function of the number of tasks; where it contains its optimiser,
 # `_on_trunk(method, then=optax.scale(-LEARNING_RATE))`.
 OTHERS: dict[str, Callable[[Problem], Way]] = IN_TURN | {
-    ONE: partial(by_hand, _one),
+    ONE: partial(by_hand, step_by_hand.one),
     "unitary": _everywhere(mtl.unitary),
     "uw": _everywhere(mtl.uw),
     FEATURES: _at_features,
     "lazy cagrad": _on_trunk(mtl.cagrad),
     "lazy mgda": _on_trunk(mtl.mgda),
 }
-MAKE = {PLAIN: partial(by_hand, _plain)} | SAME | OTHERS
+MAKE = {PLAIN: partial(by_hand, step_by_hand.plain)} | SAME | OTHERS
 EXACT, WAYS = tuple(SAME), tuple(MAKE)
 
 

@@ -26,6 +26,7 @@ from benchmarks import (
     per_sample,
     report,
     scaling,
+    solver_tables,
     solvers,
     step,
     step_models,
@@ -327,6 +328,52 @@ def test_committed_pages_are_made_of_the_committed_numbers(path):
     made = report.generated(record, picture.name if picture.exists() else None)
     assert report.page(text, "", made, path.name) == text
     assert picture.exists() == bool(report.KINDS[record["benchmark"]].draw)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_one_command_makes_page_and_picture(path, tmp_path, capsys):
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text())
+    assert report.main([f"{copy}"]) == 0
+    page = copy.with_suffix(".md").read_text()
+    record = json.loads(path.read_text())
+    assert record["environment"]["date"] in page
+    assert "load average" in page
+    assert f"]({path.stem}.svg)" in page
+    assert "<svg" in copy.with_suffix(".svg").read_text()
+    assert "Written" in capsys.readouterr().out
+
+
+def spread(median):
+    return {"median": median, "lower": median, "upper": median}
+
+
+def rules_of(num_tasks, over, jaxjd):
+    """A record of `solvers.py` in which UPGrad takes so much of its peers' time."""
+    ratios = {"torchjd upgrad": over, "jaxjd qpax": jaxjd}
+    peer = {name: {"wall": spread(r), "cpu": spread(r)} for name, r in ratios.items()}
+    results = {name: {"wall_ms": spread(1.0)} for name in ("upgrad", *ratios)}
+    results["upgrad"]["over_peer"] = peer
+    return {
+        "num_tasks": num_tasks,
+        "rounds": 3,
+        "load_average": [[1.0], [1.0]],
+        "deviations": {"jaxjd qpax": 0.02},
+        "results": results,
+    }
+
+
+def test_goals_that_are_missed_are_told():
+    record = {"sizes": [rules_of(2, 0.5, 2.0), rules_of(8, 0.3, 0.1)]}
+    table = solver_tables.against_goals(record, {"upgrad": 0.4}, 0.9)
+    assert "| upgrad | 0.5 | 0.3 | 0.4 | **no**, 1 of 2 |" in table
+    assert table.splitlines()[0].startswith("| wall / TorchJD's | T=2 | T=8 |")
+    table = solver_tables.against_goals(record, {}, 0.9)
+    assert "| upgrad | 0.5 | 0.3 | 0.9 | yes |" in table
+    assert "| wall / jaxjd qpax | 2 | 0.1 |" in solver_tables.over_jaxjd(record)
+    shown = solver_tables.by_tasks(record["sizes"][0])
+    assert "| jaxjd qpax | 1 (1-1) | 2 | 2 | 2.0e-02 |" in shown
 
 
 def test_what_is_written_by_hand_stays():
