@@ -19,6 +19,8 @@ from benchmarks import (
     cases,
     dense_cost,
     gpu_check,
+    gpu_checks,
+    gpu_parts,
     gramian_forms,
     memory,
     optimality,
@@ -272,6 +274,43 @@ def test_gpu_check_measures_on_whatever_device_there_is(capsys, few_leaves):
     assert results["upgrad"]["bytes"] == 4 * (2 * 2 + 1) * num_params
     assert results["mean"]["bytes"] == 4 * (2 + 1) * num_params
     assert "stays on the device" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_must_hold_on_a_gpu_holds_here():
+    for part in gpu_parts.checks():
+        rows = part.run()
+        assert tuple(rows) == part.rows
+        assert all(row.ok for row in rows.values()), (part.name, rows)
+
+
+def test_a_part_that_fails_or_comes_too_late_is_said_to(monkeypatch, capsys):
+    wrong, fine = gpu_checks.Row("0.1", ok=False), gpu_checks.Row("2 ms")
+    some = [
+        gpu_checks.Part("first", ("a", "b"), lambda: {"a": wrong, "b": fine}),
+        gpu_checks.Part("second", ("c",), lambda: {"c": fine}),
+    ]
+    monkeypatch.setattr(gpu_parts, "parts", lambda quick=False: some)
+    up = iter([False, True])
+    monkeypatch.setattr(gpu_check, "time_is_up", lambda: next(up))
+    found = {}
+    assert not gpu_check.run_parts(found, quick=True, console=Console())
+    assert "second: left out" in capsys.readouterr().out
+    page = gpu_parts.page(found, "A device")
+    assert "| first | a | **0.1** |\n| first | b | 2 ms |" in page
+    assert f"| second | c | {gpu_parts.UNMEASURED} |" in page
+
+
+def test_the_page_of_a_gpu_has_every_row():
+    page = (ROOT / "benchmarks" / "results" / "gpu.md").read_text(encoding="utf-8")
+    names = {(part.name, row) for part in gpu_parts.parts() for row in part.rows}
+    assert {tuple(x) for x in re.findall(r"^\| (.*?) \| (.*?) \| ", page, re.M)} == {
+        *names,
+        ("what", "of"),
+    }
+    covered = " ".join(part.name for part in gpu_parts.parts())
+    for what in ("step: mlp", "step: transformer", "P=20,000,000", "rule alone: T=64"):
+        assert what in covered
 
 
 def test_host_callback_is_found():
