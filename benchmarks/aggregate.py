@@ -5,12 +5,10 @@ passes, and gives away its parameters and optimizer state. Adam alone on one gra
 is what the same step costs without multi-task learning.
 
     python -m benchmarks.aggregate --quick
-    python -m benchmarks.aggregate --out benchmarks/results/aggregate.json
+    python -m benchmarks.aggregate --torchjd --libmtl PATH --out aggregate.json
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,13 +16,10 @@ from typing import Any
 
 import jax
 import optax
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import cases, timing
+from benchmarks import cases, peers, tables, timing
 
-SIZES = ((2, 1_000_000), (10, 1_000_000), (2, 20_000_000))
+SIZES = ((2, 1_000_000), (10, 1_000_000), (40, 1_000_000), (2, 20_000_000))
 QUICK_SIZES = ((2, 20_000), (10, 20_000))
 ADAM = "adam"
 LEARNING_RATE = 1e-3
@@ -60,7 +55,7 @@ def measure(
     rounds: int,
     warmup: int,
     probe: timing.Probe,
-    torchjd: bool = False,
+    others: peers.Peers = peers.NONE,
 ) -> dict[str, Any]:
     """Everything about one size, ready for JSON."""
     stacked = cases.task_gradients(cases.parameters(size), num_tasks)
@@ -71,20 +66,15 @@ def measure(
     for name in names:
         tx = optax.chain(cases.build(name, num_tasks), adam)
         contenders[name] = Step(tx, size, stacked, losses)
-    peers: dict[str, list[str]] = {}
-    if torchjd:
-        from benchmarks import peers_torchjd
-
-        steps = peers_torchjd.steps(names, stacked, LEARNING_RATE)
-        peers = {name: list(found) for name, found in steps.items()}
-        contenders |= {k: v for found in steps.values() for k, v in found.items()}
+    theirs = _theirs(others, names, stacked)
+    contenders |= {k: v for found in theirs.values() for k, v in found.items()}
 
     load_before = timing.load_average()
     samples = timing.interleave(contenders, rounds, warmup, probe=probe)
     results = timing.summarise(samples, ADAM)
 
     num_params, families = cases.count(one), cases.methods()
-    owners = {peer: name for name, found in peers.items() for peer in found}
+    owners = {peer: name for name, found in theirs.items() for peer in found}
     for name in contenders:
         # Adam reads parameters and two moments and writes all three.
         method = owners.get(name, name)
@@ -99,14 +89,8 @@ def measure(
                 samples.cpu, name, num_bytes, probe
             )._asdict(),
         }
-    for name, found in peers.items():
-        results[name]["over_peer"] = {
-            peer: {
-                "wall": timing.ratios(samples.wall, peer)[name]._asdict(),
-                "cpu": timing.ratios(samples.cpu, peer)[name]._asdict(),
-            }
-            for peer in found
-        }
+    for name, found in theirs.items():
+        results[name]["over_peer"] = timing.over(samples, name, found)
     read = timing.bandwidth(samples.wall, timing.READ, probe.num_bytes)
     return {
         "num_tasks": num_tasks,
@@ -122,34 +106,22 @@ def measure(
     }
 
 
-def table(measured: dict[str, Any]) -> Table:
-    load = measured["load_average"][0]
-    shown = Table(
-        title=f"T={measured['num_tasks']}, P={measured['num_params']:,}: "
-        f"{measured['rounds']} rounds, one read "
-        f"{measured['read_gb_per_s']['median']:.1f} GB/s, "
-        f"load average {load[0] if load else 'unknown'}",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    # Times, and times over those of Adam and of the floor
-    shown.add_column("step", no_wrap=True)
-    for column in ("wall ms", "quartiles", "/adam", "/floor"):
-        shown.add_column(column, justify="right", no_wrap=True)
-    for column in ("CPU ms", "/adam", "/floor"):
-        shown.add_column(column, justify="right", no_wrap=True)
-    for name, row in measured["results"].items():
-        cells = [name]
-        for clock in ("wall", "cpu"):
-            time, floor = row[f"{clock}_ms"], row.get(f"{clock}_over_floor")
-            cells.append(f"{time['median']:.3g}")
-            if clock == "wall":
-                cells.append(f"{time['lower']:.3g}-{time['upper']:.3g}")
-            cells.append(f"{row[f'{clock}_ratio']['median']:.3g}")
-            cells.append(f"{floor['median']:.3g}" if floor else "")
-        shown.add_row(*cells)
-    return shown
+def _theirs(
+    others: peers.Peers, names: Sequence[str], stacked: Any
+) -> dict[str, dict[str, timing.Contender]]:
+    """For each of our methods, the ways of peers to do the same."""
+    found: dict[str, dict[str, timing.Contender]] = {}
+    if others.torchjd:
+        from benchmarks import peers_torchjd
+
+        found |= peers_torchjd.steps(names, stacked, LEARNING_RATE)
+    if others.libmtl:
+        from benchmarks import peers_libmtl
+
+        given = others.libmtl, names, stacked, LEARNING_RATE
+        for name, step in peers_libmtl.aggregations(*given).items():
+            found[name] = found.get(name, {}) | {f"libmtl {name}": step}
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -159,28 +131,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="default 9, with --quick 5")
     parser.add_argument("--methods", nargs="+", choices=sorted(cases.methods()))
     parser.add_argument(
-        "--torchjd", action="store_true", help="time TorchJD too, if it is installed"
+        "--sizes", nargs="+", type=_size, help="as 2x1e6, tasks times parameters"
     )
+    peers.add_choices(parser)
     options = parser.parse_args(argv)
-    # A log has room for all columns.
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    torchjd = options.torchjd and torchjd_found(console)
+    others = peers.found(options)
     names = options.methods or list(cases.methods())
     on_cpu = jax.default_backend() == "cpu"
     read = 16e6 if options.quick else 256e6 if on_cpu else 2e9
     probe = timing.read_probe(int(read))
     record: dict[str, Any] = {
-        "benchmark": "aggregation + Adam, one donated step",
+        "benchmark": "aggregate",
         "quick": options.quick,
         "reference": ADAM,
-        "environment": timing.environment(),
+        "environment": timing.environment() | others.environment(),
         "sizes": [],
     }
-    if torchjd:
-        from benchmarks import peers_torchjd
-
-        record["environment"]["torchjd"] = peers_torchjd.environment()
-    for num_tasks, size in QUICK_SIZES if options.quick else SIZES:
+    for num_tasks, size in options.sizes or (QUICK_SIZES if options.quick else SIZES):
         measured = measure(
             num_tasks,
             size,
@@ -188,27 +155,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             rounds=options.rounds or (5 if options.quick else 9),
             warmup=2,
             probe=probe,
-            torchjd=torchjd,
+            others=others,
         )
         record["sizes"].append(measured)
-        console.print(table(measured))
+        print(tables.aggregate(measured), flush=True)
     if options.out:
         timing.write_json(options.out, record)
-        console.print(f"Written: {options.out}", highlight=False)
+        print(f"Written: {options.out}")
     return 0
 
 
-def torchjd_found(console: Console) -> bool:
-    # Before torch is loaded: its threads would otherwise spin at barriers, and on busy
-    # cores that takes a hundred times the time of the work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        import torch  # noqa: F401
-        import torchjd  # noqa: F401
-    except ImportError as error:
-        console.print(f"TorchJD left out: {error}.", highlight=False)
-        return False
-    return True
+def _size(text: str) -> tuple[int, int]:
+    num_tasks, _, num_params = text.partition("x")
+    return int(num_tasks), int(float(num_params))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 Per method and size: time of one aggregation, gigabytes a second against the bytes that
 it must move, 4(2TP + P) where the method needs the Gramian and 4(TP + P) where not, and
 that nothing leaves the device. Once per T: that the Gramian is not computed in TF32.
+Before that the parts of `gpu_parts.py`: layer-wise Gramians, bf16, one device's mesh,
+whole steps and their memory, methods with Adam, rules alone. In ten minutes: what there
+is no time for is left out, and said to be.
 
-    python -m benchmarks.gpu_check --out gpu.json
+    python -m benchmarks.gpu_check --out gpu.json --page benchmarks/results/gpu.md
 
 Ends with 1 if a check fails; a time is never one.
 """
 
 import argparse
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 import mtl_optax as mtl
-from benchmarks import cases, timing
+from benchmarks import cases, gpu_parts, timing
+from benchmarks.gpu_checks import TOLERANCE, Row
 
 SIZES = ((2, 1_000_000), (10, 1_000_000), (2, 100_000_000), (10, 100_000_000))
 QUICK_SIZES = ((2, 20_000), (10, 20_000))
 PRECISION_TASKS = (2, 4, 10, 50)
-# Float32 products stay below this, TF32 is a hundred times above.
-TOLERANCE = 1e-5
+BUDGET_S = 420  # after which nothing begins; the longest takes less than three minutes
 # Launched in a row before waiting, so that the GPU is timed and not the launch.
 CALLS = 10
+START = time.perf_counter()
 
 _HOST = re.compile(
     r'custom_call_target="[^"]*(?:callback|MoveToHost)[^"]*"'
@@ -209,8 +214,9 @@ def check(
         )
     probe = timing.read_probe(read_bytes)
     for num_tasks, size in sizes:
-        if not fits(num_tasks, size):
-            console.print(f"T={num_tasks}, P={size:,} left out: too little memory.")
+        if time_is_up() or not fits(num_tasks, size):
+            why = "the time is up" if time_is_up() else "too little memory"
+            console.print(f"T={num_tasks}, P={size:,} left out: {why}.")
             record["left_out"].append({"num_tasks": num_tasks, "size": size})
             continue
         measured = measure(num_tasks, size, names, rounds=rounds, probe=probe)
@@ -221,17 +227,42 @@ def check(
     return record
 
 
+def time_is_up() -> bool:
+    return time.perf_counter() - START > BUDGET_S
+
+
+def run_parts(
+    found: dict[str, dict[str, Row]], *, quick: bool, console: Console
+) -> bool:
+    """Adds the rows of each part while there is time; whether all checks hold."""
+    for part in gpu_parts.parts(quick=quick):
+        if time_is_up():
+            console.print(f"{part.name}: left out, the time is up.")
+            continue
+        found[part.name] = part.run()
+        for name, row in found[part.name].items():
+            said = row.text if row.ok else f"WRONG: {row.text}"
+            console.print(f"{part.name}: {name}: {said}", highlight=False)
+    return all(row.ok for rows in found.values() for row in rows.values())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--page", type=Path, help="page to write, in Markdown")
     parser.add_argument("--methods", nargs="+", choices=sorted(cases.methods()))
     options = parser.parse_args(argv)
     console = Console()
     backend = jax.default_backend()
     if backend != "gpu":
         console.print(f"No GPU here, only {backend}: nothing checked, nothing timed.")
+        if options.page:
+            nothing = "No GPU was there: nothing is measured yet."
+            options.page.write_text(gpu_parts.page({}, nothing), encoding="utf-8")
         return 0
+    found: dict[str, dict[str, Row]] = {}
+    ok = run_parts(found, quick=options.quick, console=console)
     record = check(
         QUICK_SIZES if options.quick else SIZES,
         options.methods or list(cases.methods()),
@@ -239,6 +270,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_bytes=16_000_000 if options.quick else 2_000_000_000,
         console=console,
     )
+    record["ok"] &= ok
+    record["parts"] = {
+        part: {name: row._asdict() for name, row in rows.items()}
+        for part, rows in found.items()
+    }
+    if options.page:
+        header = gpu_parts.shown(record["environment"])
+        text = gpu_parts.page(found, header, quick=options.quick)
+        options.page.write_text(text, encoding="utf-8")
     if options.out:
         timing.write_json(options.out, record)
         console.print(f"Written: {options.out}", highlight=False)

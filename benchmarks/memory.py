@@ -6,7 +6,7 @@ fresh process that makes three steps: the most memory it held, which is all that
 asked of a peer, and must be compared with the plain step of the same framework.
 
     python -m benchmarks.memory --quick
-    python -m benchmarks.memory --processes --torchjd --out memory.json
+    python -m benchmarks.memory --processes --torchjd --libmtl PATH --out memory.json
 """
 
 import argparse
@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
-from benchmarks import step_models, step_ways, timing
-from benchmarks.aggregate import torchjd_found
+from benchmarks import peers, step_models, step_ways, tables, timing
 
 MIB = 2**20
 
@@ -55,19 +53,25 @@ def held() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 
-def steps(name: str, problem: step_models.Problem, calls: int = 3) -> None:
+def steps(
+    name: str, problem: step_models.Problem, others: peers.Peers, calls: int = 3
+) -> None:
     """A few steps of one way, of whatever framework."""
     if name in step_ways.WAYS:
         step: Any = step_ways.Step(step_ways.make(name, problem), problem)
     else:
-        from benchmarks import peers_step
+        from benchmarks.peers_models import Step
 
-        step = peers_step.Step(problem, name)
+        step = Step(problem, _theirs(others)[name])
     for _ in range(calls):
         step()
 
 
-def in_a_process(name: str, problem: step_models.Problem) -> float:
+def _theirs(others: peers.Peers) -> dict[str, Any]:
+    return others.step_ways(same=False) | others.step_ways(same=True)
+
+
+def in_a_process(name: str, problem: step_models.Problem, others: peers.Peers) -> float:
     """`held` of a fresh process after these steps."""
     command = [sys.executable, "-m", "benchmarks.memory", "--one", name]
     command += ["--quick"] * problem.quick
@@ -75,6 +79,11 @@ def in_a_process(name: str, problem: step_models.Problem) -> float:
         command += ["--models", problem.model, "--tasks", str(problem.num_tasks)]
     else:
         command += ["--zoo", problem.model]
+    # A peer's process loads that peer alone, and one of ours none.
+    if name.startswith("torch"):
+        command += ["--torchjd"]
+    if name.startswith("libmtl"):
+        command += ["--libmtl", str(others.libmtl)]
     done = subprocess.run(
         command,
         cwd=Path(__file__).parents[1],
@@ -89,7 +98,7 @@ def in_a_process(name: str, problem: step_models.Problem) -> float:
 def measure(
     problem: step_models.Problem,
     names: Sequence[str],
-    peers: Sequence[str],
+    others: peers.Peers,
     *,
     processes: bool,
 ) -> dict[str, Any]:
@@ -99,8 +108,9 @@ def measure(
         name: compiled(step_ways.make(name, problem), problem) for name in names
     }
     if processes:
-        for name in (*names, *peers):
-            results.setdefault(name, {})["process_mib"] = in_a_process(name, problem)
+        for name in (*names, *_theirs(others)):
+            held_by = in_a_process(name, problem, others)
+            results.setdefault(name, {})["process_mib"] = held_by
     shared = problem.params["trunk"] if problem.trunk else problem.params
     num_bytes = sum(x.nbytes for x in jax.tree.leaves(shared))
     return {
@@ -112,61 +122,35 @@ def measure(
     }
 
 
-COLUMNS = {
-    "temporaries_mib": "temporaries MiB",
-    "gflop": "GFLOP",
-    "trace_s": "trace s",
-    "compile_s": "compile s",
-    "process_mib": "process MiB",
-}
-
-
-def show(measured: dict[str, Any]) -> None:
-    print(
-        f"\n**{measured['model']}, T={measured['num_tasks']}** (one Jacobian of the "
-        f"shared parameters {measured['jacobian_mib']:.1f} MiB)\n"
-    )
-    print(f"| step | {' | '.join(COLUMNS.values())} |")
-    print("|---" * (len(COLUMNS) + 1) + "|")
-    for name, row in measured["results"].items():
-        cells = [f"{row[key]:.3g}" if key in row else "" for key in COLUMNS]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     step_ways.add_choices(parser)
     parser.add_argument(
         "--processes", action="store_true", help="also what fresh processes hold"
     )
-    parser.add_argument("--torchjd", action="store_true", help="and TorchJD's")
+    peers.add_choices(parser)
     parser.add_argument(
         "--one", help="make a few steps of this way, print what it held"
     )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(argv)
+    others = peers.found(options)
     if options.one:
         ((problem, _),) = step_ways.chosen(options)
-        steps(options.one, problem)
+        steps(options.one, problem, others)
         print(held())
         return 0
     record: dict[str, Any] = {
-        "benchmark": "memory, FLOPs and compile time of a whole training step",
+        "benchmark": "memory",
         "quick": options.quick,
-        "environment": timing.environment(),
+        "environment": timing.environment() | others.environment(),
         "sizes": [],
     }
-    peers: Sequence[str] = ()
-    if options.torchjd and torchjd_found(Console()):
-        from benchmarks import peers_step
-
-        peers = tuple(peers_step.WAYS)
-        record["environment"]["torchjd"] = peers_step.environment()
     for problem, names in step_ways.chosen(options):
-        others = peers if problem.trunk else ()
-        measured = measure(problem, names, others, processes=options.processes)
+        asked = others if problem.trunk else peers.NONE
+        measured = measure(problem, names, asked, processes=options.processes)
         record["sizes"].append(measured)
-        show(measured)
+        print(tables.memory(measured), flush=True)
     if options.out:
         timing.write_json(options.out, record)
         print(f"Written: {options.out}")

@@ -4,140 +4,17 @@ The same parameters, data and regularisation of UPGrad as `step_ways.py`. TorchJ
 called where it is installed and is no dependency.
 """
 
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchjd.aggregation import UPGrad, UPGradWeighting
 from torchjd.autogram import Engine
 from torchjd.autojac import jac_to_grad, mtl_backward
 
-from benchmarks.step_models import CONVOLUTIONS, DENSE, EPSILON, HEADS, Problem
-from benchmarks.step_ways import LEARNING_RATE
+from benchmarks.peers_models import Backward, Step
 
 PLAIN = "torch plain"
-
-
-def _parameter(array: Any) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.array(array)))
-
-
-def _linear(layer: Any) -> nn.Linear:
-    module = nn.Linear(*layer["kernel"].shape)
-    module.weight = _parameter(np.ascontiguousarray(layer["kernel"].T))
-    module.bias = _parameter(layer["bias"])
-    return module
-
-
-def _norm(layer: Any) -> nn.LayerNorm:
-    module = nn.LayerNorm(layer["scale"].shape, eps=EPSILON)
-    module.weight, module.bias = _parameter(layer["scale"]), _parameter(layer["bias"])
-    return module
-
-
-def _table(array: Any) -> nn.Embedding:
-    module = nn.Embedding(*array.shape)
-    module.weight = _parameter(array)
-    return module
-
-
-def _mlp(trunk: Any) -> nn.Module:
-    pairs = [(_linear(layer), nn.ReLU()) for layer in trunk.values()]
-    return nn.Sequential(*(module for pair in pairs for module in pair))
-
-
-class _Pool(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
-
-
-def _cnn(trunk: Any) -> nn.Module:
-    def modules() -> Iterator[nn.Module]:
-        for layer, (_, stride) in zip(trunk.values(), CONVOLUTIONS, strict=True):
-            num_in, num_out = layer["kernel"].shape[2:]
-            module = nn.Conv2d(num_in, num_out, 3, stride, padding=1)
-            kernel = np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1))
-            module.weight, module.bias = _parameter(kernel), _parameter(layer["bias"])
-            yield from (module, nn.ReLU())
-
-    return nn.Sequential(*modules(), _Pool())
-
-
-class _Block(nn.Module):
-    def __init__(self, block: Any):
-        super().__init__()
-        for name in DENSE:
-            setattr(self, name, _linear(block[name]))
-        self.up, self.down = _linear(block["up"]), _linear(block["down"])
-        self.before, self.middle = _norm(block["before"]), _norm(block["middle"])
-        self.gelu = nn.GELU(approximate="tanh")
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.before(x))
-        return x + self.down(self.gelu(self.up(self.middle(x))))
-
-    def attention(self, x: Tensor) -> Tensor:
-        split = (*x.shape[:-1], HEADS, x.shape[-1] // HEADS)
-        query, key, value = (
-            layer(x).reshape(split).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        scores = query @ key.transpose(-1, -2) / np.sqrt(split[-1])
-        mixed = scores.softmax(-1) @ value
-        return self.out(mixed.transpose(1, 2).reshape(x.shape))
-
-
-class _Transformer(nn.Module):
-    def __init__(self, trunk: Any):
-        super().__init__()
-        self.tokens, self.places = _table(trunk["tokens"]), _table(trunk["places"])
-        self.blocks = nn.Sequential(*map(_Block, trunk["blocks"].values()))
-        self.last = _norm(trunk["last"])
-
-    def forward(self, ids: Tensor) -> Tensor:
-        places = self.places(torch.arange(ids.shape[1]))
-        return self.last(self.blocks(self.tokens(ids) + places))
-
-
-TRUNKS: dict[str, Callable[[Any], nn.Module]] = {
-    "mlp": _mlp,
-    "cnn": _cnn,
-    "transformer": _Transformer,
-}
-
-
-class Step:
-    """Forward pass, gradients by one of the ways, and torch's fused Adam."""
-
-    def __init__(self, problem: Problem, way: str):
-        inputs, targets = problem.data
-        if problem.model == "cnn":
-            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
-        self.inputs = torch.from_numpy(inputs)
-        self.targets = [torch.from_numpy(target) for target in targets.values()]
-        self.trunk = TRUNKS[problem.model](problem.params["trunk"])
-        heads = problem.params["heads"].values()
-        self.heads = nn.ModuleList(map(_linear, heads))
-        params = [*self.trunk.parameters(), *self.heads.parameters()]
-        self.adam = torch.optim.Adam(params, lr=LEARNING_RATE, fused=True)
-        self.backward = WAYS[way](self)
-        self.weights: Any = None
-
-    def __call__(self) -> None:
-        self.adam.zero_grad()
-        features = self.trunk(self.inputs)
-        losses = [
-            (head(features) - target).square().mean()
-            for head, target in zip(self.heads, self.targets, strict=True)
-        ]
-        self.weights = self.backward(features, losses)
-        self.adam.step()
-
-
-Backward = Callable[[Tensor, list[Tensor]], Any]
 
 
 def _plain(step: Step) -> Backward:
@@ -168,17 +45,11 @@ def _autogram(step: Step) -> Backward:
     return backward
 
 
-WAYS: dict[str, Callable[[Step], Backward]] = {
-    PLAIN: _plain,
+SAME: dict[str, Callable[[Step], Backward]] = {
     "torchjd": _autojac,
     "torchjd og": lambda step: _autojac(step, og=True),
     "torchjd chunk 1": lambda step: _autojac(step, chunk=1),
     "torchjd chunk 1, og": lambda step: _autojac(step, chunk=1, og=True),
     "torchjd autogram": _autogram,
 }
-EXACT = tuple(name for name in WAYS if name != PLAIN)
-
-
-def environment() -> dict[str, Any]:
-    versions = {name: version(name) for name in ("torch", "torchjd")}
-    return {"versions": versions, "torch_threads": torch.get_num_threads()}
+OTHERS: dict[str, Callable[[Step], Backward]] = {PLAIN: _plain}

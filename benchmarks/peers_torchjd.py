@@ -6,7 +6,6 @@ does not.
 """
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -25,6 +24,8 @@ AGGREGATORS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
         "Constant",
         lambda num_tasks: {"weights": torch.linspace(1.0, 2.0, num_tasks)},
     ),
+    "dualproj": ("DualProj", lambda num_tasks: {}),
+    "fairgrad": ("FairGrad", lambda num_tasks: {"alpha": 1.0}),
     "graddrop": ("GradDrop", lambda num_tasks: {}),
     "imtl_g": ("IMTLG", lambda num_tasks: {}),
     "mean": ("Mean", lambda num_tasks: {}),
@@ -92,6 +93,29 @@ def steps(
     return found
 
 
-def environment() -> dict[str, Any]:
-    versions = {name: version(name) for name in ("torch", "torchjd")}
-    return {"versions": versions, "torch_threads": torch.get_num_threads()}
+def solvers(
+    names: Sequence[str], matrices: Any
+) -> dict[str, tuple[Callable, list[torch.Tensor]]]:
+    """Its weightings and what they take of Gramians `[N, T, T]`, by our names.
+
+    Without those whose solvers are not installed.
+    """
+    found: dict[str, tuple[Callable, list[torch.Tensor]]] = {}
+    for name in names:
+        if name not in AGGREGATORS:
+            continue
+        title, arguments = AGGREGATORS[name]
+        try:
+            method = getattr(aggregation, title)(**arguments(matrices.shape[-1]))
+        except ImportError as error:
+            print(f"TorchJD's {title} left out: {error}.")
+            continue
+        if hasattr(method, "gramian_weighting"):
+            found[name] = method.gramian_weighting, tensors(matrices)
+        else:  # Nash-MTL takes the gradients: any of this Gramian, the smallest
+            found[name] = method.weighting, tensors(np.linalg.cholesky(matrices))
+    return found
+
+
+def tensors(matrices: Any) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.array(matrix)) for matrix in matrices]

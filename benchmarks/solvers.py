@@ -1,16 +1,17 @@
-"""How exact the quadratic programs' solutions are, and what they cost, by size.
+"""Times the rules of methods on a Gramian alone, beside those of peers, by tasks.
 
-Random task gradients of each size, more tasks than dimensions among them: by how many
-roundings of its largest terms each optimality condition is violated at most, over all
-matrices; and the time of one matrix among a batch, as a ratio to that of one Cholesky
-factor of its size in the same batch.
+One compiled call a matrix and one row of weights back, as a peer's call gives them; so
+the launch of a program is in the time of ours, of which a training step has only one
+in all ("launch" is that of a program which does nothing). TorchJD's weightings get
+float32, as ours do; JaxJD's float64, which it asks for. Then UPGrad from the Jacobian
+at the sizes that JaxJD has published times of, beside those, which are of another
+machine.
 
-    python -m benchmarks.solvers --count 100
-    python -m benchmarks.solvers --out benchmarks/results/solvers.md
+    python -m benchmarks.solvers --quick
+    python -m benchmarks.solvers --torchjd --jaxjd FOLDER --out solvers.json
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,125 +19,197 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from benchmarks import timing
-from mtl_optax.core.solvers.dual_cone import project_dual_cone
-from mtl_optax.core.solvers.min_norm import min_norm_weights
+import mtl_optax as mtl
+from benchmarks import peers, solver_tables, timing
+from benchmarks.peers_published import JAXJD as PUBLISHED
 
-SIZES = ((12, 6), (20, 10), (20, 19), (50, 30), (50, 49), (64, 8), (10, 100), (50, 200))
-TIMED = 40  # matrices in a timed batch
+TASKS = (2, 4, 8, 10, 16, 20, 32, 50, 64)
+QUICK_TASKS = (2, 5)
+MATRICES = 4  # of each size, all of which a sample solves
+LAUNCH = "launch"
+REG_EPS = 1e-4  # TorchJD's and JaxJD's
 
-Solver = Callable[[jax.Array], jax.Array]
-
-
-def upgrad(gramian: jax.Array) -> jax.Array:
-    """The projections of all T gradients, `[T, T]`."""
-    each = jnp.eye(len(gramian), dtype=gramian.dtype) / len(gramian)
-    return jax.vmap(project_dual_cone, (None, 0))(gramian, each)
-
-
-def dualproj(gramian: jax.Array) -> jax.Array:
-    """The projection of the mean, `[1, T]`."""
-    return project_dual_cone(gramian, jnp.full_like(gramian[0], 1 / len(gramian)))[None]
-
-
-def mgda(gramian: jax.Array) -> jax.Array:
-    """The weights of the shortest vector, `[T]`."""
-    return min_norm_weights(gramian, jnp.ones(len(gramian), bool))
-
-
-SOLVERS: dict[str, Solver] = {"upgrad": upgrad, "dualproj": dualproj, "mgda": mgda}
+# As peers have them: UPGrad regularised, CAGrad not rescaled
+RULES: dict[str, mtl.Weighting] = {
+    "upgrad": mtl.upgrad.weighting(reg_eps=REG_EPS),
+    "dualproj": mtl.dualproj.weighting(reg_eps=REG_EPS),
+    "mgda": mtl.mgda.weighting(),
+    "cagrad": mtl.cagrad.weighting(c=0.4, rescale=0),
+    "nash_mtl": mtl.nash_mtl.weighting(max_norm=1.0),
+    "fairgrad": mtl.fairgrad.weighting(),
+    "pcgrad": mtl.pcgrad.weighting(key=0),
+    "aligned_mtl": mtl.aligned_mtl.weighting(),
+    "imtl_g": mtl.imtl_g.weighting(),
+}
+# Weights that depend on draws
+NOT_COMPARED = ("pcgrad",)
 
 
-def gramians(num_tasks: int, width: int, count: int) -> Any:
-    """`[count, T, T]`: one half of Gaussian rows, one of small whole numbers."""
-    rng = np.random.default_rng(1000 * num_tasks + width)
-    shape = (count // 2, num_tasks, width)
-    rows = np.concatenate([rng.standard_normal(shape), rng.integers(-3, 4, shape)])
-    return rows @ rows.mT
+def gramians(num_tasks: int) -> Any:
+    """`[MATRICES, T, T]`: neighbours in conflict, norms from 1 to 3."""
+    random = np.random.default_rng(num_tasks)
+    mix = np.eye(num_tasks) - 0.6 * np.eye(num_tasks, k=-1)
+    mix *= np.geomspace(1.0, 3.0, num_tasks)[:, None]
+    noise = random.standard_normal((MATRICES, num_tasks, 4 * num_tasks))
+    rows = mix @ noise / np.sqrt(4 * num_tasks)
+    return (rows @ rows.mT).astype(np.float32)
 
 
-def roundings(name: str, gramian: Any, found: Any) -> float:
-    """The largest violation of the optimality conditions, in roundings."""
-    eps = np.finfo(gramian.dtype).eps
-    gramian, found = gramian.astype(float), found.astype(float)
-    norms = np.sqrt(np.diagonal(gramian, axis1=1, axis2=2))
-    norms = np.where(norms > 0, norms, 1)
-    if name == "mgda":
-        slope = np.einsum("bts,bs->bt", gramian, found)
-        gap = slope - np.einsum("bt,bt->b", slope, found)[:, None]
-        off = np.abs(np.minimum(norms**2 * found, gap))
-        scale = np.einsum("bts,bs->bt", np.abs(gramian), found)
-    else:
-        num_tasks = gramian.shape[-1]
-        start = np.eye(num_tasks) / num_tasks if name == "upgrad" else 1 / num_tasks
-        cosines = gramian / norms[:, :, None] / norms[:, None, :]
-        lengths = norms[:, None, :] * found
-        slope = np.einsum("bts,bps->bpt", cosines, lengths)
-        off = np.abs(np.minimum(norms[:, None, :] * (found - start), slope))
-        scale = np.einsum("bts,bps->bpt", np.abs(cosines), lengths)
-    scale = scale.max(-1)
-    return float(np.max(off.max(-1) / np.where(scale > 0, scale, 1)) / eps)
+def compiled(rule: mtl.Weighting, num_tasks: int) -> Callable[[jax.Array], jax.Array]:
+    """The weights of a Gramian, `[T]`."""
+    state, active = rule.init(num_tasks), jnp.ones(num_tasks, bool)
+    losses = jnp.ones(num_tasks)
+
+    def weights(gramian: jax.Array) -> jax.Array:
+        return rule.update(gramian, state, losses=losses, active=active)[0]
+
+    return jax.jit(weights)
+
+
+class Solver:
+    """Solves all of some matrices, one call after the other."""
+
+    def __init__(self, solve: Callable[[Any], Any], matrices: Sequence[Any]):
+        self.solve, self.matrices = solve, matrices
+
+    def __call__(self) -> None:
+        for matrix in self.matrices:
+            jax.block_until_ready(self.solve(matrix))
+
+    def weights(self) -> Any:
+        """Of each matrix."""
+        return np.stack([np.asarray(self.solve(m), np.float64) for m in self.matrices])
+
+
+def ours(matrices: Any, names: Sequence[str]) -> dict[str, Solver]:
+    num_tasks = matrices.shape[-1]
+    here = [jnp.asarray(matrix) for matrix in matrices]
+    found = {name: Solver(compiled(RULES[name], num_tasks), here) for name in names}
+    return found | {LAUNCH: Solver(jax.jit(lambda gramian: gramian[0] + 1), here)}
+
+
+def theirs(
+    matrices: Any, names: Sequence[str], others: peers.Peers
+) -> dict[str, dict[str, Solver]]:
+    """For each method of ours the solvers of peers, by name."""
+    found: dict[str, dict[str, Solver]] = {name: {} for name in names}
+    if others.torchjd:
+        from benchmarks import peers_torchjd
+
+        for name, solver in peers_torchjd.solvers(names, matrices).items():
+            found[name][f"torchjd {name}"] = Solver(*solver)
+    if others.jaxjd and "upgrad" in names:
+        from benchmarks import peers_jaxjd
+
+        doubles = peers_jaxjd.doubles(matrices)
+        for title, solve in peers_jaxjd.weightings(others.jaxjd, doubles[0]).items():
+            found["upgrad"][title] = Solver(solve, doubles)
+    return {name: solvers for name, solvers in found.items() if solvers}
 
 
 def measure(
-    num_tasks: int, width: int, dtype: Any, count: int, rounds: int
-) -> dict[str, tuple[float, timing.Spread]]:
-    """For each solver its residual and its time over that of a Cholesky factor."""
-    matrices = gramians(num_tasks, width, count).astype(dtype)
-    some = jnp.asarray(matrices[:: max(count // TIMED, 1)][:TIMED])
-    definite = some + jnp.eye(num_tasks, dtype=dtype)[None]
-    found, contenders = {}, {}
-    for name, solver in SOLVERS.items():
-        chunked = jax.jit(lambda x, f=solver: lax.map(f, x, batch_size=20))
-        found[name] = roundings(name, matrices, np.asarray(chunked(matrices)))
-        batched = jax.jit(jax.vmap(solver)).lower(some).compile()
-        contenders[name] = lambda f=batched: f(some).block_until_ready()
-    factor = jax.jit(lax.linalg.cholesky).lower(definite).compile()
-    contenders["cholesky"] = lambda: factor(definite).block_until_ready()
-    times = timing.interleave(contenders, rounds=rounds)
-    over = timing.ratios(times.wall, "cholesky")
-    return {name: (found[name], over[name]) for name in SOLVERS}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table, or writes it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=2000, help="matrices of each size")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args(arguments)
-    lines = [
-        "| tasks x dimensions | dtype | "
-        + " | ".join(f"{name}: roundings, time" for name in SOLVERS)
-        + " |",
-        "|---|---|" + "---|" * len(SOLVERS),
-    ]
-    for num_tasks, width in SIZES:
-        for dtype in (np.float32, np.float64):
-            with jax.enable_x64(dtype is np.float64):
-                row = measure(num_tasks, width, dtype, options.count, options.rounds)
-            cells = [f"{off:.1f}, {time.median:.0f}" for off, time in row.values()]
-            name = np.dtype(dtype).name
-            lines.append(f"| {num_tasks} x {width} | {name} | {' | '.join(cells)} |")
-            print(lines[-1], file=sys.stderr)
-    machine = timing.environment()
-    text = (
-        f"{options.count} matrices of each size, {machine['processor']}, "
-        f"{machine['cpu_count']} cores, jax {machine['versions']['jax']}, "
-        f"{machine['date']}. Roundings: the largest violation of an optimality "
-        "condition over eps times its largest term. Time: of one matrix, all T "
-        "projections of UPGrad, over that of one Cholesky factor.\n\n"
-        + "\n".join(lines)
-        + "\n"
+    num_tasks: int, names: Sequence[str], others: peers.Peers, rounds: int
+) -> dict[str, Any]:
+    """Everything about one number of tasks, ready for JSON."""
+    matrices = gramians(num_tasks)
+    solvers, peer = ours(matrices, names), theirs(matrices, names, others)
+    apart = {
+        title: float(np.abs(solver.weights() - (w := solvers[name].weights())).max())
+        / float(np.abs(w).max())
+        for name, found in peer.items()
+        if name not in NOT_COMPARED
+        for title, solver in found.items()
+    }
+    contenders = solvers | {k: v for found in peer.values() for k, v in found.items()}
+    before = timing.load_average()
+    samples = timing.interleave(contenders, rounds, warmup=1)
+    samples = timing.Samples(
+        *({k: v / MATRICES for k, v in t.items()} for t in (samples.wall, samples.cpu))
     )
+    results = timing.summarise(samples, LAUNCH)
+    for name, found in peer.items():
+        results[name]["over_peer"] = timing.over(samples, name, found)
+    return {
+        "num_tasks": num_tasks,
+        "rounds": rounds,
+        "matrices": MATRICES,
+        "load_average": [before, timing.load_average()],
+        "deviations": apart,
+        "results": results,
+    }
+
+
+def from_jacobians(
+    num_tasks: int, num_params: int, others: peers.Peers, rounds: int
+) -> dict[str, Any]:
+    """UPGrad of one flat Jacobian, Gramian and sum included, in ms."""
+    random = np.random.default_rng(0)
+    matrix = random.standard_normal((num_tasks, num_params)).astype(np.float32)
+    tx = mtl.upgrad(num_tasks, reg_eps=REG_EPS)
+    grads = {"w": jnp.asarray(matrix)}
+    params = {"w": jnp.zeros(num_params)}
+    state = tx.init(params)
+    step = jax.jit(lambda grads: tx.update(grads, state, params)[0])
+    contenders: dict[str, Any] = {"upgrad": Solver(step, [grads])}
+    if others.torchjd:
+        from benchmarks import peers_torchjd
+
+        aggregator = peers_torchjd.aggregation.UPGrad()
+        tensors = peers_torchjd.tensors(matrix[None])
+        contenders["torchjd upgrad"] = Solver(aggregator, tensors)
+    if others.jaxjd:
+        from benchmarks import peers_jaxjd
+
+        doubles = peers_jaxjd.doubles(matrix[None])
+        for title, solve in peers_jaxjd.aggregators(others.jaxjd, doubles[0]).items():
+            contenders[title] = Solver(solve, doubles)
+    before = timing.load_average()
+    samples = timing.interleave(contenders, rounds, warmup=2)
+    results = timing.summarise(samples, "upgrad")
+    others_of_it = [name for name in contenders if name != "upgrad"]
+    results["upgrad"]["over_peer"] = timing.over(samples, "upgrad", others_of_it)
+    return {
+        "num_tasks": num_tasks,
+        "num_params": num_params,
+        "rounds": rounds,
+        "load_average": [before, timing.load_average()],
+        "results": results,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
+    parser.add_argument("--tasks", nargs="+", type=int, help=f"default {TASKS}")
+    parser.add_argument("--methods", nargs="+", choices=RULES, default=[*RULES])
+    parser.add_argument("--rounds", type=int, help="default 15, with --quick 3")
+    peers.add_choices(parser, jaxjd=True)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args(argv)
+    others = peers.found(options)
+    rounds = options.rounds or (3 if options.quick else 15)
+    record: dict[str, Any] = {
+        "benchmark": "solvers",
+        "quick": options.quick,
+        "reference": LAUNCH,
+        "environment": timing.environment() | others.environment(),
+        "sizes": [],
+        "jacobians": [],
+        "published": PUBLISHED,
+    }
+    for num_tasks in options.tasks or (QUICK_TASKS if options.quick else TASKS):
+        record["sizes"].append(measure(num_tasks, options.methods, others, rounds))
+        print(solver_tables.by_tasks(record["sizes"][-1]), flush=True)
+    for row in record["published"]["rows"][: 1 if options.quick else None]:
+        sizes = row["num_tasks"], row["num_params"]
+        record["jacobians"].append(from_jacobians(*sizes, others, rounds))
+    print(solver_tables.jacobians(record))
     if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+        timing.write_json(options.out, record)
+        print(f"Written: {options.out}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

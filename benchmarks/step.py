@@ -1,13 +1,13 @@
 """Times the whole training step: forward pass, task gradients, UPGrad, Adam.
 
 Every step is compiled once, as a whole, and gives away parameters and state. All ways
-of one model run in one process in interleaved rounds, TorchJD's among them; that they
-compute the same weights, and that tasks are in conflict, is checked before. `T passes`
-is a step by hand, one backward pass after the other: what the library did before it
-took the Gramian layer by layer.
+of one model run in one process in interleaved rounds, those of peers among them; that
+they compute the same weights, and that tasks are in conflict, is checked before, but
+for steps with other methods. `T passes` is a step by hand, one backward pass after the
+other: what the library did before it took the Gramian layer by layer.
 
     python -m benchmarks.step --quick
-    python -m benchmarks.step --torchjd --out step.json
+    python -m benchmarks.step --torchjd --libmtl PATH --out step.json
 """
 
 import argparse
@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
-from benchmarks import step_models, step_ways, timing
-from benchmarks.aggregate import torchjd_found
-from benchmarks.step_ways import PASSES, PLAIN
+from benchmarks import peers, step_models, step_ways, tables, timing
+from benchmarks.step_ways import ONE, PASSES, PLAIN
 
 TOLERANCE = 1e-2  # of weights, over the largest: torch's Gramian is good to 1e-3
 
@@ -44,28 +42,30 @@ def agreed(
 
 
 def measure(
-    problem: step_models.Problem, names: Sequence[str], *, rounds: int, torchjd: bool
+    problem: step_models.Problem,
+    names: Sequence[str],
+    others: peers.Peers,
+    *,
+    rounds: int,
 ) -> dict[str, Any]:
     """Everything about one model and number of tasks, ready for JSON."""
     steps: dict[str, Any] = {
         name: step_ways.Step(step_ways.make(name, problem), problem) for name in names
     }
     same = {name: steps[name] for name in names if name in step_ways.EXACT}
-    peers: dict[str, Any] = {}
-    if torchjd:
-        from benchmarks import peers_step
-
-        steps[peers_step.PLAIN] = peers_step.Step(problem, peers_step.PLAIN)
-        peers = {name: peers_step.Step(problem, name) for name in peers_step.EXACT}
-    deviations = agreed(same | peers, PASSES, in_conflict=problem.trunk)
-    steps |= peers
+    exact = _theirs(others.step_ways(same=True), problem)
+    deviations = agreed(same | exact, PASSES, in_conflict=problem.trunk)
+    for name in step_ways.IN_TURN.keys() & names:
+        for _ in range(problem.num_tasks):
+            steps[name]()
+    steps |= _theirs(others.step_ways(same=False), problem) | exact
 
     load_before = timing.load_average()
     samples = timing.interleave(steps, rounds, warmup=1)
     results = timing.summarise(samples, PLAIN if PLAIN in steps else PASSES)
-    over = {"passes": PASSES}
-    if peers:
-        over["peer"] = min(peers, key=lambda name: np.median(samples.wall[name]))
+    over = {"passes": PASSES} | ({"one": ONE} if ONE in steps else {})
+    if exact:
+        over["peer"] = min(exact, key=lambda name: np.median(samples.wall[name]))
     for label, reference in over.items():
         for clock in ("wall", "cpu"):
             found = timing.ratios(getattr(samples, clock), reference)
@@ -82,62 +82,35 @@ def measure(
     }
 
 
-COLUMNS = {
-    "wall_ratio": "/ plain",
-    "wall_over_passes": f"/ {PASSES}",
-    "wall_over_peer": "/ best peer",
-    "cpu_ms": "CPU ms",
-    "cpu_ratio": "/ plain",
-    "cpu_over_passes": f"/ {PASSES}",
-    "cpu_over_peer": "/ best peer",
-}
+def _theirs(ways: Mapping[str, Any], problem: step_models.Problem) -> dict[str, Any]:
+    if not ways:
+        return {}
+    from benchmarks.peers_models import Step
 
-
-def show(measured: dict[str, Any]) -> None:
-    """As a table in Markdown; medians, and the quartiles of the first."""
-    load, best = measured["load_average"], measured["best_peer"]
-    print(
-        f"\n**{measured['model']}, T={measured['num_tasks']}** "
-        f"({measured['rounds']} rounds; load average {load[0]} before, {load[1]} after"
-        + (f"; best peer: {best})" if best else ")")
-        + f"\n\n| step | wall ms (quartiles) | {' | '.join(COLUMNS.values())} |"
-    )
-    print("|---" * (len(COLUMNS) + 2) + "|")
-    for name, row in measured["results"].items():
-        wall = row["wall_ms"]
-        cells = [f"{wall['median']:.3g} ({wall['lower']:.3g}-{wall['upper']:.3g})"]
-        cells += [f"{row[key]['median']:.3g}" if key in row else "" for key in COLUMNS]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    return {name: Step(problem, way) for name, way in ways.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     step_ways.add_choices(parser)
     parser.add_argument("--rounds", type=int, help="default 9, with --quick 3")
-    parser.add_argument(
-        "--torchjd", action="store_true", help="time TorchJD too, if it is installed"
-    )
+    peers.add_choices(parser)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(argv)
-    torchjd = options.torchjd and torchjd_found(Console())
+    others = peers.found(options)
     record: dict[str, Any] = {
-        "benchmark": "whole training step with UPGrad and Adam, one donated step",
+        "benchmark": "step",
         "quick": options.quick,
         "reference": PLAIN,
-        "environment": timing.environment(),
+        "environment": timing.environment() | others.environment(),
         "sizes": [],
     }
-    if torchjd:
-        from benchmarks import peers_step
-
-        record["environment"]["torchjd"] = peers_step.environment()
-    print(record["environment"])
     rounds = options.rounds or (3 if options.quick else 9)
     for problem, names in step_ways.chosen(options):
-        peers = torchjd and problem.trunk
-        measured = measure(problem, names, rounds=rounds, torchjd=peers)
+        asked = others if problem.trunk else peers.NONE
+        measured = measure(problem, names, asked, rounds=rounds)
         record["sizes"].append(measured)
-        show(measured)
+        print(tables.step(measured), flush=True)
     if options.out:
         timing.write_json(options.out, record)
         print(f"Written: {options.out}")

@@ -34,12 +34,15 @@ class Problem(NamedTuple):
 
 
 # Numbers of tasks that each model is measured with
-SIZES = {"mlp": (2, 10, 40), "transformer": (8,), "cnn": (3,)}
+SIZES = {"mlp": (2, 4, 10, 40), "transformer": (8,), "cnn": (3,)}
 
 
-def problem(model: str, num_tasks: int, *, quick: bool = False) -> Problem:
+def problem(
+    model: str, num_tasks: int, *, quick: bool = False, **sizes: int
+) -> Problem:
+    """One of `BUILD`, a head a task; `sizes` of the MLP stand in place of its own."""
     random = np.random.default_rng(0)
-    trunk, inputs, width = BUILD[model](random, quick)
+    trunk, inputs, width = BUILD[model](random, quick, **sizes)
     names = [f"task{t:02}" for t in range(num_tasks)]
     kernel = _dense(random, width, OUTPUTS)["kernel"]
     heads = {name: _dense(random, width, OUTPUTS) for name in names}
@@ -102,8 +105,14 @@ def _linear(layer: Any, x: jax.Array) -> jax.Array:
     return x @ layer["kernel"] + _row(layer["bias"], x)
 
 
-def _mlp(random: np.random.Generator, quick: bool) -> tuple[Any, Any, int]:
-    width, batch = (16, 8) if quick else (1024, 256)
+def _mlp(
+    random: np.random.Generator,
+    quick: bool,
+    *,
+    width: int | None = None,
+    batch: int | None = None,
+) -> tuple[Any, Any, int]:
+    width, batch = width or (16 if quick else 1024), batch or (8 if quick else 256)
     layers = {f"layer{i}": _dense(random, width, width) for i in range(3)}
     return layers, random.normal(size=(batch, width)).astype(np.float32), width
 

@@ -3,11 +3,13 @@
 Each is a function `train(params, state, inputs, targets) -> (params, state, weights)`
 and a state to begin with: forward pass, task gradients, UPGrad on the trunk, each
 head's own gradient, Adam. UPGrad is regularised as TorchJD's is, so that all have the
-same weights.
+same weights. Some more ways are of other methods: they compute something else, and
+stand beside the exact ones for what they cost.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +17,15 @@ import jax.numpy as jnp
 import optax
 
 import mtl_optax as mtl
-from benchmarks import zoo
+from benchmarks import step_by_hand, zoo
+from benchmarks.step_by_hand import REG_EPS
 from benchmarks.step_models import SIZES, TRUNKS, Problem, from_the_zoo, head_loss
 from benchmarks.step_models import problem as make_problem
 
 LEARNING_RATE = 1e-3
-REG_EPS = 1e-4
 PLAIN, PASSES, VMAPPED = "plain", "T passes", "vmapped"
 LAZY, STACKED, BY_VJP = "lazy", "stacked", "gramian_vjp"
+FEATURES, ONE = "features", "one task"
 
 
 class Way(NamedTuple):
@@ -55,9 +58,11 @@ class Step:
         jax.block_until_ready((self.params, self.state, self.weights))
 
 
-def ours(tx: Any, task_grads: Callable[..., Any], problem: Problem) -> Way:
-    """A step with a method of the library, from gradients of either form."""
-    tx = optax.chain(tx, optax.adam(LEARNING_RATE))
+def ours(
+    tx: Any, task_grads: Callable[..., Any], problem: Problem, then: Any = None
+) -> Way:
+    """A step with a method of the library, and `then`, Adam if nothing is given."""
+    tx = optax.chain(tx, then or optax.adam(LEARNING_RATE))
 
     def train(params: Any, state: Any, *data: Any) -> Any:
         losses, grads = task_grads(problem.losses_fn)(params, *data)
@@ -80,108 +85,91 @@ def by_hand(grads_of: Callable[..., tuple[Any, jax.Array]], problem: Problem) ->
     return Way(train, adam.init)
 
 
-def _in_a_tuple(problem: Problem, data: Any) -> Callable[[Any], tuple[jax.Array, ...]]:
-    def losses_fn(params: Any) -> tuple[jax.Array, ...]:
-        losses = problem.losses_fn(params, *data)
-        if isinstance(losses, dict):
-            return tuple(losses[task] for task in sorted(losses))
-        return tuple(losses[t] for t in range(problem.num_tasks))
-
-    return losses_fn
+def _upgrad_tx(num_tasks: int) -> Any:
+    return mtl.upgrad(num_tasks, reg_eps=REG_EPS)
 
 
-def _plain(problem: Problem, params: Any, data: Any) -> Any:
-    losses_fn = _in_a_tuple(problem, data)
-    grads = jax.grad(lambda p: sum(losses_fn(p)))(params)
-    return grads, jnp.ones(problem.num_tasks)
+def _on_trunk(
+    method: Callable[[int], Any],
+    task_grads: Callable[..., Any] = mtl.lazy_task_grads,
+    **options: Any,
+) -> Callable[[Problem], Way]:
+    """A method for the trunk, by its number of tasks; heads get their own gradient."""
+
+    def make(problem: Problem) -> Way:
+        tx = _shared(method(problem.num_tasks), problem)
+        return ours(tx, task_grads, problem, **options)
+
+    return make
 
 
-def _passes(problem: Problem, params: Any, data: Any) -> Any:
-    """T backward passes one after the other: a list of trees, products by pairs."""
-    losses, push = jax.linearize(_in_a_tuple(problem, data), params)
-
-    # Of one output only, for a vector of cotangents with zeros in it would be pulled
-    # through the heads of all tasks.
-    def gradient(scalar_of: Callable[[Any], jax.Array]) -> Any:
-        transpose = jax.linear_transpose(lambda dp: scalar_of(push(dp)), params)
-        return transpose(jnp.ones_like(losses[0]))[0]
-
-    tasks = range(problem.num_tasks)
-    each = [gradient(lambda out, t=t: out[t]) for t in tasks]
-    rows = [row["trunk"] for row in each] if problem.trunk else each
-    upper = {
-        (s, t): optax.tree.vdot(rows[s], rows[t]) for t in tasks for s in tasks[: t + 1]
-    }
-    gram = [jnp.stack([upper[min(s, t), max(s, t)] for s in tasks]) for t in tasks]
-    weights = _upgrad(jnp.stack(gram), jnp.stack(losses))
-
-    def total(*leaves: jax.Array) -> jax.Array:
-        return sum(weights[t] * leaves[t] for t in tasks)
-
-    mixed = jax.tree.map(total, *rows)
-    if problem.trunk:
-        mixed = {"trunk": mixed, "heads": gradient(sum)["heads"]}
-    return mixed, weights
+def _shared(tx: Any, problem: Problem) -> Any:
+    shared = {"trunk": True, "heads": False}
+    return mtl.on_shared(tx, shared) if problem.trunk else tx
 
 
-def _vmapped(problem: Problem, params: Any, data: Any) -> Any:
-    """One pull-back mapped over one-hot cotangents: one tree of `[T, *param]`."""
-    losses_fn = _in_a_tuple(problem, data)
-    losses, pullback = jax.vjp(lambda p: jnp.stack(losses_fn(p)), params)
-    (stacked,) = jax.vmap(pullback)(jnp.eye(problem.num_tasks))
-    rows = stacked["trunk"] if problem.trunk else stacked
-    flat = [x.reshape(problem.num_tasks, -1) for x in jax.tree.leaves(rows)]
-    products = [jnp.matmul(x, x.T, precision="highest") for x in flat]
-    weights = _upgrad(sum(products[1:], products[0]), losses)
-    mixed = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), rows)
-    if problem.trunk:
-        heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked["heads"])
-        mixed = {"trunk": mixed, "heads": heads}
-    return mixed, weights
+def _everywhere(
+    method: Callable[[int], Any], **options: Any
+) -> Callable[[Problem], Way]:
+    """A method for trunk and heads alike."""
+    return lambda problem: ours(
+        method(problem.num_tasks), mtl.lazy_task_grads, problem, **options
+    )
 
 
-def _by_vjp(problem: Problem, params: Any, data: Any) -> Any:
-    """The trunk's own pull-back, and cotangents that each head gave by itself."""
-    inputs, targets = data
-    trunk, heads = params["trunk"], params["heads"]
-    features, pullback = jax.vjp(lambda t: TRUNKS[problem.model](t, inputs), trunk)
-    of_head = jax.value_and_grad(head_loss, argnums=(0, 1))
-    each = {task: of_head(heads[task], features, targets[task]) for task in heads}
-    losses = jnp.stack([loss for loss, _ in each.values()])
-    cotangents = jnp.stack([grads[1] for _, grads in each.values()])
-    gram, combine = mtl.gramian_vjp(pullback, cotangents)
-    weights = _upgrad(gram, losses)
-    own = {task: grads[0] for task, (_, grads) in each.items()}
-    return {"trunk": combine(weights)[0], "heads": own}, weights
+def _stale(problem: Problem) -> Way:
+    """UPGrad on momenta, of which a step renews one."""
+    method = _shared(_upgrad_tx(problem.num_tasks), problem)
+    return _everywhere(partial(mtl.stale, method))(problem)
 
 
-def _upgrad(gram: jax.Array, losses: jax.Array) -> jax.Array:
-    rule = mtl.upgrad.weighting(reg_eps=REG_EPS)
-    num_tasks = len(gram)
-    active = jnp.ones(num_tasks, bool)
-    weights, _ = rule.update(gram, rule.init(num_tasks), losses=losses, active=active)
-    return weights
+def _at_features(problem: Problem) -> Way:
+    """UPGrad of the gradients at the trunk's output: one pass through the trunk."""
+
+    def heads_fn(params: Any, features: Any, inputs: Any, targets: Any) -> Any:
+        heads = params["heads"]
+        return {t: head_loss(heads[t], features, targets[t]) for t in heads}
+
+    def task_grads(losses_fn: Any) -> Any:
+        trunk = TRUNKS[problem.model]
+        return mtl.feature_task_grads(
+            lambda params, inputs, targets: trunk(params["trunk"], inputs), heads_fn
+        )
+
+    return _on_trunk(_upgrad_tx, task_grads)(problem)
 
 
-BY_HAND = {PLAIN: _plain, PASSES: _passes, VMAPPED: _vmapped, BY_VJP: _by_vjp}
-FORMS = {LAZY: mtl.lazy_task_grads, STACKED: mtl.task_grads}
-# Ways of the same method, and two methods that need no Gramian
-EXACT = (*FORMS, BY_VJP, PASSES, VMAPPED)
-LOSSES_ONLY = ("unitary", "uw")
-WAYS = (PLAIN, *EXACT, *LOSSES_ONLY)
+# Ways to the same update, that of UPGrad on the trunk
+SAME: dict[str, Callable[[Problem], Way]] = {
+    LAZY: _on_trunk(_upgrad_tx),
+    STACKED: _on_trunk(_upgrad_tx, mtl.task_grads),
+    BY_VJP: partial(by_hand, step_by_hand.by_vjp),
+    PASSES: partial(by_hand, step_by_hand.passes),
+    VMAPPED: partial(by_hand, step_by_hand.vmapped),
+}
+# Ways that renew one task a step, of which the first T make no update
+IN_TURN: dict[str, Callable[[Problem], Way]] = {
+    "stale upgrad": _stale,
+    "mconfig": _everywhere(mtl.mconfig, then=optax.scale(-LEARNING_RATE)),
+}
+# Other methods. A new one is a line here, `"name": _on_trunk(method)` with `method` a
+# function of the number of tasks; where it contains its optimiser,
+# `_on_trunk(method, then=optax.scale(-LEARNING_RATE))`.
+OTHERS: dict[str, Callable[[Problem], Way]] = IN_TURN | {
+    ONE: partial(by_hand, step_by_hand.one),
+    "unitary": _everywhere(mtl.unitary),
+    "uw": _everywhere(mtl.uw),
+    FEATURES: _at_features,
+    "lazy cagrad": _on_trunk(mtl.cagrad),
+    "lazy mgda": _on_trunk(mtl.mgda),
+}
+MAKE = {PLAIN: partial(by_hand, step_by_hand.plain)} | SAME | OTHERS
+EXACT, WAYS = tuple(SAME), tuple(MAKE)
 
 
 def make(name: str, problem: Problem) -> Way:
     """One of `WAYS`."""
-    if name in BY_HAND:
-        return by_hand(BY_HAND[name], problem)
-    if name in LOSSES_ONLY:
-        method = getattr(mtl, name)(problem.num_tasks)
-        return ours(method, mtl.lazy_task_grads, problem)
-    method = mtl.upgrad(problem.num_tasks, reg_eps=REG_EPS)
-    if problem.trunk:
-        method = mtl.on_shared(method, {"trunk": True, "heads": False})
-    return ours(method, FORMS[name], problem)
+    return MAKE[name](problem)
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:

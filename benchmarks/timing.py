@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,7 @@ __all__ = [
     "environment",
     "interleave",
     "load_average",
+    "over",
     "over_floor",
     "ratios",
     "read_probe",
@@ -77,6 +78,19 @@ def summarise(samples: Samples, reference: str) -> dict[str, dict[str, Any]]:
             "cpu_ratio": over_cpu[name]._asdict(),
         }
         for name in samples.wall
+    }
+
+
+def over(
+    samples: Samples, name: str, references: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Ratios of one contender to each of some others."""
+    return {
+        reference: {
+            "wall": ratios(samples.wall, reference)[name]._asdict(),
+            "cpu": ratios(samples.cpu, reference)[name]._asdict(),
+        }
+        for reference in references
     }
 
 

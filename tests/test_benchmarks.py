@@ -1,5 +1,6 @@
 """The benchmarks run, and what they compute from times is right; no time is checked."""
 
+import argparse
 import json
 import re
 import sys
@@ -20,9 +21,16 @@ from benchmarks import (
     cases,
     dense_cost,
     gpu_check,
+    gpu_checks,
+    gpu_parts,
     gramian_forms,
     memory,
+    optimality,
+    peers,
     per_sample,
+    report,
+    scaling,
+    solver_tables,
     solvers,
     step,
     step_models,
@@ -173,11 +181,17 @@ def test_aggregate_writes_all_keys(tmp_path, monkeypatch, capsys):
     assert "load average" in shown
 
 
-def test_aggregate_says_that_torchjd_is_missing(monkeypatch, capsys):
+def test_peers_that_are_missing_are_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert not aggregate.torchjd_found(Console())
-    assert "TorchJD left out" in capsys.readouterr().out
+    parser = argparse.ArgumentParser()
+    peers.add_choices(parser)
+    found = peers.found(parser.parse_args(["--torchjd", "--libmtl=there"]))
+    assert found == peers.NONE
+    assert found.environment() == found.step_ways(same=True) == {}
+    shown = capsys.readouterr().out
+    assert "TorchJD left out" in shown
+    assert "LibMTL left out" in shown
 
 
 @pytest.fixture
@@ -264,6 +278,43 @@ def test_gpu_check_measures_on_whatever_device_there_is(capsys, few_leaves):
     assert "stays on the device" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_what_must_hold_on_a_gpu_holds_here():
+    for part in gpu_parts.checks():
+        rows = part.run()
+        assert tuple(rows) == part.rows
+        assert all(row.ok for row in rows.values()), (part.name, rows)
+
+
+def test_a_part_that_fails_or_comes_too_late_is_said_to(monkeypatch, capsys):
+    wrong, fine = gpu_checks.Row("0.1", ok=False), gpu_checks.Row("2 ms")
+    some = [
+        gpu_checks.Part("first", ("a", "b"), lambda: {"a": wrong, "b": fine}),
+        gpu_checks.Part("second", ("c",), lambda: {"c": fine}),
+    ]
+    monkeypatch.setattr(gpu_parts, "parts", lambda quick=False: some)
+    up = iter([False, True])
+    monkeypatch.setattr(gpu_check, "time_is_up", lambda: next(up))
+    found = {}
+    assert not gpu_check.run_parts(found, quick=True, console=Console())
+    assert "second: left out" in capsys.readouterr().out
+    page = gpu_parts.page(found, "A device")
+    assert "| first | a | **0.1** |\n| first | b | 2 ms |" in page
+    assert f"| second | c | {gpu_parts.UNMEASURED} |" in page
+
+
+def test_the_page_of_a_gpu_has_every_row():
+    page = (ROOT / "benchmarks" / "results" / "gpu.md").read_text(encoding="utf-8")
+    names = {(part.name, row) for part in gpu_parts.parts() for row in part.rows}
+    assert {tuple(x) for x in re.findall(r"^\| (.*?) \| (.*?) \| ", page, re.M)} == {
+        *names,
+        ("what", "of"),
+    }
+    covered = " ".join(part.name for part in gpu_parts.parts())
+    for what in ("step: mlp", "step: transformer", "P=20,000,000", "rule alone: T=64"):
+        assert what in covered
+
+
 def test_host_callback_is_found():
     def calls_back(x):
         return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), x.dtype), x)
@@ -310,13 +361,151 @@ def test_committed_results_say_where_they_come_from(path):
     assert all(size["load_average"] for size in record["sizes"])
 
 
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_committed_pages_are_made_of_the_committed_numbers(path):
+    record = json.loads(path.read_text())
+    text = path.with_suffix(".md").read_text()
+    picture = path.with_suffix(".svg")
+    made = report.generated(record, picture.name if picture.exists() else None)
+    assert report.page(text, "", made, path.name) == text
+    assert picture.exists() == bool(report.KINDS[record["benchmark"]].draw)
+
+
 @pytest.mark.slow
-def test_solvers_are_exact_and_timed():
-    row = solvers.measure(5, 2, np.float32, count=8, rounds=2)
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_one_command_makes_page_and_picture(path, tmp_path, capsys):
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text())
+    assert report.main([f"{copy}"]) == 0
+    page = copy.with_suffix(".md").read_text()
+    record = json.loads(path.read_text())
+    assert record["environment"]["date"] in page
+    assert "load average" in page
+    assert f"]({path.stem}.svg)" in page
+    assert "<svg" in copy.with_suffix(".svg").read_text()
+    assert "Written" in capsys.readouterr().out
+
+
+def spread(median):
+    return {"median": median, "lower": median, "upper": median}
+
+
+def rules_of(num_tasks, over, jaxjd):
+    """A record of `solvers.py` in which UPGrad takes so much of its peers' time."""
+    ratios = {"torchjd upgrad": over, "jaxjd qpax": jaxjd}
+    peer = {name: {"wall": spread(r), "cpu": spread(r)} for name, r in ratios.items()}
+    results = {name: {"wall_ms": spread(1.0)} for name in ("upgrad", *ratios)}
+    results["upgrad"]["over_peer"] = peer
+    return {
+        "num_tasks": num_tasks,
+        "rounds": 3,
+        "load_average": [[1.0], [1.0]],
+        "deviations": {"jaxjd qpax": 0.02},
+        "results": results,
+    }
+
+
+def test_goals_that_are_missed_are_told():
+    record = {"sizes": [rules_of(2, 0.5, 2.0), rules_of(8, 0.3, 0.1)]}
+    table = solver_tables.against_goals(record, {"upgrad": 0.4}, 0.9)
+    assert "| upgrad | 0.5 | 0.3 | 0.4 | **no**, 1 of 2 |" in table
+    assert table.splitlines()[0].startswith("| wall / TorchJD's | T=2 | T=8 |")
+    table = solver_tables.against_goals(record, {}, 0.9)
+    assert "| upgrad | 0.5 | 0.3 | 0.9 | yes |" in table
+    assert "| wall / jaxjd qpax | 2 | 0.1 |" in solver_tables.over_jaxjd(record)
+    shown = solver_tables.by_tasks(record["sizes"][0])
+    assert "| jaxjd qpax | 1 (1-1) | 2 | 2 | 2.0e-02 |" in shown
+
+
+def test_what_is_written_by_hand_stays():
+    first = report.page(None, "Title", "old numbers", "x.md")
+    assert first.startswith("# Title")
+    by_hand = first.replace("# Title", "# Mine\n\nBefore.") + "\nAfter.\n"
+    again = report.page(by_hand, "Title", "new numbers", "x.md")
+    assert again == by_hand.replace("old numbers", "new numbers")
+    with pytest.raises(ValueError, match=r"x.md has no place for tables, and what is"):
+        report.page("# All by hand\n", "Title", "new numbers", "x.md")
+    cut = by_hand.replace(report.END, "")
+    with pytest.raises(ValueError, match="put these two lines"):
+        report.page(cut, "Title", "new numbers", "x.md")
+
+
+def test_records_of_unknown_kind_are_refused(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"pages are made of aggregate, step, memory"):
+        report.write(path)
+
+
+@pytest.mark.slow
+def test_quadratic_programs_are_exact_and_timed():
+    row = optimality.measure(5, 2, np.float32, count=8, rounds=2)["results"]
     assert set(row) == {"upgrad", "dualproj", "mgda"}
-    for name, (roundings, time) in row.items():
-        assert 0 <= roundings <= 64, name
-        assert time.median > 0, name
+    for name, found in row.items():
+        assert 0 <= found["roundings"] <= 64, name
+        assert found["over_cholesky"]["median"] > 0, name
+
+
+@pytest.mark.slow
+def test_rules_are_timed_on_gramians_in_conflict(tmp_path, capsys):
+    for num_tasks in solvers.TASKS:
+        grams = solvers.gramians(num_tasks)
+        norms = np.sqrt(np.diagonal(grams, axis1=1, axis2=2))
+        cosines = grams / norms[:, :, None] / norms[:, None, :]
+        assert cosines.min(axis=(1, 2)).max() < -0.1
+    path = tmp_path / "solvers.json"
+    options = ["--quick", "--tasks", "3", "--methods", "upgrad", "cagrad"]
+    assert solvers.main([*options, f"--out={path}"]) == 0
+    record = json.loads(path.read_text())
+    (size,) = record["sizes"]
+    assert set(size["results"]) == {"upgrad", "cagrad", solvers.LAUNCH}
+    assert size["deviations"] == {}
+    assert record["jacobians"][0]["num_tasks"] == 2
+    assert "| 2 x 10 | upgrad |" in capsys.readouterr().out
+
+
+def test_solvers_of_a_peer_are_compared():
+    class Peer:
+        torchjd, jaxjd, libmtl = False, None, None
+
+    grams = solvers.gramians(3)
+    first = solvers.Solver(lambda gram: gram[0], [*grams])
+    np.testing.assert_allclose(first.weights(), grams[:, 0])
+    assert solvers.theirs(grams, ["upgrad"], Peer) == {}
+
+
+@pytest.mark.slow
+def test_steps_are_timed_against_tasks_and_samples(tmp_path, capsys):
+    path = tmp_path / "scaling.json"
+    options = ["--quick", "--axes", "tasks", "samples", "--values=2", "--rounds=1"]
+    assert scaling.main([*options, "--ways", "plain", "features", f"--out={path}"]) == 0
+    tasks, samples = json.loads(path.read_text())["sizes"]
+    assert set(tasks["results"]) == {"plain", "features"}
+    assert set(samples["results"]) == {"plain", "per_sample_grads", "vmap(grad)"}
+    for row in (*tasks["results"].values(), *samples["results"].values()):
+        assert set(row["wall_ratio"]) == SPREAD
+        assert row["temporaries_mib"] >= 0
+    assert "| features |" in capsys.readouterr().out
+    page = report.write(path).read_text()
+    assert "| step | tasks 2 |" in page
+    assert "<svg" in path.with_suffix(".svg").read_text()
+
+
+def test_devices_are_not_measured_beside_times():
+    with pytest.raises(SystemExit):
+        scaling.main(["--axes", "tasks", "devices"])
+
+
+def test_parameters_spread_over_devices_take_less_memory_each():
+    alone, eight = (
+        scaling.on_devices(number, scaling.BASE, ["plain"])["results"]["plain"]
+        for number in (1, 8)
+    )
+    assert eight["arguments_mib"] < alone["arguments_mib"] / 5
+
+
+def test_sizes_are_read_from_the_command_line():
+    assert aggregate._size("2x1e6") == (2, 1_000_000)
 
 
 def test_steps_by_sample_are_measured():
@@ -397,6 +586,9 @@ def test_every_way_to_step_is_timed(tmp_path, capsys):
         for key in ("wall_ms", "wall_ratio", "cpu_ratio", "wall_over_passes"):
             assert set(row[key]) == SPREAD
     assert "| lazy |" in capsys.readouterr().out
+    made = report.generated(json.loads(path.read_text()), None)
+    assert "**mlp, T=3** (1 rounds" in made
+    assert "The quick form" in made
     options = ["--quick", "--zoo", "heads", "--ways", "T passes", "lazy"]
     assert step.main([*options, "--rounds=1"]) == 0
     assert "**heads, T=4**" in capsys.readouterr().out
@@ -416,7 +608,8 @@ def test_what_a_step_needs_beside_time(tmp_path, capsys):
     assert memory.main([*options, "--processes", f"--out={path}"]) == 0
     (size,) = json.loads(path.read_text())["sizes"]
     row = size["results"]["plain"]
-    assert set(row) == set(memory.COLUMNS)
+    keys = {"temporaries_mib", "gflop", "trace_s", "compile_s", "process_mib"}
+    assert set(row) == keys
     assert min(row.values()) > 0
     assert row["process_mib"] < 2 * memory.held(), "as if this process were counted"
     assert "| plain |" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def off(point, slope, scale):
 @pytest.mark.rounded
 @pytest.mark.slow
 def test_optimality_to_some_roundings(num_tasks, width, dtype):
-    # benchmarks/solvers.py has all 2,000 of each size, and every projection of UPGrad.
+    # benchmarks/optimality.py has all 2,000 a size, and every projection of UPGrad.
     rows = problems(num_tasks, width, 900 if num_tasks < 50 else 90)
     gramian = (rows @ rows.mT).astype(dtype)
     each = np.eye(num_tasks)[np.arange(len(rows)) % num_tasks]

@@ -15,6 +15,7 @@ SHORT = {
     "03_flat_minima": "300",
     "04_task_groups": "40",
     "05_architectures": "100",
+    "11_cost_of_a_method": "1",  # rounds
 }  # steps
 # Run first in the kernel. ipykernel warns about itself when it shuts down.
 STRICT = r"""

@@ -22,7 +22,7 @@ from mtl_optax.core.task_grads.leaf_products import masked_gramian
 from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.branches import as_before
 from mtl_optax.core.trees.leaves import blocks_of, chosen, one_block
-from mtl_optax.core.trees.replicated import replicated_zeros
+from mtl_optax.core.trees.replicated import replicated_zeros, whole
 from mtl_optax.core.trees.task_axis import TaskPairs, TaskRows
 from mtl_optax.core.weighting import Weighting, check_weighting
 
@@ -285,4 +285,4 @@ def _given_gramian(
             f"gramian= must have shape {recorded.shape}, inner products of all pairs "
             f"of task gradients; got shape {gramian.shape}."
         )
-    return masked_gramian(gramian.astype(recorded.dtype), active)
+    return masked_gramian(whole(gramian.astype(recorded.dtype)), active)

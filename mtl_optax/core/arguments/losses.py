@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_optax.core.arguments.names import sorted_names
+from mtl_optax.core.trees.replicated import whole
 
 
 def stack_losses(losses: Any) -> jax.Array:
@@ -122,4 +123,4 @@ def losses_vector(losses: Any, num_tasks: int) -> jax.Array:
             "one loss a task; for a task absent from this batch pass any number and "
             "set its entry of active= to False."
         )
-    return stacked.astype(jnp.result_type(float))
+    return whole(stacked.astype(jnp.result_type(float)))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_optax.core.trees.replicated import whole
+
 # What a method's argument is annotated with that has one value for each task.
 PerTask = Annotated[Any, "[T] in sorted order of names, or a dict by task name"]
 
@@ -69,7 +71,7 @@ def active_mask(active: Any, num_tasks: int) -> jax.Array:
             f"tasks present in this step; got shape {mask.shape} and dtype "
             f"{mask.dtype}. Use for example active=jnp.array(present, dtype=bool)."
         )
-    return mask
+    return whole(mask)
 
 
 def values_of(named: Mapping[Any, Any], what: str) -> tuple[jax.Array, Names]:

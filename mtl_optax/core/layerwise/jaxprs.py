@@ -17,6 +17,7 @@ CHECKPOINTS = {"checkpoint", "remat", "remat2"}
 SCAN, PRODUCT, SUM, SCATTER_ADD = "scan", "dot_general", "add_any", "scatter-add"
 TRANSPOSE, RESHAPE, CONVERT = "transpose", "reshape", "convert_element_type"
 BROADCAST, CONVOLUTION = "broadcast_in_dim", "conv_general_dilated"
+CONSTRAIN, RESHARD = "sharding_constraint", "reshard"
 
 # What else may be done to an equation: outputs for its inputs, or None for no.
 Rewrite = Callable[[JaxprEqn, list[Any]], list[Any] | None]
@@ -77,6 +78,12 @@ def names_in(eqns: Iterable[JaxprEqn]) -> set[str]:
             elif isinstance(value, Jaxpr):
                 found |= names_in(value.eqns)
     return found
+
+
+def placed_by(eqn: JaxprEqn) -> Any:
+    """The sharding that an equation gives its input; None: it gives none."""
+    key = {CONSTRAIN: "sharding", RESHARD: "dst_sharding"}.get(name(eqn))
+    return None if key is None else eqn.params[key]
 
 
 def body_of(eqn: JaxprEqn) -> ClosedJaxpr:

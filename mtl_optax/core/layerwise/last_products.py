@@ -17,7 +17,7 @@ from jax.extend.core import Var
 from mtl_optax.core.layerwise import jaxprs
 from mtl_optax.core.layerwise.forms import Sizes
 from mtl_optax.core.layerwise.views import Views, seen_as
-from mtl_optax.core.trees.replicated import spread_out
+from mtl_optax.core.trees.replicated import mode_of, of_one_row, spread_out
 
 Eqn = Any  # an equation of a jaxpr; in its stubs variables have no shapes
 
@@ -47,6 +47,10 @@ class FoundProduct:
         numbers = ((ours[0], theirs[0]), (ours[1], theirs[1]))
         row = lax.dot_general(left, right, numbers, **dict(self.like))
         return seen_as(row, self.views)
+
+    def operands(self) -> tuple[Any, Any]:
+        """D and X."""
+        return self.d, self.x
 
     def free(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Axes of D, without that of tasks, and of X that the gradient keeps."""
@@ -94,6 +98,10 @@ class FoundTable:
     num_rows: int
     views: Views = ()
 
+    def operands(self) -> tuple[Any, Any]:
+        """Rows and their places."""
+        return self.updates, self.ids
+
 
 @dataclass(frozen=True)
 class FoundValue:
@@ -118,7 +126,8 @@ def _find(made_by: dict[Var, Eqn], var: Any, axis: int) -> Found | str:
     if eqn is None:
         return "it is none of the backward pass's results"
     kind = jaxprs.name(eqn)
-    if kind in (jaxprs.TRANSPOSE, jaxprs.RESHAPE, jaxprs.CONVERT):
+    views = jaxprs.TRANSPOSE, jaxprs.RESHAPE, jaxprs.CONVERT
+    if kind in views or jaxprs.placed_by(eqn) is not None:
         return _through_view(made_by, eqn, axis)
     if kind == jaxprs.PRODUCT:
         return _product(eqn, axis)
@@ -156,6 +165,14 @@ def view(eqn: Eqn, axis: int) -> tuple[tuple[str, Any], int] | str:
         if not jnp.issubdtype(source.dtype, jnp.floating):
             return "it is cast from whole numbers"
         return ("cast", dtype), axis
+    place = jaxprs.placed_by(eqn)
+    if place is not None:
+        row = of_one_row(place, source.ndim, axis)
+        if row is None or mode_of(source) != mode_of(eqn.outvars[0].aval):
+            return "its axes on the mesh change their type"
+        return ("place", row), axis
+    if spread_out(source):
+        return "it is reshaped over an explicit mesh"
     if eqn.params["dimensions"] is not None:
         return "a reshape transposes it too"
     sizes = eqn.outvars[0].aval.shape
@@ -168,8 +185,6 @@ def view(eqn: Eqn, axis: int) -> tuple[tuple[str, Any], int] | str:
 
 def _product(eqn: Eqn, axis: int) -> FoundProduct | str:
     contracted, batch = eqn.params["dimension_numbers"]
-    if any(spread_out(x.aval) for x in (*eqn.invars, *eqn.outvars)):
-        return "its rows are sharded over an explicit mesh"
     if axis < len(batch[0]):
         return "tasks are a batch axis of its product"
     free = [
@@ -180,6 +195,7 @@ def _product(eqn: Eqn, axis: int) -> FoundProduct | str:
     side = 0 if place < len(free[0]) else 1
     in_d = free[side][place - side * len(free[0])]
     about = ("precision", "preferred_element_type")
+    out = of_one_row(eqn.params["out_sharding"], eqn.outvars[0].aval.ndim, axis)
 
     def of(pair: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return tuple(map(int, pair[side])), tuple(map(int, pair[1 - side]))
@@ -191,7 +207,7 @@ def _product(eqn: Eqn, axis: int) -> FoundProduct | str:
         contracted=of(contracted),
         batch=of(batch),
         d_first=side == 0,
-        like=tuple((key, eqn.params[key]) for key in about),
+        like=(*((key, eqn.params[key]) for key in about), ("out_sharding", out)),
     )
 
 
@@ -206,6 +222,8 @@ def _sum(terms: list[Found | str]) -> Found | str:
             return "its weight is used in more than one way"
     if len({_shape_of_use(term) for term in flat}) > 1:
         return "its weight is used in more than one way"
+    if any(spread_out(var.aval) for term in flat for var in term.operands()):
+        return "its rows are put together over an explicit mesh"
     return FoundSum(tuple(flat))
 
 

@@ -5,7 +5,10 @@ from typing import Any
 import jax
 from jax import lax
 
-# ("transpose", permutation) | ("reshape", sizes) | ("cast", dtype), of one task's row.
+from mtl_optax.core.trees.replicated import placed
+
+# ("transpose", permutation) | ("reshape", sizes) | ("cast", dtype)
+# | ("place", sharding), of one task's row.
 Views = tuple[tuple[str, Any], ...]
 
 
@@ -16,6 +19,8 @@ def seen_as(row: jax.Array, views: Views, *, rounded: bool = True) -> jax.Array:
             row = lax.transpose(row, what)
         elif step == "reshape":
             row = lax.reshape(row, what)
+        elif step == "place":
+            row = placed(row, what)
         elif rounded:
             row = row.astype(what)
     return row

@@ -50,6 +50,7 @@ def as_task_grads(
         check_lazy(form.like(), form.num_tasks, count, params)
     else:
         check_stacked(updates, count, params)
+        form = form.together(params)
     sources = {
         "the method's arguments": names,
         "the gradients": form.names,
@@ -69,6 +70,7 @@ def as_task_grads(
 def unchecked(task_gradients: Any, active: Any = None) -> TaskGrads:
     """The same for functions of gradients alone, which know no T and no parameters."""
     form = _form(task_gradients, None)
+    form = form if form is task_gradients else form.together(None)
     if active is None:
         return form
     known = agreed_names({"the gradients": form.names, "active=": names_of(active)})

@@ -15,6 +15,7 @@ from mtl_optax.core.task_grads.in_range import in_one_unit, in_range
 from mtl_optax.core.task_grads.leaf_products import over_leaves, row_like
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
+from mtl_optax.core.trees.cut_tasks import tasks_together
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.task_axis import over_tasks, rows_of_all, where_active
 
@@ -48,6 +49,15 @@ class Deferred(NoArithmetic):
             for array in arrays
         ]
         return cls(leaves=tuple(given), treedef=treedef, num_tasks=num_tasks)
+
+    def together(self, params: optax.Params | None) -> "Deferred":
+        """A stack whose tasks lie apart on a mesh, with all of them on each device."""
+        like = [None] * len(self.leaves) if params is None else jax.tree.leaves(params)
+        leaves = []
+        for leaf, param in zip(self.leaves, like, strict=True):
+            rows, row = tasks_together(leaf.part.stack(), param)
+            leaves.append(leaf._replace(part=Values(rows=rows, out=row)))
+        return dataclasses.replace(self, leaves=tuple(leaves))
 
     def like(self) -> optax.Params:
         """A tree of shapes and dtypes like one row."""

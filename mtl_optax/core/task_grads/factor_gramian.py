@@ -2,9 +2,10 @@
 
     K_ts = <X' D_t, X' D_s> = <D_t, (X X') D_s>
 
-summed over e pairs side by side, X `[e, R, m]` and D `[T, e, R, n]`.
+summed over e pairs side by side, X `[*e, *R, *m]` and D `[T, *e, *R, *n]`.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -23,32 +24,38 @@ _ROWS = 64  # of X that are copied at once
 
 
 def row_gramian(
-    x: jax.Array, d: jax.Array, axis_name: Any = None
+    batch: int, rows: int, axis_name: Any, x: jax.Array, d: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """K `[T, T]` of gradients over their sizes, and these `[T]`, powers of two.
 
     With `axis_name` those of means over it, where each device has rows of its own.
+
+    Args:
+      batch: number of axes e.
+      rows: number of axes of rows.
+      axis_name: the mapped axis, or None.
+      x: `[*e, *R, *m]`.
+      d: `[T, *e, *R, *n]`.
     """
-    kind = jnp.result_type(float)
+    kind, kept = jnp.result_type(float), batch + rows
     x, d = x.astype(kind), d.astype(kind)
+    if on_one_cpu():
+        many, few = (math.prod(x.shape[a:b]) for a, b in ((0, batch), (batch, kept)))
+        x = x.reshape(many, few, math.prod(x.shape[kept:]))
+        d = d.reshape(d.shape[0], many, few, math.prod(d.shape[kept + 1 :]))
+        batch, rows, kept = 1, 1, 2
     # By rows, for those that no task reads may hold anything, however huge: padding.
-    of_rows = power_of_two(largest_of(x, 2))
-    largest = largest_of(d * of_rows[None, :, :, None])
+    of_rows = power_of_two(largest_of(x, kept))
+    largest = largest_of(d * lax.broadcast_in_dim(of_rows, d.shape, range(1, kept + 1)))
     every_x, every_d = x, d
     if axis_name is not None:
         largest = lax.pmax(largest, axis_name)
-        every_x = lax.all_gather(x, axis_name, axis=1, tiled=True)
-        every_d = lax.all_gather(d, axis_name, axis=2, tiled=True)
+        every_x = lax.all_gather(x, axis_name, axis=batch, tiled=True)
+        every_d = lax.all_gather(d, axis_name, axis=batch + 1, tiled=True)
     sizes = power_of_two(largest)
-    form = partial(_in_chunks if on_one_cpu() else _at_once, sizes)
-    each = (of_rows, x, d.swapaxes(0, 1), every_x, every_d.swapaxes(0, 1))
-    if not on_one_cpu():
-        gramian = jnp.sum(jax.vmap(form)(*each), axis=0)
-    elif x.shape[0] == 1:
-        gramian = form(*(part[0] for part in each))
-    else:
-        gramian = jnp.sum(lax.map(lambda parts: form(*parts), each), axis=0)
-    gramian = gramian / sizes[None, :]
+    each = (sizes, of_rows, x, d, every_x, every_d)
+    form = _one_by_one if on_one_cpu() else _at_once
+    gramian = form(batch, rows, *each) / sizes[None, :]
     if axis_name is not None:
         gramian = lax.psum(gramian, axis_name) / lax.axis_size(axis_name) ** 2
     return (gramian + gramian.T) / 2, sizes
@@ -60,6 +67,8 @@ def row_gramian(
 
 
 def _at_once(
+    batch: int,
+    rows: int,
     sizes: jax.Array,
     of_rows: jax.Array,
     x: jax.Array,
@@ -67,10 +76,34 @@ def _at_once(
     every_x: jax.Array,
     every_d: jax.Array,
 ) -> jax.Array:
-    among = dot(x / of_rows[:, None], every_x, ((1,), (1,)))  # [R, all R]
-    seen = dot(every_d, among, ((1,), (1,)))  # [T, n, R]
-    seen = seen / sizes[:, None, None] * of_rows[None, None, :]
-    return dot(seen, d, ((1, 2), (2, 1)))
+    # No axis is merged with another, since any may be cut over a mesh.
+    e, kept = tuple(range(batch)), batch + rows
+    in_d = tuple(range(batch + 1, kept + 1))
+    free = tuple(range(kept, x.ndim))
+    ahead = lax.broadcast_in_dim(of_rows, x.shape, range(kept))
+    among = dot(x / ahead, every_x, (free, free), (e, e))  # [*e, *R, *all R]
+    of_all = tuple(range(kept, kept + rows))
+    beside = tuple(i + 1 for i in e)
+    seen = dot(every_d, among, (in_d, of_all), (beside, e))  # [*e, T, *n, *R]
+    n = tuple(range(batch + 1, seen.ndim - rows))
+    in_seen = tuple(range(seen.ndim - rows, seen.ndim))
+    seen = seen / lax.broadcast_in_dim(sizes, seen.shape, (batch,))
+    seen = seen * lax.broadcast_in_dim(of_rows, seen.shape, (*e, *in_seen))
+    of_d = tuple(range(kept + 1, d.ndim))
+    return dot(seen, d, ((*e, *n, *in_seen), (*beside, *of_d, *in_d)))
+
+
+def _one_by_one(
+    batch: int, rows: int, sizes: jax.Array, of_rows: jax.Array, *parts: jax.Array
+) -> jax.Array:
+    """The e products, from X `[e, R, m]` and D `[T, e, R, n]`."""
+    del batch, rows
+    x, d, every_x, every_d = parts
+    each = (of_rows, x, d.swapaxes(0, 1), every_x, every_d.swapaxes(0, 1))
+    form = partial(_in_chunks, sizes)
+    if x.shape[0] == 1:
+        return form(*(part[0] for part in each))
+    return jnp.sum(lax.map(lambda parts: form(*parts), each), axis=0)
 
 
 def _in_chunks(
@@ -116,12 +149,14 @@ def _in_chunks(
     return rows[np.unique(order, return_index=True)[1]]
 
 
-def dot(left: jax.Array, right: jax.Array, axes: Any) -> jax.Array:
+def dot(
+    left: jax.Array, right: jax.Array, axes: Any, batch: Any = ((), ())
+) -> jax.Array:
     """The product in full precision, float32 or wider."""
     return lax.dot_general(
         left,
         right,
-        (axes, ((), ())),
+        (axes, batch),
         precision=lax.Precision.HIGHEST,
         preferred_element_type=jnp.result_type(float),
     )

@@ -14,21 +14,23 @@ from mtl_optax.core.layerwise.views import Views, seen_as
 from mtl_optax.core.task_grads.data_axis import mean_over
 from mtl_optax.core.task_grads.factor_gramian import row_gramian
 from mtl_optax.core.task_grads.leaf_products import weighted_sum
+from mtl_optax.core.trees.replicated import left_to_xla
 from mtl_optax.core.trees.task_axis import mix_tasks
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["d", "x"],
-    meta_fields=["batch", "d_first", "like", "views", "axis_name"],
+    meta_fields=["batch", "rows", "d_first", "like", "views", "axis_name"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Product:
     """`G_t = X' D_t`, with e such products side by side; rows R are summed over."""
 
-    d: jax.Array  # [T, *e, R, *n]
-    x: jax.Array  # [*e, R, *m]
+    d: jax.Array  # [T, *e, *R, *n]
+    x: jax.Array  # [*e, *R, *m]
     batch: int  # number of axes e
+    rows: int  # and R, which stay apart: one may be cut over a mesh
     d_first: bool  # G is [*e, *n, *m], else [*e, *m, *n]
     like: Any  # precision and dtype of the product
     views: Views
@@ -36,8 +38,15 @@ class Product:
 
     def sizes(self) -> Sizes:
         """What its cost depends on."""
-        x, d = jax.eval_shape(self._flat)
-        return Sizes(x.shape[0], d.shape[0], x.shape[1], x.shape[2], d.shape[3])
+        tasks, kept = self.d.shape[0], self.batch + self.rows
+        parts = (
+            self.x.shape[: self.batch],
+            self.x.shape[self.batch : kept],
+            self.x.shape[kept:],
+            self.d.shape[kept + 1 :],
+        )
+        e, *others = map(math.prod, parts)
+        return Sizes(e, tasks, *others)
 
     def gramian(self) -> jax.Array:
         """Of rows that are numbers."""
@@ -46,7 +55,8 @@ class Product:
 
     def normal(self) -> tuple[jax.Array, jax.Array]:
         """By rows."""
-        return row_gramian(*self._flat(), self.axis_name)
+        of = partial(row_gramian, self.batch, self.rows, self.axis_name)
+        return left_to_xla(of, self.x, self.d)
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """One product, of D weighted first; rounded once, to the gradient's dtype."""
@@ -82,18 +92,11 @@ class Product:
         return dataclasses.replace(self, x=self.x.astype(dtype), like=like)
 
     def _product(self, d: jax.Array) -> jax.Array:
-        batch, rows = tuple(range(self.batch)), (self.batch,)
+        batch, kept = tuple(range(self.batch)), self.batch + self.rows
+        rows = tuple(range(self.batch, kept))
         pair = (d, self.x) if self.d_first else (self.x, d)
         numbers = ((rows, rows), (batch, batch))
         return lax.dot_general(*pair, numbers, **dict(self.like))
 
     def _gradient(self, d: jax.Array) -> Any:
         return mean_over(seen_as(self._product(d), self.views), self.axis_name)
-
-    def _flat(self) -> tuple[jax.Array, jax.Array]:
-        """X `[e, R, m]` and D `[T, e, R, n]`."""
-        many, rows = self.x.shape[: self.batch], self.x.shape[self.batch]
-        e, tasks = math.prod(many), self.d.shape[0]
-        m = math.prod(self.x.shape[self.batch + 1 :])
-        n = math.prod(self.d.shape[self.batch + 2 :])
-        return self.x.reshape(e, rows, m), self.d.reshape(tasks, e, rows, n)

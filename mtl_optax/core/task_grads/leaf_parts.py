@@ -113,18 +113,20 @@ def _atoms(found: Found) -> list[Any]:
 
 
 def _product(found: Sequence[FoundProduct], pairs: list[Any], rule: Rule) -> Product:
-    """The rows of all terms, one after the other."""
+    """The rows of all terms, one after the other; those of one as they are."""
     each = [_factors(one, *pair) for one, pair in zip(found, pairs, strict=True)]
     first = found[0]
-    batch = len(first.batch[0])
-    d, x = (
-        jnp.concatenate(parts, axis)
-        for parts, axis in zip(zip(*each, strict=True), (batch + 1, batch), strict=True)
-    )
+    batch, rows = len(first.batch[0]), len(first.contracted[0])
+    if len(each) > 1:
+        rows = 1
+        ds, xs = zip(*map(_in_a_line, found, *zip(*each, strict=True)), strict=True)
+        each = [(jnp.concatenate(ds, batch + 1), jnp.concatenate(xs, batch))]
+    ((d, x),) = each
     return Product(
         d=d,
         x=x,
         batch=batch,
+        rows=rows,
         d_first=first.d_first,
         like=first.like,
         views=first.views,
@@ -135,21 +137,28 @@ def _product(found: Sequence[FoundProduct], pairs: list[Any], rule: Rule) -> Pro
 def _factors(
     found: FoundProduct, d: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """D `[T, *e, R, *n]` and X `[*e, R, *m]`."""
-
-    def ordered(
-        part: jax.Array, lead: tuple[int, ...], rows: tuple[int, ...], free: Any
-    ) -> jax.Array:
-        sizes = [[part.shape[i] for i in axes] for axes in (lead, rows, free)]
-        part = part.transpose(*lead, *rows, *free)
-        return part.reshape(*sizes[0], math.prod(sizes[1]), *sizes[2])
-
+    """D `[T, *e, *R, *n]` and X `[*e, *R, *m]`."""
     of_d, of_x = found.free()
     in_d, in_x = found.contracted
     return (
-        ordered(d, (found.axis, *found.batch[0]), in_d, of_d),
-        ordered(x, found.batch[1], in_x, of_x),
+        d.transpose(found.axis, *found.batch[0], *in_d, *of_d),
+        x.transpose(*found.batch[1], *in_x, *of_x),
     )
+
+
+def _in_a_line(
+    found: FoundProduct, d: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same with one axis of rows."""
+    batch, rows = len(found.batch[0]), len(found.contracted[0])
+
+    def one(part: jax.Array, first: int) -> jax.Array:
+        sizes = part.shape[first : first + rows]
+        return part.reshape(
+            *part.shape[:first], math.prod(sizes), *part.shape[first + rows :]
+        )
+
+    return one(d, batch + 1), one(x, batch)
 
 
 def _table(found: Sequence[FoundTable], pairs: list[Any]) -> Table:

@@ -19,6 +19,8 @@ from mtl_optax.core.task_grads.leaf_products import (
     stack_rows,
     weighted_sum,
 )
+from mtl_optax.core.trees.cut_tasks import of_stack
+from mtl_optax.core.trees.replicated import placed
 from mtl_optax.core.trees.task_axis import lead, mix_tasks
 
 # Numbers of a row up to which it is always read twice.
@@ -65,12 +67,13 @@ class OfLeaf(NamedTuple):
     why: str  # it has this form
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["out"])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Values:
     """A stack `[T, *param]`, or T arrays `[*param]`."""
 
     rows: LeafRows
+    out: Any = None  # the sharding of a row that is handed on; None: that of the rows
 
     def gramian(self) -> jax.Array:
         """One read of the rows."""
@@ -78,7 +81,7 @@ class Values:
 
     def pull(self, weights: jax.Array, active: jax.Array | None) -> jax.Array:
         """One read of the rows."""
-        return weighted_sum(self.rows, weights, active)
+        return self._out(weighted_sum(self.rows, weights, active))
 
     def pulled_again(
         self, update: jax.Array, weights: jax.Array, active: jax.Array | None
@@ -95,15 +98,17 @@ class Values:
 
     def mix(self, combinations: jax.Array, active: jax.Array | None) -> "Values":
         """As values, in the dtype of the combinations."""
-        return Values(rows=mix_tasks(combinations.T, stack_rows(self.rows), active))
+        mixed = mix_tasks(combinations.T, stack_rows(self.rows), active)
+        return dataclasses.replace(self, rows=mixed)
 
     def row(self, i: int) -> jax.Array:
         """As it is."""
-        return self.rows[i]
+        return self._out(self.rows[i])
 
     def stack(self) -> jax.Array:
         """As it is, or one copy."""
-        return stack_rows(self.rows)
+        rows = stack_rows(self.rows)
+        return rows if self.out is None else placed(rows, of_stack(self.out))
 
     def normal(self) -> tuple[jax.Array, jax.Array | None]:
         """With sizes where one more read costs next to nothing."""
@@ -128,6 +133,9 @@ class Values:
         rows = stack_rows(self.rows)
         row = lax.dynamic_index_in_dim(rows, task).astype(sizes.dtype) / sizes[task]
         return jnp.sum(rows * (row / lead(sizes, rows)), axis=range(1, rows.ndim))
+
+    def _out(self, row: jax.Array) -> jax.Array:
+        return row if self.out is None else placed(row, self.out)
 
 
 def largest_of(rows: jax.Array, kept: int = 1) -> jax.Array:

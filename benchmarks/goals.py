@@ -1,0 +1,5 @@
+"""What was aimed at: the time of ours over a peer's."""
+
+SOLVER = 0.35
+SOLVERS = {"cagrad": 0.1, "nash_mtl": 0.1, "fairgrad": 0.1}
+AGGREGATE = 0.8

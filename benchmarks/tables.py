@@ -1,0 +1,165 @@
+"""Results as tables in Markdown, of what the benchmarks write as JSON.
+
+Each function takes one size of a record, or the record, and knows no JAX: medians, with
+quartiles where one time is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def median(spread: Row | None, digits: int = 3) -> str:
+    """Nothing for what was not measured or is unknown."""
+    if not spread or spread["median"] is None:
+        return ""
+    return f"{spread['median']:.{digits}g}"
+
+
+def quartiles(spread: Row | None) -> str:
+    if not spread:
+        return ""
+    return f"{median(spread)} ({spread['lower']:.3g}-{spread['upper']:.3g})"
+
+
+def load(size: Row) -> str:
+    before, after = size["load_average"]
+    return f"{size['rounds']} rounds; load average {_one(before)} before, {_one(after)}"
+
+
+def _one(load: Any) -> str:
+    return f"{load[0]:.2g}" if isinstance(load, list) else f"{load}"
+
+
+def step(size: Row) -> str:
+    """One model and number of tasks of `step.py`."""
+    columns = {
+        "wall_ratio": "/ plain",
+        "wall_over_one": "/ one task",
+        "wall_over_passes": "/ T passes",
+        "wall_over_peer": "/ best peer",
+        "cpu_ms": "CPU ms",
+        "cpu_ratio": "/ plain",
+        "cpu_over_passes": "/ T passes",
+        "cpu_over_peer": "/ best peer",
+    }
+    best = size["best_peer"]
+    columns = {key: title for key, title in columns.items() if _any(size, key)}
+    rows = [
+        [name, quartiles(row["wall_ms"]), *(median(row.get(key)) for key in columns)]
+        for name, row in size["results"].items()
+    ]
+    title = f"**{size['model']}, T={size['num_tasks']}** ({load(size)} after"
+    title += f"; best peer: {best})" if best else ")"
+    head = ["step", "wall ms (quartiles)", *columns.values()]
+    return f"\n{title}\n\n{table(head, rows)}"
+
+
+def memory(size: Row) -> str:
+    """One model and number of tasks of `memory.py`."""
+    columns = {
+        "temporaries_mib": "temporaries MiB",
+        "gflop": "GFLOP",
+        "trace_s": "trace s",
+        "compile_s": "compile s",
+        "process_mib": "process MiB",
+    }
+    used = {k: v for k, v in columns.items() if _any(size, k)}
+    rows = [
+        [name, *(f"{row[key]:.3g}" if row.get(key) else "" for key in used)]
+        for name, row in size["results"].items()
+    ]
+    title = (
+        f"**{size['model']}, T={size['num_tasks']}** (one Jacobian of the shared "
+        f"parameters {size['jacobian_mib']:.1f} MiB)"
+    )
+    return f"\n{title}\n\n{table(['step', *used.values()], rows)}"
+
+
+def _any(size: Row, key: str) -> bool:
+    return any(row.get(key) for row in size["results"].values())
+
+
+def aggregate(size: Row) -> str:
+    """One size of `aggregate.py`: our methods, the peers' ways below them."""
+    results = size["results"]
+    rows = []
+    for name, row in results.items():
+        best, over = _best(row)
+        cells = [name, quartiles(row["wall_ms"]), median(row["wall_ratio"])]
+        cells += [median(row.get("wall_over_floor")), median(row["cpu_ms"])]
+        cells += [median(row["cpu_ratio"]), median(over.get("wall"))]
+        rows.append([*cells, median(over.get("cpu")), best])
+    read = size["read_gb_per_s"]["median"]
+    title = (
+        f"**T={size['num_tasks']}, P={size['num_params']:,}** ({load(size)} after; "
+        f"one read {read:.1f} GB/s)"
+    )
+    head = ["step", "wall ms (quartiles)", "/ Adam", "/ floor", "CPU ms", "/ Adam"]
+    head += ["wall / best peer", "CPU / best peer", "best peer"]
+    return f"\n{title}\n\n{table(head, rows)}"
+
+
+def _best(row: Row) -> tuple[str, Row]:
+    """The peer that is the fastest against this row, by wall, and the ratios to it."""
+    over = row.get("over_peer") or {}
+    if not over:
+        return "", {}
+    name = max(over, key=lambda peer: over[peer]["wall"]["median"] or 0)
+    return name, over[name]
+
+
+def optimality(record: Row) -> str:
+    """Roundings and times of `optimality.py`."""
+    names = list(record["sizes"][0]["results"])
+    rows = []
+    for size in record["sizes"]:
+        cells = [f"{size['num_tasks']} x {size['width']}", size["dtype"]]
+        for row in size["results"].values():
+            cells.append(
+                f"{row['roundings']:.1f}, {row['over_cholesky']['median']:.0f}"
+            )
+        rows.append(cells)
+    head = ["tasks x dimensions", "dtype", *(f"{n}: roundings, time" for n in names)]
+    return f"{record['count']} matrices of each size.\n\n{table(head, rows)}"
+
+
+def scaling(record: Row) -> str:
+    """Wall time over that of the plain step, and temporaries, along each axis."""
+    return "\n".join(
+        _axis(axis, [s for s in record["sizes"] if s["axis"] == axis])
+        for axis in dict.fromkeys(size["axis"] for size in record["sizes"])
+    )
+
+
+KINDS = {
+    "wall_ms": "Wall ms",
+    "wall_ratio": "Wall over the plain step",
+    "cpu_ratio": "CPU time over the plain step",
+    "temporaries_mib": "Temporaries, MiB",
+    "arguments_mib": "Arguments, MiB a device",
+}
+
+
+def _axis(axis: str, sizes: Sequence[Row]) -> str:
+    ways = dict.fromkeys(way for size in sizes for way in size["results"])
+    head = ["step", *(f"{axis} {size['value']:,}" for size in sizes)]
+    parts = [f"\n### {axis.capitalize()}\n\n{sizes[0]['about']}"]
+    for key, title in KINDS.items():
+        rows = [
+            [way, *(_cell(size["results"].get(way, {}).get(key)) for size in sizes)]
+            for way in ways
+        ]
+        if any(cell for row in rows for cell in row[1:]):
+            parts.append(f"{title}:\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float | int) else median(value)
