@@ -12,8 +12,9 @@ from mtl_optax.study import studies
 from mtl_optax.study.command import conduct
 from mtl_optax.study.command.arguments import UsageError, parser
 from mtl_optax.study.engine import part_checks, starts
+from mtl_optax.study.engine.blocks import lanes
 from mtl_optax.study.engine.program import Carry, Lanes, programs
-from mtl_optax.study.engine.run import lanes, run
+from mtl_optax.study.engine.run import run
 from mtl_optax.study.engine.settings import Candidate
 from mtl_optax.study.engine.study import Judgement, Study
 from mtl_optax.study.report.frame import png
