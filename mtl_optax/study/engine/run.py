@@ -33,14 +33,15 @@ def run(
     return concluded(part, settings, problem, work, runs, study)
 
 
-def prepared(part: Part, settings: Settings) -> tuple[Problem, dict[str, Work]]:
-    """What is to be trained, checked."""
+def prepared(
+    part: Part, settings: Settings, methods: tuple[str, ...] | None = None
+) -> tuple[Problem, dict[str, Work]]:
+    """What is to be trained, checked; of all methods, or of some."""
     problem = part.problem()
     checks.fields(problem)
     part_checks.names(part, settings)
-    return problem, {
-        name: _work(part, settings, problem, name) for name in settings.methods
-    }
+    chosen = settings.methods if methods is None else methods
+    return problem, {name: _work(part, settings, problem, name) for name in chosen}
 
 
 def concluded(
