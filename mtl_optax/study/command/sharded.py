@@ -129,7 +129,7 @@ def complete(asked: Asked, arguments: list[str]) -> list[Piece]:
     if not missing:
         return every
     counts = [said["shard"][1] for said in begun(found.folder).values()]
-    count = max(counts, key=counts.count)
+    count = max(counts, key=lambda x: (counts.count(x), x))
     lines = [f"{asked.out}: {len(missing)} of {len(every)} pieces are missing:"]
     commands = []
     for index in range(1, count + 1):

@@ -73,8 +73,8 @@ class Pieces:
         """What a shard wrote; `Refused` if it is damaged, or of another run."""
         file = self._file(piece)
         try:
-            with np.load(file) as arrays:
-                found = dict(arrays)
+            with open(file, "rb") as opened:
+                found = dict(np.load(opened))
             identity = json.loads(str(found.pop("identity")))
             run = _unpacked(found)
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
