@@ -27,7 +27,7 @@ from benchmarks import step_models
 
 TASKS = ("class", "depth", "normal")
 KNOWN = 0.1  # share of the labels that are known
-BATCH, LENGTH, VOCABULARY, BLOCKS = 4, 8, 200, 2
+BATCH, LENGTH, VOCABULARY = 4, 8, 200
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     save_every: int
     nan_every: int
     width: int
+    blocks: int  # of the transformer
     die_at: int = -1  # the step at which the process begins to die
     die_after: float = 0.0  # seconds after it
 
@@ -60,10 +61,10 @@ def transformation() -> optax.GradientTransformationExtraArgs:
     return mtl.skip_nonfinite_tasks(chain, len(TASKS))
 
 
-def fresh(width: int) -> tuple[Any, Any]:
+def fresh(width: int, blocks: int) -> tuple[Any, Any]:
     """Parameters in bfloat16, and the optimiser's state."""
     random = np.random.default_rng(0)
-    sizes = width, VOCABULARY, BLOCKS, LENGTH
+    sizes = width, VOCABULARY, blocks, LENGTH
     trunk = step_models.transformer_trunk(random, *sizes)
     heads = {
         task: {"kernel": random.normal(size=(width, 1)) / 8, "bias": np.zeros(1)}
@@ -150,7 +151,7 @@ def manager(folder: Path) -> Any:
 
 def restored(checkpoints: Any, plan: Plan) -> tuple[Any, Any]:
     """Parameters and state of the last checkpoint that is whole."""
-    like = jax.eval_shape(partial(fresh, plan.width))
+    like = jax.eval_shape(partial(fresh, plan.width, plan.blocks))
     args = ocp.args.StandardRestore(like)
     return tuple(checkpoints.restore(checkpoints.latest_step(), args=args))
 
@@ -171,7 +172,7 @@ def train(folder: Path, plan: Plan) -> None:
     step, death = make_step(plan), None
     with manager(folder) as checkpoints, open(log, "w") as lines:
         first = checkpoints.latest_step() or 0
-        run = restored(checkpoints, plan) if first else fresh(plan.width)
+        run = restored(checkpoints, plan) if first else fresh(plan.width, plan.blocks)
         for number in range(first, plan.steps):
             if 0 <= plan.die_at <= number and death is None:
                 death = threading.Timer(plan.die_after, die)
