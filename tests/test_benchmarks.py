@@ -414,6 +414,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, capsys):
     assert "| parameters and state equal bit by bit | yes |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_long_run_that_goes_wrong_is_noticed(tmp_path):
     for name, number in {"one": 0, "two": 0, "three": 1}.items():
         run = long_run.worker.fresh(16, 1)
