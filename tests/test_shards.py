@@ -189,7 +189,10 @@ def test_what_is_not_joined(study, tmp_path, capsys, monkeypatch):
         for word in words:
             assert word in said
 
-    # Other settings, at the start of the shard and not after hours.
+    # Another study and other settings, at the start of the shard, not after hours.
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "load", lambda name: a_study(3))
+        says("its parts are tiny_0, tiny_1, those of", more=("--shard", "2/16"))
     other = ("--shard", "2/16", "--steps", "2")
     says("steps was 4, is 2", "use another --out, or delete", more=other)
     says("leave --resume out", more=("--shard", "2/16", "--resume"))
@@ -203,8 +206,9 @@ def test_what_is_not_joined(study, tmp_path, capsys, monkeypatch):
     text = began.read_text()
     began.write_text(text.replace('"version of jax": "', '"version of jax": "0'))
     says(f"version of jax was 0{jax.__version__}, is {jax.__version__}")
-    began.write_text(text[:50])
-    says("is damaged: delete it")
+    for damaged in (text[:50], "{}", "[]"):
+        began.write_text(damaged)
+        says("is damaged: delete it")
     began.write_text(text)
     # A file of another run, and one that was cut.
     assert command(out, "--shard", "1/1") == 0
@@ -227,6 +231,23 @@ def test_what_is_not_joined(study, tmp_path, capsys, monkeypatch):
     says("holds no shard")
 
 
+def test_two_optimisers_in_shards(monkeypatch, tmp_path):
+    made = a_study(1)
+    monkeypatch.setattr(studies, "load", lambda name: made)
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = "--optimizer", "adam,sgd"
+    assert command(one, *options) == 0
+    for shard in ("1/2", "2/2"):
+        assert command(two, *options, "--shard", shard) == 0
+    assert cli.main(["report", str(two)]) == 0
+    whole, joined = (
+        {x.relative_to(out): x.read_bytes() for x in out.rglob("*.csv")}
+        for out in (one, two)
+    )
+    assert len(whole) == 5
+    assert joined == whole
+
+
 def test_a_shard_without_pieces_says_so(study, tmp_path, capsys):
     assert command(tmp_path, "--shard", "1/40") == 0
     assert "has nothing to do: 16 pieces are all" in capsys.readouterr().out
@@ -247,7 +268,7 @@ def test_shards_at_the_same_time_in_one_folder(monkeypatch, tmp_path):
     assert not list(tmp_path.rglob(".*"))  # nothing half written
 
 
-def test_a_shard_that_was_stopped_goes_on(study, tmp_path, monkeypatch):
+def test_a_shard_that_was_stopped_goes_on(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(program, "CHUNK", 2)
     monkeypatch.setitem(Checkpoints.__init__.__kwdefaults__, "seconds", 0)
     seen = []
@@ -265,6 +286,7 @@ def test_a_shard_that_was_stopped_goes_on(study, tmp_path, monkeypatch):
     stopped = "training", 2
     options = "--shard", "1/4"
     assert command(tmp_path / "killed", *options) == 130
+    assert "with the same command\n" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.npz"))
     seen.clear()
     stopped = None

@@ -52,9 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UNWRITABLE as error:
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
-        return _fail(
-            "interrupted; a study goes on with the same command and --resume", 130
-        )
+        more = "" if getattr(options, "shard", None) else " and --resume"
+        return _fail(f"interrupted; a study goes on with the same command{more}", 130)
     return 0
 
 

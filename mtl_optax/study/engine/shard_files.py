@@ -20,6 +20,7 @@ from mtl_optax.study.engine.program import StepLog
 from mtl_optax.study.engine.shards import Piece, Shard
 from mtl_optax.study.engine.train import LanesResult
 
+SAID = "shard", "arguments", "identities"  # of shard_I_of_N.json
 SECONDS = "compile_seconds", "run_seconds"
 
 
@@ -39,9 +40,7 @@ class Pieces:
         self.folder = folder
         self.identities = {name: plain(own) for name, own in identities.items()}
         for file, said in begun(folder).items():
-            for part in dict.fromkeys([*self.identities, *said["identities"]]):
-                before = said["identities"].get(part, {})
-                self._compare(file, before, self.identities.get(part, {}))
+            self._compare(file, said["identities"], self.identities)
 
     def begin(self, shard: Shard, arguments: list[str]) -> None:
         """Says which shard of which command began."""
@@ -81,14 +80,22 @@ class Pieces:
             raise Refused(
                 f"{file} is damaged ({error}): delete it, and run its shard again"
             ) from None
-        self._compare(file, identity, self.identities[piece.part])
+        self._compare(file, {piece.part: identity}, self.identities, piece.part)
         return run
 
     def _file(self, piece: Piece) -> Path:
         return self.folder / piece.part / f"{piece.method}.{piece.block}.npz"
 
-    def _compare(self, file: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-        if found := changes(before, now):
+    def _compare(self, file: Path, before: Any, now: Any, *parts: str) -> None:
+        """Of identities by part: all, or those named."""
+        if not parts and list(before) != list(now):
+            found = (
+                f"its parts are {', '.join(before)}, those of this one {', '.join(now)}"
+            )
+        else:
+            names = parts or tuple(now)
+            found = next(filter(None, (changes(before[x], now[x]) for x in names)), "")
+        if found:
             raise Refused(
                 f"{file} is of another run ({found}). Shards that are joined have "
                 f"the same settings and versions: use another --out, or delete "
@@ -101,8 +108,9 @@ def begun(folder: Path) -> dict[Path, dict[str, Any]]:
     found = {}
     for file in sorted(folder.glob("shard_*_of_*.json")):
         try:
-            found[file] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            found[file] = {name: said[name] for name in SAID}
+        except (ValueError, KeyError, TypeError):
             raise Refused(f"{file} is damaged: delete it") from None
     return found
 
