@@ -156,7 +156,14 @@ DENSE = ("query", "key", "value", "out")
 def _transformer(random: np.random.Generator, quick: bool) -> tuple[Any, Any, int]:
     width, vocabulary, blocks = (16, 50, 1) if quick else (256, 10_000, 3)
     batch, length = (2, 4) if quick else (4, 16)
+    trunk = transformer_trunk(random, width, vocabulary, blocks, length)
+    ids = random.integers(vocabulary, size=(batch, length)).astype(np.int32)
+    return trunk, ids, width
 
+
+def transformer_trunk(
+    random: np.random.Generator, width: int, vocabulary: int, blocks: int, length: int
+) -> Any:
     def norm() -> dict[str, Any]:
         return {
             "scale": np.ones(width, np.float32),
@@ -171,14 +178,12 @@ def _transformer(random: np.random.Generator, quick: bool) -> tuple[Any, Any, in
     def table(size: int) -> Any:
         return random.normal(size=(size, width)).astype(np.float32)
 
-    trunk = {
+    return {
         "tokens": table(vocabulary),
         "places": table(length),
         "blocks": {f"block{i}": block() for i in range(blocks)},
         "last": norm(),
     }
-    ids = random.integers(vocabulary, size=(batch, length)).astype(np.int32)
-    return trunk, ids, width
 
 
 def transformer(trunk: Any, ids: Any) -> jax.Array:

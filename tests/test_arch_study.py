@@ -18,9 +18,9 @@ from mtl_optax.study.command import cli
 from mtl_optax.study.data.classification import cross_entropy
 from mtl_optax.study.data.digits import TASKS
 from mtl_optax.study.engine import program
+from mtl_optax.study.engine.blocks import lanes
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.problem import Metric, Now, Problem
-from mtl_optax.study.engine.run import lanes
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.engine.train import Work, train_all

@@ -24,6 +24,7 @@ from benchmarks import (
     gpu_checks,
     gpu_parts,
     gramian_forms,
+    long_run,
     memory,
     optimality,
     peers,
@@ -624,3 +625,38 @@ def test_a_gramian_step_holds_no_jacobian_and_costs_fewer_flops():
     assert needs["temporaries_mib"] < 10 * sum(x.nbytes for x in trunk) / 2**20
     # A plain step takes 4.5, T backward passes 28.9.
     assert needs["gflop"] < 19
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    assert long_run.main(["--quick", f"--out={path}"]) == 0
+    record = json.loads(path.read_text())
+    assert len(record["holds"]) == 6
+    assert all(record["holds"].values())
+    whole, killed = record["runs"].values()
+    assert killed["kills"] == 2
+    assert killed["steps gone on from"]
+    # Twenty steps in which a task is NaN, in turn; where it had a label it was skipped.
+    assert 10 < sum(whole["skipped"]) <= 20
+    assert "| parameters and state equal bit by bit | yes |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_long_run_that_goes_wrong_is_noticed(tmp_path):
+    for name, number in {"one": 0, "two": 0, "three": 1}.items():
+        run = long_run.worker.fresh(16, 1)
+        run[0]["heads"]["class"]["bias"] += number
+        with long_run.worker.manager(tmp_path / name) as checkpoints:
+            saved = long_run.worker.ocp.args.StandardSave(run)
+            checkpoints.save(200, args=saved)
+    same, other = (
+        (tmp_path / "one", tmp_path / "two"),
+        (tmp_path / "one", tmp_path / "three"),
+    )
+    assert long_run.equal(same, long_run.QUICK)
+    assert not long_run.equal(other, long_run.QUICK)
+    # One step of these has a NaN, in the second task, which has a label there or not.
+    plan = long_run.QUICK._replace(steps=10)
+    active = np.asarray(long_run.worker.batch(9)[2].any(axis=(1, 2)))
+    assert long_run.worker.skips(plan) == [0, int(active[1]), 0]

@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 
 from mtl_optax.study.engine import program
+from mtl_optax.study.engine.blocks import lanes
 from mtl_optax.study.engine.checkpoints import Checkpoints
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.problem import Metric, Problem
-from mtl_optax.study.engine.run import lanes
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.train import Work, train_all
 

@@ -9,7 +9,7 @@ from tiny_study import part as tiny_part
 
 from mtl_optax.study import studies
 from mtl_optax.study.command import cli
-from mtl_optax.study.engine import program, run, train
+from mtl_optax.study.engine import blocks, program, run, train
 from mtl_optax.study.engine.checkpoints import Checkpoints, Refused, Saved
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.program import Recipe
@@ -85,7 +85,7 @@ def test_records_are_thinned_to_about_so_many(steps, points, every, chunk):
 
 
 def test_thinned_records_are_those_of_their_steps():
-    lanes = run.lanes(2, (1, 10), TOY._replace(seeds=2), "mean")
+    lanes = blocks.lanes(2, (1, 10), TOY._replace(seeds=2), "mean")
     work = {"mean": train.Work(TOY_STUDY.parts[0].problem(), METHODS["mean"], lanes)}
 
     def record(every):

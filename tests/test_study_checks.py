@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from tiny_study import LOSS, SETTINGS, part, problem
 
 from mtl_optax.study import studies
-from mtl_optax.study.command import conduct
+from mtl_optax.study.command import choices
 from mtl_optax.study.command.arguments import UsageError, parser
 from mtl_optax.study.engine import part_checks, starts
+from mtl_optax.study.engine.blocks import lanes
 from mtl_optax.study.engine.program import Carry, Lanes, programs
-from mtl_optax.study.engine.run import lanes, run
+from mtl_optax.study.engine.run import run
 from mtl_optax.study.engine.settings import Candidate
 from mtl_optax.study.engine.study import Judgement, Study
 from mtl_optax.study.report.frame import png
@@ -140,9 +141,9 @@ def test_methods_are_those_that_every_part_knows():
     for name in ("mine", "single_task"):
         options = parser().parse_args(["study", "--methods", f"unitary,{name}"])
         with pytest.raises(UsageError, match=f"unknown method '{name}'; known: unit"):
-            conduct._check(study, options)
+            choices.check(study, options)
     every = parser().parse_args(["study", "--methods", "all"])
-    conduct._check(study, every)
+    choices.check(study, every)
     assert "single_task" not in every.methods
     assert "pcgrad" in every.methods
 
@@ -197,13 +198,13 @@ def bare(result):
 def test_parts_have_folders_of_their_own():
     study = Study("x", "X", "?", (part(), part()), (part(),))
     with pytest.raises(ValueError, match="parts of x share a name"):
-        conduct._check(study, parser().parse_args(["study"]))
+        choices.check(study, parser().parse_args(["study"]))
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)
 def test_studies_name_methods_that_there_are(name):
     study = studies.load(name)
-    conduct._check(study, parser().parse_args(["study", name]))
+    choices.check(study, parser().parse_args(["study", name]))
     for own in (*study.parts, *study.quick):
         for settings in (own.settings, own.quick):
             part_checks.names(own, settings)

@@ -11,7 +11,7 @@ from study_folder import TINY, References, check_folder, write
 from mtl_optax.analysis import comparison
 from mtl_optax.study import studies
 from mtl_optax.study.data.classification import digits_problem
-from mtl_optax.study.engine import methods, run, tidy, train
+from mtl_optax.study.engine import blocks, methods, run, tidy, train
 from mtl_optax.study.engine.outcome import choose
 from mtl_optax.study.engine.problem import batch_indices
 from mtl_optax.study.engine.program import Recipe
@@ -71,7 +71,7 @@ def test_a_failing_method_stops_the_others():
     work = {
         name: train.Work(
             *(problem, methods.METHODS[name]),
-            run.lanes(2, stress.SCALES, TINY, name),
+            blocks.lanes(2, stress.SCALES, TINY, name),
         )
         for name in names
     }

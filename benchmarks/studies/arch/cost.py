@@ -10,10 +10,10 @@ import jax
 import pandas as pd
 
 from mtl_optax.analysis.interleave import Contender, interleave, ratios, spread
+from mtl_optax.study.engine.blocks import lanes
 from mtl_optax.study.engine.methods import BASELINE, METHODS
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.program import Carry, programs
-from mtl_optax.study.engine.run import lanes
 from mtl_optax.study.engine.starts import prepare
 from mtl_optax.study.engine.study import PartResult
 

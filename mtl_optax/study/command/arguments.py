@@ -11,6 +11,10 @@ class UsageError(Exception):
     """What the user can put right: the text is shown, and the exit code is 2."""
 
 
+class Incomplete(Exception):
+    """Shards are missing: the text says which, and the exit code is 1."""
+
+
 def parser(study: Any = None) -> argparse.ArgumentParser:
     """The whole command; with a `Study` its help tells what this one does by itself."""
     whole = argparse.ArgumentParser(
@@ -26,13 +30,20 @@ def parser(study: Any = None) -> argparse.ArgumentParser:
     methods.add_argument(
         "--markdown", action="store_true", help="print the page docs/choosing.md"
     )
-    report = commands.add_parser("report", help="join several results on one page")
-    report.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    report = commands.add_parser(
+        "report", help="join shards of a study, and several results on one page"
+    )
+    report.add_argument(
+        *("folders",),
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="results; of a study with --shard they are made here, in the same folder",
+    )
     report.add_argument(
         "--out",
         type=Path,
-        default=Path("results/joined.html"),
-        help="the page (results/joined.html)",
+        help="the page (results/joined.html; of one folder with shards its own)",
     )
     return whole
 
@@ -73,6 +84,10 @@ def _study(commands: Any, own: dict[str, str]) -> None:
         "adam, or sgd with momentum 0.9, or both, each in its folder",
     )
     option("out", Path, "DIR", "folder for what is written")
+    option(
+        *("shard", _shard, "I/N"),
+        "train the I-th of N parts only, I from 1; mtl-optax report DIR joins all",
+    )
     for name, text in {
         "resume": "go on where a run in OUT was stopped",
         "quick": "smoke run: few methods, seeds and steps, no conclusions",
@@ -114,6 +129,18 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
     return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and all(x.isascii() and x.isdigit() for x in (index, count))):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N, as in 1/8, 2/8 ... 8/8")
+    if not 1 <= int(index) <= int(count):
+        raise argparse.ArgumentTypeError(
+            f"{text}: of N parts the first is 1/N and the last N/N; where a scheduler "
+            "counts from 0, add 1"
+        )
+    return int(index), int(count)
 
 
 def _rates(text: str) -> tuple[float, ...]:

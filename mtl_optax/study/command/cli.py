@@ -9,9 +9,10 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from mtl_optax.study import studies
-from mtl_optax.study.command.arguments import UsageError, parser
+from mtl_optax.study.command.arguments import Incomplete, UsageError, parser
 
 _EXTRA = {
     "sklearn": "scikit-learn",
@@ -40,18 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         whole.print_help()
         return 2
-    options.line = " ".join(["mtl-optax", *arguments])
+    options.line, options.arguments = " ".join(["mtl-optax", *arguments]), arguments
     command = {"study": _study, "methods": _methods, "report": _report}
     try:
         command[options.command](options)
     except UsageError as error:
         return _fail(str(error), 2)
+    except Incomplete as error:
+        return _fail(str(error), 1)
     except _UNWRITABLE as error:
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
-        return _fail(
-            "interrupted; a study goes on with the same command and --resume", 130
-        )
+        more = "" if getattr(options, "shard", None) else " and --resume"
+        return _fail(f"interrupted; a study goes on with the same command{more}", 130)
     return 0
 
 
@@ -89,13 +91,21 @@ def _methods(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     _ask_for_the_extra()
+    from mtl_optax.study.command import conduct
     from mtl_optax.study.report import html, joined
 
+    named = list(dict.fromkeys(options.folders))
+    sharded = [folder for folder in named if (folder / "shards").is_dir()]
+    for folder in sharded:
+        conduct.join(folder)
+    if sharded == named and len(named) == 1 and options.out is None:
+        return  # it has a page
+    page = options.out or Path("results/joined.html")
     try:
-        folders = [joined.read(folder) for folder in dict.fromkeys(options.folders)]
+        folders = [joined.read(folder) for folder in named]
     except joined.Unreadable as error:
         raise UsageError(str(error)) from None
-    page = options.out / "joined.html" if options.out.is_dir() else options.out
+    page = page / "joined.html" if page.is_dir() else page
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(html.page(joined.join(folders)), encoding="utf-8")
     print(f"Page: {page}")

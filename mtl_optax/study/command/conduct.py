@@ -2,138 +2,126 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from mtl_optax.study.command.arguments import UsageError
+from mtl_optax.study import studies
+from mtl_optax.study.command import choices, sharded
+from mtl_optax.study.command.arguments import UsageError, parser
+from mtl_optax.study.command.choices import Asked
 from mtl_optax.study.command.progress import bars
-from mtl_optax.study.engine import cache, checkpoints
-from mtl_optax.study.engine.checkpoints import Checkpoints
-from mtl_optax.study.engine.methods import ALL, OPTIMIZERS
+from mtl_optax.study.engine import cache
+from mtl_optax.study.engine.checkpoints import Checkpoints, Refused
 from mtl_optax.study.engine.run import run
 from mtl_optax.study.engine.settings import Settings
-from mtl_optax.study.engine.study import Part, Study, StudyResult
-from mtl_optax.study.report import files, joined, one, parts, terminal
-from mtl_optax.study.report.document import (
-    Details,
-    Document,
-    Points,
-    Table,
-    Text,
-    pick,
-)
+from mtl_optax.study.engine.study import Part, PartResult, Study, StudyResult
+from mtl_optax.study.report import files, one, parts, terminal
+from mtl_optax.study.report.document import Document, Points, Text
 from mtl_optax.study.report.summaries import summary
 
 
 def conduct(study: Study, options: argparse.Namespace, start: float) -> None:
     """Trains what the options say, writes and shows it; `start` is a time."""
-    out = options.out or Path("results") / study.name
-    _check(study, options)
-    if len(options.optimizer or ()) > 1:
-        study = _by_optimizer(study, options, out)
+    asked = choices.asked(study, options)
     cache.configure(options.cache)
     try:
-        _parts(study, options, out, start)
-    except checkpoints.Refused as refused:
+        if options.shard is not None:
+            sharded.train(asked, options)
+            return
+        sharded.none_in(asked.out)
+        _in_one_piece(asked, options.resume, start)
+    except Refused as refused:
         raise UsageError(str(refused)) from None
     seconds = time.perf_counter() - start
-    print(f"Took {seconds:.0f} s. Report: {out / 'report.html'}")
+    print(f"Took {seconds:.0f} s. Report: {asked.out / 'report.html'}")
 
 
-def _check(study: Study, options: argparse.Namespace) -> None:
-    for name in options.optimizer or ():
-        if name not in OPTIMIZERS:
-            known = ", ".join(OPTIMIZERS)
-            raise UsageError(f"unknown optimiser '{name}'; known: {known}")
-    if study.has_fixed_methods and (
-        options.methods or options.steps or options.optimizer or options.lr
-    ):
-        raise UsageError(
-            f"the parts of {study.name} have methods, steps, optimisers and rates of "
-            "their own: leave --methods, --steps, --optimizer and --lr out"
-        )
-    if len(options.optimizer or ()) > 1 and len(study.parts) > 1:
-        raise UsageError(f"{study.name} has parts: name one optimiser at a time")
-    for some in (study.parts, study.quick):
-        if len({part.name for part in some}) < len(some):
-            raise ValueError(f"parts of {study.name} share a name, and so a folder")
-    every = [*study.parts, *study.quick]
-    methods = [x for x in every[0].known if all(x in part.known for part in every)]
-    if options.methods == (ALL,):
-        options.methods = tuple(x for x in every[0].every if x in methods)
-    for method in options.methods or ():
-        if method not in methods:
-            names = ", ".join(methods)
-            raise UsageError(f"unknown method '{method}'; known: {names}")
+def join(folder: Path) -> None:
+    """Writes and shows what a run in one piece would have, from shards in the folder.
+
+    Raises:
+      UsageError: if they cannot be joined.
+      Incomplete: if some are missing.
+    """
+    try:
+        arguments = sharded.arguments(folder)
+        options = parser().parse_args(arguments)
+        options.out, options.line = folder, " ".join(["mtl-optax", *arguments])
+        asked = choices.asked(studies.load(options.name), options)
+        cache.configure(options.cache)
+        pieces = sharded.complete(asked, arguments)
+        joined = sharded.results(asked, pieces)
+    except Refused as refused:
+        raise UsageError(str(refused)) from None
+    seconds = {name: _trained(result) for name, result in joined.items()}
+    documents = {
+        name: _write(asked, result, seconds[name]) for name, result in joined.items()
+    }
+    every = sum(seconds.values())
+    terminal.show(Console(), _whole(asked, joined, documents, lambda: every))
+    print(f"Joined {len(pieces)} pieces. Report: {folder / 'report.html'}")
 
 
-def _by_optimizer(study: Study, options: argparse.Namespace, out: Path) -> Study:
-    """The one part with each of several optimisers, and a page that joins them."""
-    (part,) = study.parts
-
-    def with_optimizer(name: str) -> Part:
-        own: dict[str, Any] = {"optimizer": name}
-        own["learning_rates"] = (OPTIMIZERS[name].learning_rate,)
-        settings, quick = (x._replace(**own) for x in (part.settings, part.quick))
-        title = f"{part.title}, {name}"
-        return part._replace(name=name, title=title, settings=settings, quick=quick)
-
-    made = tuple(map(with_optimizer, options.optimizer))
-    options.optimizer = None
-
-    def document(result: StudyResult, documents: dict[str, Document]) -> Document:
-        """One table, then each optimiser; how each was run stands at the end."""
-        both = joined.join([joined.read(out / name) for name in result.parts])
-        each = parts.document(result, documents)
-        first, last = pick(both.body, Table), pick(both.body, Details)
-        return each._replace(body=[*first, *each.body, *last])
-
-    return study._replace(parts=made, quick=made, document=document)
+def _trained(result: PartResult) -> float:
+    """Seconds that its methods took, on whatever machines."""
+    every = result.methods.values()
+    return sum(own.compile_seconds + own.run_seconds for own in every)
 
 
-def _parts(study: Study, options: argparse.Namespace, out: Path, start: float) -> None:
+def _in_one_piece(asked: Asked, resume: bool, start: float) -> None:
     """All parts, each in a folder of its own, and what the study says of them."""
     console = Console()
-    chosen = study.quick if options.quick else study.parts
-    alone = study.document is None and len(study.parts) == 1
-    folders = {part.name: out if alone else out / part.name for part in chosen}
-    begun = {name: (own / "checkpoints").exists() for name, own in folders.items()}
-    if options.resume and not any(begun.values()):
-        raise checkpoints.Refused(f"nothing to resume in {out}")
+    kept = {name: asked.folder(name) / "checkpoints" for name in asked.parts}
+    begun = {name: folder.exists() for name, folder in kept.items()}
+    if resume and not any(begun.values()):
+        raise Refused(f"nothing to resume in {asked.out}")
     results, documents, stores = {}, {}, []
-    for part in chosen:
-        since, folder = time.perf_counter(), folders[part.name]
-        settings = _settings(part, options)
-        # Of the study as well: others may have a part and settings like these.
-        whose = part.name if alone else f"{study.name}, {part.name}"
-        identity = checkpoints.identity(whose, settings._asdict())
-        resume = options.resume and begun[part.name]
-        store = Checkpoints(folder / "checkpoints", identity, resume=resume)
-        _announce(console, part, settings, folder)
+    for name, (part, settings) in asked.parts.items():
+        since = time.perf_counter()
+        identity, going_on = asked.identity(name), resume and begun[name]
+        store = Checkpoints(kept[name], identity, resume=going_on)
+        _announce(console, part, settings, asked.folder(name))
         with bars(console, settings.methods, settings.steps) as tick:
-            result = run(part, settings, tick, store, study.name)
+            results[name] = run(part, settings, tick, store, asked.study.name)
         # Kept until all parts are done: resumed, the page needs the numbers of each.
         stores.append(store)
-        spent = time.perf_counter() - (start if alone else since)
-        configuration = files.config(result, options.line, spent)
-        document = one.document(result, configuration)
-        files.write(folder, document)
-        files.write_json(folder / "config.json", configuration)
-        results[part.name], documents[part.name] = result, document
-    if not alone:
-        measured = study.measure(results)
-        seconds = time.perf_counter() - start
-        whole = StudyResult(study, results, options.line, seconds, measured)
-        said = (study.document or parts.document)(whole, documents)
-        document = _of_study(said, whole)
-        files.write(out, document)
-        words = {"words": _words(document)}
-        files.write_json(out / "config.json", files.config_of_study(whole, words))
-    terminal.show(console, document)
+        spent = time.perf_counter() - (start if asked.alone else since)
+        documents[name] = _write(asked, results[name], spent)
+    took = lambda: time.perf_counter() - start  # noqa: E731
+    terminal.show(console, _whole(asked, results, documents, took))
     for store in stores:
         store.remove()
+
+
+def _write(asked: Asked, result: PartResult, seconds: float) -> Document:
+    """The folder of a part."""
+    folder = asked.folder(result.part.name)
+    configuration = files.config(result, asked.line, seconds)
+    document = one.document(result, configuration)
+    files.write(folder, document)
+    files.write_json(folder / "config.json", configuration)
+    return document
+
+
+def _whole(
+    asked: Asked,
+    results: dict[str, PartResult],
+    documents: dict[str, Document],
+    seconds: Callable[[], float],
+) -> Document:
+    """The page of the study; where its one part has it for itself, that."""
+    if asked.alone:
+        return documents.popitem()[1]
+    measured = asked.study.measure(results)
+    whole = StudyResult(asked.study, results, asked.line, seconds(), measured)
+    said = (asked.study.document or parts.document)(whole, documents)
+    document = _of_study(said, whole)
+    files.write(asked.out, document)
+    words = {"words": _words(document)}
+    files.write_json(asked.out / "config.json", files.config_of_study(whole, words))
+    return document
 
 
 def _announce(console: Console, part: Part, settings: Settings, folder: Path) -> None:
@@ -162,20 +150,3 @@ def _words(document: Document) -> list[str]:
         elif isinstance(block, Text):
             words.append(block.text)
     return words
-
-
-def _settings(part: Part, options: argparse.Namespace) -> Settings:
-    optimizer = options.optimizer[0] if options.optimizer else None
-    rates = options.lr
-    if rates is None and optimizer is not None:
-        rates = (OPTIMIZERS[optimizer].learning_rate,)
-    chosen = {
-        "methods": options.methods,
-        "seeds": options.seeds,
-        "tuning_seeds": options.tuning_seeds,
-        "steps": options.steps,
-        "learning_rates": rates,
-        "optimizer": optimizer,
-    }
-    settings = part.quick if options.quick else part.settings
-    return settings._replace(**{k: v for k, v in chosen.items() if v is not None})

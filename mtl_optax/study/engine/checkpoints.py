@@ -57,8 +57,7 @@ class Checkpoints:
         self.folder = folder.absolute()  # orbax takes no relative paths
         self.seconds = seconds
         file = self.folder / "settings.json"
-        plain = json.dumps(settings, default=lambda x: np.asarray(x).tolist())
-        settings = json.loads(plain)
+        settings = plain(settings)
         if resume:
             if not file.exists():
                 raise Refused(f"nothing to resume in {folder.parent}")
@@ -133,14 +132,24 @@ def _damaged(path: Path) -> Refused:
     return Refused(f"{path} is damaged: start again without --resume")
 
 
-def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    changes = [
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two identities, in words; "" if nothing does."""
+    return "; ".join(
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
-    ]
-    if changes:
+    )
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from a file of JSON."""
+    text = json.dumps(values, default=lambda x: np.asarray(x).tolist())
+    return dict(json.loads(text))
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    if found := changes(before, now):
         raise Refused(
-            f"the run in {folder} had other settings ({'; '.join(changes)}). Resume it "
+            f"the run in {folder} had other settings ({found}). Resume it "
             f"with its own, or start again without --resume"
         )

@@ -21,8 +21,7 @@ def method_result(
 ) -> MethodResult:
     """Gives the lanes of a run their axes, and chooses among the candidates."""
     num_tasks, seeds = len(problem.tasks), settings.seeds
-    every_seed = seeds + settings.tuning_seeds
-    lanes_shape = len(settings.candidates(method)), len(scales), every_seed
+    lanes_shape = len(settings.candidates(method)), len(scales), settings.every_seed
 
     def arrange(values: NDArray) -> NDArray:
         """`[..., L, T]` as `[..., candidates, scales, seeds, T]`."""

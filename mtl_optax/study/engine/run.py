@@ -3,14 +3,13 @@
 import numpy as np
 
 from mtl_optax.study.engine import checks, part_checks
+from mtl_optax.study.engine.blocks import blocks, in_order, lanes
 from mtl_optax.study.engine.checkpoints import Checkpoints
-from mtl_optax.study.engine.methods import SINGLE_TASK
 from mtl_optax.study.engine.outcome import method_result
 from mtl_optax.study.engine.problem import Problem
-from mtl_optax.study.engine.program import Lanes
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import MethodResult, Part, PartResult
-from mtl_optax.study.engine.train import Tick, Work, quiet, train_all
+from mtl_optax.study.engine.train import LanesResult, Tick, Work, quiet, train_all
 
 
 def run(
@@ -29,21 +28,37 @@ def run(
       store: likewise.
       study: the name of its study, where that is not its own.
     """
+    problem, work = prepared(part, settings)
+    runs = train_all(work, settings.recipe(part.readings), tick, store)
+    return concluded(part, settings, problem, work, runs, study)
+
+
+def prepared(
+    part: Part, settings: Settings, methods: tuple[str, ...] | None = None
+) -> tuple[Problem, dict[str, Work]]:
+    """What is to be trained, checked; of all methods, or of some."""
     problem = part.problem()
     checks.fields(problem)
     part_checks.names(part, settings)
-    work = {
-        name: Work(
-            _trained(part, problem, name),
-            part.known[name],
-            lanes(len(problem.tasks), part.scales, settings, name),
-        )
-        for name in settings.methods
-    }
-    runs = train_all(work, settings.recipe(part.readings), tick, store)
+    chosen = settings.methods if methods is None else methods
+    return problem, {name: _work(part, settings, problem, name) for name in chosen}
+
+
+def concluded(
+    part: Part,
+    settings: Settings,
+    problem: Problem,
+    work: dict[str, Work],
+    runs: dict[str, LanesResult],
+    study: str | None = None,
+) -> PartResult:
+    """What all methods did, block by block, with names to its axes, and judged."""
     results = {
-        name: method_result(problem, part.scales, settings, name, own)
-        for name, own in runs.items()
+        name: method_result(
+            *(problem, part.scales, settings, name),
+            in_order(runs[name], own),
+        )
+        for name, own in work.items()
     }
     part_checks.read(part, settings, results)
     results |= part.then(problem, settings, results)
@@ -54,39 +69,19 @@ def run(
     return PartResult(study or part.name, part, problem, settings, results, judgement)
 
 
+def _work(part: Part, settings: Settings, problem: Problem, method: str) -> Work:
+    of_all = lanes(len(problem.tasks), part.scales, settings, method)
+    rows = blocks(part.scales, settings, method, len(of_all.seed))
+    trained = _trained(part, problem, method)
+    return Work(trained, part.known[method], of_all, rows)
+
+
 def _trained(part: Part, problem: Problem, method: str) -> Problem:
     if method not in part.variants:
         return problem
     variant = part.variants[method]()
     part_checks.alike(part, problem, method, variant)
     return variant
-
-
-def lanes(
-    num_tasks: int, scales: tuple[int, ...], settings: Settings, method: str
-) -> Lanes:
-    """Candidates x scales x seeds; for single-task runs once a task, in front."""
-    owners = range(num_tasks) if method == SINGLE_TASK else range(1)
-    grid = [
-        (owner, candidate, scale, seed)
-        for owner in owners
-        for candidate in settings.candidates(method)
-        for scale in scales
-        for seed in range(settings.seeds + settings.tuning_seeds)
-    ]
-    owner, candidates, scale, seed = zip(*grid, strict=True)
-    loss_scales = np.ones((len(grid), num_tasks))
-    loss_scales[:, 0] = scale
-    return Lanes(
-        seed=np.asarray(seed, np.int32),
-        learning_rate=np.array([x.learning_rate for x in candidates]),
-        loss_scales=loss_scales,
-        trained=np.eye(num_tasks)[list(owner)],
-        settings={
-            name: np.array([x.settings[name] for x in candidates])
-            for name in candidates[0].settings
-        },
-    )
 
 
 def divergence(result: MethodResult) -> str:

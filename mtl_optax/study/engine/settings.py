@@ -61,6 +61,11 @@ class Settings(NamedTuple):
         )
 
     @property
+    def every_seed(self) -> int:
+        """The number of all seeds: those reported, then those that choose."""
+        return self.seeds + self.tuning_seeds
+
+    @property
     def choosing(self) -> bool:
         """Whether any method has several candidates."""
         return any(len(self.candidates(method)) > 1 for method in self.methods)

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 
 from mtl_optax.study.engine.checkpoints import Checkpoints, Saved
 from mtl_optax.study.engine.problem import Problem
-from mtl_optax.study.engine.program import Carry, Lanes, Recipe, StepLog, programs
-from mtl_optax.study.engine.starts import Common, precision, prepare
+from mtl_optax.study.engine.program import Lanes, Recipe, StepLog, programs
+from mtl_optax.study.engine.starts import (
+    Block,
+    Common,
+    evaluated,
+    precision,
+    prepare,
+)
 from mtl_optax.study.engine.transformations import Method
 
 # Methods at a time: one compiles, on one core, while another trains.
@@ -39,10 +45,16 @@ class Work(NamedTuple):
     problem: Problem
     method: Method
     lanes: Lanes
+    blocks: NDArray[np.int64] | None = None  # of blocks.py; None: all lanes are one
+
+    def each(self) -> list[Lanes]:
+        """The lanes of each block."""
+        rows = [slice(None)] if self.blocks is None else list(self.blocks)
+        return [jax.tree.map(lambda x, at=at: x[at], self.lanes) for at in rows]
 
 
 class LanesResult(NamedTuple):
-    """What one method did in all its lanes."""
+    """What one method did in all its lanes, or in some, block by block."""
 
     log: StepLog  # of arrays [records, L, ...]
     metrics: dict[str, dict[str, NDArray]]  # split -> name -> [L, T], after training
@@ -57,7 +69,8 @@ def train_all(
     store: Checkpoints | None = None,
 ) -> dict[str, LanesResult]:
     """Trains each method in its lanes, some methods at a time; see `train`."""
-    seeds = sorted({int(seed) for own in work.values() for seed in own.lanes.seed})
+    every = (block.seed for own in work.values() for block in own.each())
+    seeds = sorted({int(seed) for block in every for seed in block})
     common: dict[int, Common] = {}
     for own in work.values():
         if id(own.problem) not in common:
@@ -116,22 +129,15 @@ def _train(
 ) -> LanesResult:
     tick(name, "compiling", 0)
     start = time.perf_counter()
-    problem, method, lanes = work
-    own = [common.starts[int(seed)] for seed in lanes.seed]
-    variables = [(x.params, x.state) for x in own]
-    params, state = jax.tree.map(lambda *x: jnp.stack(x), *variables)
-    batches = jax.tree.map(lambda *x: np.stack(x, axis=1), *[x.batches for x in own])
+    problem, method = work.problem, work.method
     init, advance = programs(problem, method, recipe)
-    carry = Carry(params, state, jax.jit(init)(params, lanes))
-    chunk = recipe.chunk
-
-    def batch(done: int) -> Any:
-        return jax.tree.map(lambda x: x[done : done + chunk], batches)
-
+    init, chunk = jax.jit(init), recipe.chunk
+    blocks = [Block(lanes, common) for lanes in work.each()]
+    carries = [block.carry(init) for block in blocks]
     # The data are arguments: closed over, XLA would fold them into the program.
-    data = common.data, lanes
     lowered = jax.jit(advance, donate_argnums=0, static_argnums=4).lower(
-        carry, batch(0), *data, chunk, np.int32(0)
+        *(carries[0], blocks[0].batch(0, chunk), common.data, blocks[0].lanes),
+        *(chunk, np.int32(0)),
     )
     of_log = jax.tree.structure(lowered.out_info[1])
     run_chunk = lowered.compile()
@@ -141,30 +147,30 @@ def _train(
     logs: list[list[NDArray]] = []  # a list a chunk, in the order of StepLog
     if saved is not None:
         done, spent, logs = saved.done, saved.seconds, [list(saved.records)]
-        leaves, structure = jax.tree.flatten(carry)
-        carry = jax.tree.unflatten(structure, map(_as_before, leaves, saved.leaves))
+        leaves, structure = jax.tree.flatten(carries)
+        carries = jax.tree.unflatten(structure, map(_as_before, leaves, saved.leaves))
     tick(name, "training", done)
 
     while done < recipe.steps:
         begun = time.perf_counter()
-        carry, log = run_chunk(carry, batch(done), *data, np.int32(done))
-        logs.append([np.asarray(x) for x in jax.tree.leaves(log)])  # waits
+        found = []
+        for number, block in enumerate(blocks):
+            batch = block.batch(done, chunk)
+            args = carries[number], batch, common.data, block.lanes, np.int32(done)
+            carries[number], log = run_chunk(*args)
+            found.append(list(map(np.asarray, jax.tree.leaves(log))))  # waits
+        logs.append([np.concatenate(x, axis=1) for x in zip(*found, strict=True)])
         done += chunk
         now = time.perf_counter()
         spent += now - begun
         last = done == recipe.steps
         if store is not None and (last or now - written >= store.seconds):
-            leaves = list(map(_plain, jax.tree.leaves(carry)))
+            leaves = list(map(_plain, jax.tree.leaves(carries)))
             store.save(name, Saved(done, leaves, _joined(logs), spent))
             written = time.perf_counter()
         tick(name, "training", done)
-    keys = jax.vmap(jax.random.key)(lanes.seed)
-    metrics = {}
-    for split, examples in problem.splits.items():
-        if split != "train":
-            found = common.evaluate(carry.params, carry.state, examples, keys)
-            metrics[split] = {k: np.asarray(v) for k, v in found.items()}
     log = jax.tree.unflatten(of_log, _joined(logs))
+    metrics = evaluated(problem, common, blocks, carries)
     return LanesResult(log, metrics, compiled - start, spent)
 
 
