@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks import cases, timing
 
-SIZES = ((2, 1_000_000), (10, 1_000_000), (2, 20_000_000))
+SIZES = ((2, 1_000_000), (10, 1_000_000), (40, 1_000_000), (2, 20_000_000))
 QUICK_SIZES = ((2, 20_000), (10, 20_000))
 ADAM = "adam"
 LEARNING_RATE = 1e-3
