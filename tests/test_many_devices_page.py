@@ -10,7 +10,6 @@ TEXT = PAGE.read_text(encoding="utf-8")
 NUMBER = r"\d+\.\d"
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_programs_run_and_print_what_the_page_shows(capsys):
     names = {}
