@@ -44,6 +44,7 @@ from mtl_optax.from_gradients.cso_project import cso_project
 from mtl_optax.from_gradients.db_mtl import db_mtl
 from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
+from mtl_optax.from_gradients.mconfig import mconfig
 from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
@@ -86,6 +87,8 @@ from mtl_optax.wrappers.on_shared import on_shared
 from mtl_optax.wrappers.per_task import per_task
 from mtl_optax.wrappers.sam import drop_extra_args, safe_normalize
 from mtl_optax.wrappers.skip_nonfinite_tasks import skip_nonfinite_tasks
+from mtl_optax.wrappers.son_goku import son_goku
+from mtl_optax.wrappers.stale import stale
 
 __version__ = "0.1.0"
 
@@ -153,6 +156,7 @@ __all__ = [
     "db_mtl",
     "excess_mtl",
     "graddrop",
+    "mconfig",
     "moco",
     "trimmed_mean",
     # from_grad_fn: 2T backward passes or more.
@@ -170,6 +174,8 @@ __all__ = [
     "per_task",
     "safe_normalize",
     "skip_nonfinite_tasks",
+    "son_goku",
+    "stale",
     # Analysis.
     "conflict_fraction",
     "cosine_similarity",

@@ -89,6 +89,25 @@ OTHERS = {
         {"learning_rate": (0.1, 0.3)},
         {"losses_fn": losses_fn},
     ),
+    "stale": (
+        lambda num_tasks, **hyper: mtl.stale(
+            mtl.mgda(num_tasks), num_tasks, refresh=num_tasks, **hyper
+        ),
+        {"decay": (0.5, 0.1)},
+        {},
+    ),
+    "mconfig": (
+        lambda num_tasks, **hyper: mtl.mconfig(num_tasks, refresh=num_tasks, **hyper),
+        {"beta1": (0.9, 0.2), "beta2": (0.9, 0.5), "eps": (1e-8, 0.1)},
+        {},
+    ),
+    "son_goku": (
+        lambda num_tasks, **hyper: mtl.son_goku(
+            mtl.mean(num_tasks), num_tasks, period=1, **hyper
+        ),
+        {"threshold": (0.25, -0.9), "decay": (0.9, 0.5)},
+        {},
+    ),
 }
 
 

@@ -35,8 +35,10 @@ def _check_keeps_no_moments(state: Any) -> None:
                 f"{leaf.shape} belongs to an optimiser (Adam, momentum, ...) after a "
                 "method that already contains its optimiser. That method's updates are "
                 "the displacement of all its steps, not a gradient: Adam would undo "
-                "their length and step the wrong way. Give the optimiser to the method "
-                "as in mtl_optax.selective_groups(num_tasks, optax.adam(1e-3), ...) or "
+                "their length and step the wrong way. (mconfig has Adam inside: put "
+                "optax.scale_by_learning_rate behind it.) Give the optimiser to the "
+                "method as in "
+                "mtl_optax.selective_groups(num_tasks, optax.adam(1e-3), ...) or "
                 "mtl_optax.cso(num_tasks, optax.adam(1e-3), ...); what follows may act "
                 "on displacements only, such as optax.scale."
             )

@@ -50,13 +50,13 @@ def pull_back(
     for task, (out, one) in enumerate(zip(jaxpr.outvars, ones, strict=True)):
         if is_variable(out):
             pieces[out].append(((task,), one, ""))
-    depends = _depends(linear)
+    depends = depends_on_inputs(linear)
     for served, eqns, apart in _regions(linear, depends):
         made = [var for eqn in eqns for var in eqn.outvars if var in pieces]
         groups = _alike(served, made, pieces) if apart else [(served, made)]
         for tasks, outs in groups:
-            inputs = _inputs(eqns, outs, depends)
-            function = _function(linear, eqns, inputs, outs, depends)
+            inputs = inputs_of(eqns, outs, depends)
+            function = cut_out(linear, eqns, inputs, outs, depends)
             types = [var.aval for var in inputs]
             cotangents = [_for_tasks(pieces[out], tasks) for out in outs]
             if len(tasks) == 1:
@@ -71,7 +71,7 @@ def pull_back(
     return [pieces[var] for var in jaxpr.invars]
 
 
-def _depends(linear: ClosedJaxpr) -> set[Var]:
+def depends_on_inputs(linear: ClosedJaxpr) -> set[Var]:
     """Variables that depend on an input; the others are constants."""
     found = set(linear.jaxpr.invars)
     for eqn in linear.jaxpr.eqns:
@@ -150,7 +150,8 @@ def _alike(
     return [(tuple(tasks), list(outs)) for outs, tasks in found.items()]
 
 
-def _inputs(eqns: list[JaxprEqn], outs: list[Var], depends: set[Var]) -> list[Var]:
+def inputs_of(eqns: list[JaxprEqn], outs: list[Var], depends: set[Var]) -> list[Var]:
+    """What equations read from outside on the way to some of their outputs."""
     needed = set(outs)
     made: set[Var] = set()
     for eqn in reversed(eqns):
@@ -161,7 +162,7 @@ def _inputs(eqns: list[JaxprEqn], outs: list[Var], depends: set[Var]) -> list[Va
     return [x for x in dict.fromkeys(read) if x not in made]
 
 
-def _function(
+def cut_out(
     linear: ClosedJaxpr,
     eqns: list[JaxprEqn],
     inputs: list[Var],

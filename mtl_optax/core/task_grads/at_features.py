@@ -102,7 +102,7 @@ class FeatureTaskGrads(LazyTaskGrads):
     def _as_lazy(self, pushforward: Any) -> LazyTaskGrads:
         fields = (field.name for field in dataclasses.fields(LazyTaskGrads))
         same = {name: getattr(self, name) for name in fields}
-        return LazyTaskGrads(**{**same, "pushforward": pushforward})
+        return LazyTaskGrads(**{**same, "pushforward": pushforward, "again": None})
 
 
 def feature_task_grads(

@@ -8,16 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
-from mtl_optax.core.task_grads.in_range import in_range
+from mtl_optax.core.task_grads.in_range import in_one_unit, in_range
 from mtl_optax.core.task_grads.leaf_products import over_leaves, row_like
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
+from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
 from mtl_optax.core.trees.leaves import only
 from mtl_optax.core.trees.task_axis import over_tasks, rows_of_all, where_active
 
 
+@not_a_tree
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Deferred:
+class Deferred(NoArithmetic):
     """Of each leaf the rows of those tasks that reach it; the others' are zero."""
 
     leaves: tuple[OfLeaf, ...]
@@ -26,6 +29,8 @@ class Deferred:
     names: tuple[Any, ...] | None = None
     losses: jax.Array | None = None
     active: jax.Array | None = None
+    # Known products `[T, T]` of all rows over sizes, and these `[T]`, powers of two.
+    normal: tuple[jax.Array, jax.Array] | None = None
 
     measured = True
 
@@ -54,6 +59,7 @@ class Deferred:
         return dataclasses.replace(
             self,
             leaves=tuple(leaf for leaf, keep in pairs if keep),
+            normal=None,
             treedef=jax.tree.structure(only(places, kept)),
         )
 
@@ -67,6 +73,9 @@ class Deferred:
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs."""
+        if self.normal is not None and blocks is None:
+            gramian, unit = self.measure()
+            return gramian * unit**2
         each = [
             over_tasks(leaf.part.gramian(), leaf.tasks, self.num_tasks)
             for leaf in self.leaves
@@ -77,6 +86,9 @@ class Deferred:
         self, blocks: tuple[int, ...] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Gramian in a unit in which it is finite, and that unit."""
+        if self.normal is not None and blocks is None:
+            products, sizes = self.normal
+            return in_one_unit(products[None], sizes[None], self.active)
         parts = tuple(leaf.part for leaf in self.leaves)
         tasks = tuple(leaf.tasks for leaf in self.leaves)
         return in_range(parts, tasks, self.num_tasks, self.active, blocks)
@@ -117,12 +129,27 @@ class Deferred:
 
         return jax.tree.unflatten(self.treedef, map(of, self.leaves))
 
+    def one(self, task: jax.Array) -> optax.Updates:
+        """The same of a task whose index may be traced."""
+        present = None if self.active is None else self.active[task]
+
+        def of(stack: jax.Array) -> jax.Array:
+            row = lax.dynamic_index_in_dim(stack, task, keepdims=False)
+            return row if present is None else jnp.where(present, row, 0)
+
+        return jax.tree.map(of, self.as_updates())
+
+    def some(self, chosen: jax.Array) -> optax.Updates:
+        """The stack with zeros for tasks not chosen."""
+        present = chosen if self.active is None else chosen & self.active
+        zeroed = partial(where_active, present)
+        return jax.tree.map(lambda x: zeroed(x, jnp.zeros_like(x)), self.as_updates())
+
     def stack(self) -> optax.Updates:
         """All gradients, those of inactive tasks zero."""
         if self.active is None:
             return self.as_updates()
-        zeroed = partial(where_active, self.active)
-        return jax.tree.map(lambda x: zeroed(x, jnp.zeros_like(x)), self.as_updates())
+        return self.some(self.active)
 
     def as_updates(self) -> optax.Updates:
         """The stack without the mask, which goes beside it, as `active=`."""

@@ -56,6 +56,12 @@ class TaskGrads(Protocol):
     def row(self, task: int) -> optax.Updates:
         """The gradient of one task, `[*param]`."""
 
+    def one(self, task: jax.Array) -> optax.Updates:
+        """The same of a task whose index may be traced; no other is computed."""
+
+    def some(self, chosen: jax.Array) -> optax.Updates:
+        """The stack with zeros for tasks not chosen `[T]`, which are not computed."""
+
     def stack(self) -> optax.Updates:
         """All gradients, `[T, *param]`."""
 

@@ -171,6 +171,7 @@ def lazy_task_grads(
             names=names_of(primal),
             primal=primal,
             pushforward=pushforward,
+            again=lambda params: checked(params)[0],
             params=params,
             axis_name=axis_name,
             chunk_size=chunk_size,

@@ -52,7 +52,7 @@ def in_range(
 
     def of(leaves: Sequence[int]) -> tuple[jax.Array, jax.Array]:
         gramians, sizes = zip(*(wide[i] for i in leaves), strict=True)
-        return _in_one_unit(jnp.stack(gramians), jnp.stack(sizes), active)
+        return in_one_unit(jnp.stack(gramians), jnp.stack(sizes), active)
 
     if blocks is None:
         return of(range(len(parts)))
@@ -64,10 +64,10 @@ def in_range(
     return jnp.stack(gramians), jnp.stack(units)
 
 
-def _in_one_unit(
+def in_one_unit(
     gramians: jax.Array, sizes: jax.Array, active: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """From `[leaves, T, T]` and sizes `[leaves, T]`."""
+    """The same from `[leaves, T, T]` of rows over sizes `[leaves, T]`."""
     squares = jnp.diagonal(gramians, axis1=1, axis2=2)
     norms = jnp.max(jnp.log2(squares) / 2 + jnp.log2(sizes), axis=0)
     unit = _unit(norms if active is None else jnp.where(active, norms, -jnp.inf))

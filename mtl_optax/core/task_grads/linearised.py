@@ -23,6 +23,7 @@ from mtl_optax.core.task_grads.layerwise import (
     stacks_of_losses,
 )
 from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
+from mtl_optax.core.task_grads.traced_task import row_of, rows_of
 from mtl_optax.core.trees.leaves import only
 
 
@@ -51,6 +52,7 @@ class LazyTaskGrads(NoArithmetic):
     active: jax.Array | None = None
     primal: Any  # the losses as the user's function returned them
     pushforward: Any  # tangent of the parameters -> tangent of `primal`
+    again: Any = None  # parameters -> `primal`, where that can be asked once more
     params: optax.Params
     axis_name: Any = None
     chunk_size: int | None = None
@@ -75,6 +77,21 @@ class LazyTaskGrads(NoArithmetic):
             return row
         present = self.active[task]
         return jax.tree.map(lambda g: jnp.where(present, g, 0), row)
+
+    def one(self, task: jax.Array) -> optax.Updates:
+        """The gradient of a task whose index may be traced; one backward pass."""
+        row = row_of(self._losses_of, self._ones(), self.params, self._again, task)
+        row = self._keep(mean_over(row, self.axis_name))
+        if self.active is None:
+            return row
+        present = self.active[task]
+        return jax.tree.map(lambda g: jnp.where(present, g, 0), row)
+
+    def some(self, chosen: jax.Array) -> optax.Updates:
+        """All rows, those of tasks that are not chosen `[T]` zero and not computed."""
+        chosen = chosen if self.active is None else chosen & self.active
+        rows = rows_of(self._losses_of, self._ones(), self.params, self._again, chosen)
+        return self._keep(mean_over(rows, self.axis_name))
 
     def computed(self) -> Any:
         """All T gradients layer by layer, as factors where these are smaller."""
@@ -187,6 +204,18 @@ class LazyTaskGrads(NoArithmetic):
     def _losses_of(self, tangent: optax.Params) -> list[jax.Array]:
         losses = self.pushforward(tangent)
         return [loss_of(losses, task) for task in range(self.num_tasks)]
+
+    @property
+    def _again(self) -> Any:
+        if self.again is None:
+            return None
+        tasks = range(self.num_tasks)
+
+        def losses(params: optax.Params) -> list[jax.Array]:
+            out = self.again(params)
+            return [loss_of(out, task) for task in tasks]
+
+        return losses
 
     def _ones(self) -> list[jax.Array]:
         tasks = range(self.num_tasks)

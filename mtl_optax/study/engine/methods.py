@@ -61,6 +61,7 @@ LEFT_OUT = {
     "flat_mtl": "wraps others: f_mean, f_mgda and so on",
     "task_affinity": "changes no gradient, it measures: tag",
     "cso": "needs a normalisation for each task: of the study of priority",
+    "mconfig": "contains its Adam, and saves backward passes: a step is all it is for",
     "cso_project": "needs the first task of each channel, which cso finds",
     "constant": "its weights are the user's choice: weighted, single_task",
 }
