@@ -125,6 +125,7 @@ def options_of(item):
 # the programs that one of them has compiled.
 SHARING = "test_contracts.py", "test_contracts_active.py", "test_contracts_sharded.py"
 PARTS = {
+    "test_many_hosts.py": None,  # waits for most of its time
     "test_notebooks.py": "path",
     "test_scripts.py": "path",
     "test_priority.py": None,

@@ -1,14 +1,14 @@
 """One of the processes that train together, each with its own part of every batch.
 
-Arguments: its number, how many there are, the coordinator's address, and what to do,
-one after the other. "train:FOLDER:LAST" goes on from the last checkpoint in the folder,
-if there is one, to step LAST. "move:FOLDER:LAST" does so too, but writes what it
-restored, and all that follows, to FOLDER-moved. "die:FOLDER:LAST:PROCESS" trains on and
-on, but this process dies after LAST steps, as by `kill -9`, as it writes a checkpoint.
+It joins, saves and goes on by the program in docs/many_hosts.md. Arguments: what to do,
+one after the other, each as NAME:FOLDER:STEPS. "train" goes on in the folder until
+there are so many steps. "move" writes what it restored, and all that follows, to
+FOLDER-moved. "die:FOLDER:STEPS:PROCESS" goes on and on, but this process dies after so
+many steps, as by `kill -9`, while a checkpoint is written.
 """
 
-import itertools
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,22 +25,18 @@ from jax.sharding import PartitionSpec as P
 import mtl_optax as mtl
 
 DEVICES = 4  # of all processes together
-ROWS, SAVE_EVERY = 16, 20
-HEARTBEAT = 20  # seconds without a sign of life, after which a process counts as dead
+ROWS, FOREVER = 16, 10**6
 TASKS = ("a", "b", "c")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "many_hosts.md"
+CODE = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1]
+program = {}
+exec(compile(CODE, PAGE, "exec"), program)
+program.update(SECONDS=20, SAVE_EVERY=20)
 
 
 def transformation():
     """Made after `jax.distributed.initialize`, since a key is an array."""
     return optax.chain(mtl.pcgrad(len(TASKS), key=0), optax.adam(1e-2))
-
-
-def start(process, processes, address):
-    jax.config.update("jax_num_cpu_devices", DEVICES // processes)
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        address, processes, process, heartbeat_timeout_seconds=HEARTBEAT
-    )
 
 
 def mesh_of(devices):
@@ -93,63 +89,56 @@ def step(params, state, x, y, known):
     return optax.apply_updates(params, updates), state, losses
 
 
-def checkpoints(folder):
-    return ocp.CheckpointManager(Path(folder).absolute())
+def restored(folder, mesh):
+    """The last checkpoint there, on the devices of this mesh, whichever wrote it."""
+    with ocp.CheckpointManager(folder) as manager:
+        return program["last"](manager, *fresh(mesh))
 
 
-def save(manager, number, params, state):
-    """Begun when this returns; the one before is on disk then."""
-    saved = ocp.args.StandardSave({"params": params, "state": state})
-    manager.save(number, args=saved)
-
-
-def restored(manager, number, mesh):
-    """On the devices of this mesh, whichever wrote it."""
-    params, state = fresh(mesh)
-    like = ocp.args.StandardRestore({"params": params, "state": state})
-    found = manager.restore(number, args=like)
-    return found["params"], found["state"]
-
-
-def train(params, state, numbers, mesh, after=lambda *found: None):
-    """The losses of each step; `after` sees its number and what came of it."""
+def train(mesh, folder, steps, params, state, before=lambda number: None):
+    """As the page does, in this folder; and the losses of each step."""
     history = {}
-    for number in numbers:
-        params, state, losses = step(params, state, *batch(number, mesh))
+
+    def rows(number):
+        before(number)
+        history[number] = None
+        return batch(number, mesh)
+
+    def one(*args):
+        *new, losses = step(*args)
+        number = max(history)
         history[number] = jax.device_get(losses)
-        after(number, params, state, history[number])
-    return history
+        print("step", number, *map(float.hex, history[number].tolist()), flush=True)
+        return *new, losses
+
+    return program["train"](folder, steps, one, rows, params, state), history
 
 
 def perform(line, mesh):
-    name, folder, last, *victim = line.split(":")
+    name, folder, steps, *victim = line.split(":")
+    folder, last = Path(folder).absolute(), int(steps)
 
-    def after(number, params, state, losses):
-        print("step", number, *map(float.hex, losses.tolist()), flush=True)
-        if (number + 1) % SAVE_EVERY == 0:
-            save(manager, number + 1, params, state)
-        if number + 1 == int(last) and victim == [str(jax.process_index())]:
+    def before(number):
+        if number == last and victim == [str(jax.process_index())]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with checkpoints(folder) as manager:
-        first = manager.latest_step() or 0
-        params, state = restored(manager, first, mesh) if first else fresh(mesh)
-    print(line, "from", first, flush=True)
-    numbers = itertools.count(first) if name == "die" else range(first, int(last))
-    with checkpoints(folder + "-moved" * (name == "move")) as manager:
-        if name == "move":
-            save(manager, first, params, state)
-        train(params, state, numbers, mesh, after)
+    number, params, state = restored(folder, mesh)
+    print(line, "from", number, flush=True)
+    if name == "move":
+        folder = folder.with_name(f"{folder.name}-moved")
+        with ocp.CheckpointManager(folder) as manager:
+            saved = ocp.args.StandardSave({"params": params, "state": state})
+            manager.save(number, args=saved)
+    train(mesh, folder, FOREVER if victim else last, params, state, before)
 
 
 def main():
-    process, processes, address, *lines = sys.argv[1:]
     # Whoever started this holds the other end, and is gone when it closes.
     watch = threading.Thread(target=lambda: os._exit(len(sys.stdin.read()) + 3))
     watch.daemon = True
     watch.start()
-    start(int(process), int(processes), address)
-    for line in lines:
+    program["join"]()
+    for line in sys.argv[1:]:
         perform(line, mesh_of(jax.devices()))
     print("done", flush=True)
 

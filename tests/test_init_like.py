@@ -57,10 +57,21 @@ def specs(state):
     return [cut(leaf.sharding) for leaf in jax.tree.leaves(state)]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_every_method_is_placed_as_on_explicit_axes(method):
+LABELS = {"kernel": ("a", "b", "c"), "bias": ("a", "b"), "scale": ("a",)}
+WRAPPED = {
+    "accumulate_tasks": lambda: mtl.accumulate_tasks(mtl.moco(T), T, every_k=2),
+    "cr_mogm": lambda: mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting()), T),
+    "flat_mtl": lambda: mtl.flat_mtl(mtl.upgrad(T), rho_shared=0.1),
+    "labels": lambda: mtl.on_shared(mtl.moco(T), labels=LABELS),
+    "stale": lambda: mtl.stale(mtl.graddrop(T, key=0), T, order="random"),
+}
+EVERY = {method.name: lambda method=method: method.make(T) for method in METHODS}
+
+
+@pytest.mark.parametrize("make", (EVERY | WRAPPED).values(), ids=(EVERY | WRAPPED))
+def test_every_method_is_placed_as_on_explicit_axes(make):
     """Where JAX's types say it by themselves."""
-    tx = optax.chain(method.make(T), optax.adam(0.1))
+    tx = optax.chain(make(), optax.adam(0.1))
     mesh = mesh_of(AxisType.Explicit)
     with jax.set_mesh(mesh):
         typed = jax.eval_shape(tx.init, absent(mesh))
@@ -226,6 +237,11 @@ def test_where_parameters_lie_on_different_devices():
     }
     with pytest.raises(ValueError, match=r"\['half'\] on devices \[0, 1, 2, 3\]"):
         mtl.init_like(optax.adam(0.1), params)
+
+
+def test_what_is_no_transformation():
+    with pytest.raises(ValueError, match=r"init_like takes a transformation.*calling"):
+        mtl.init_like(mtl.upgrad, {"w": jnp.ones(8)})
 
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.vmap])

@@ -9,6 +9,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from mtl_optax.core.trees.replicated import spread_out
+from mtl_optax.core.weighting import check_transformation
 
 
 def init_like(tx: optax.GradientTransformation, params: Any) -> Any:
@@ -37,8 +38,9 @@ def init_like(tx: optax.GradientTransformation, params: Any) -> Any:
       target as well.
 
     Raises:
-      ValueError: for traced parameters, whose place JAX does not tell; for parameters
-        on several devices without a `NamedSharding`, or on different sets of devices.
+      ValueError: for what is no transformation; for traced parameters, whose place JAX
+        does not tell; for parameters on several devices without a `NamedSharding`, or
+        on different sets of devices.
 
     Cost: one compilation of `tx.init`, and no memory besides the state: no device ever
     holds more of it than its own part.
@@ -63,6 +65,7 @@ def init_like(tx: optax.GradientTransformation, params: Any) -> Any:
     References:
       `findings/jit_init_loses_sharding.sh`, for what JAX does by itself.
     """
+    check_transformation("init_like", tx)
     leaves = tree_leaves_with_path(params)
     abstract = any(isinstance(x, jax.ShapeDtypeStruct) for _, x in leaves)
     state = jax.eval_shape(tx.init, params)
