@@ -100,7 +100,7 @@ def is_ours(code: CodeType) -> bool:
 
 def plain(updates: Any) -> Any:
     """As a tree, also if they came through the door of task gradients before."""
-    return updates.as_updates() if hasattr(updates, "as_updates") else updates
+    return updates.tree() if hasattr(updates, "tree") else updates
 
 
 def _shapes(updates: Any) -> set[tuple[int, ...]]:
