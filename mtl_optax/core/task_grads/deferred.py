@@ -10,7 +10,6 @@ import numpy as np
 import optax
 from jax import lax
 
-from mtl_optax.core.task_grads.form import Fold
 from mtl_optax.core.task_grads.in_range import in_one_unit, in_range
 from mtl_optax.core.task_grads.leaf_products import over_leaves, row_like
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
