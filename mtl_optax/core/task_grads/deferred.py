@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from mtl_optax.core.task_grads.form import Fold
 from mtl_optax.core.task_grads.in_range import in_one_unit, in_range
 from mtl_optax.core.task_grads.leaf_products import over_leaves, row_like
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
@@ -182,6 +183,10 @@ class Deferred(NoArithmetic):
             for leaf in self.leaves
         ]
         return jax.tree.unflatten(self.treedef, stacks)
+
+    def folded(self, total: Any, fold: Fold) -> Any:
+        """A stack `[T, *param]` with these folded in, leaf by leaf."""
+        return jax.tree.map(lambda x, new: fold(x, new, None), total, self.stack())
 
     def _active(self, leaf: OfLeaf) -> jax.Array | None:
         return None if self.active is None else self._among(leaf, self.active)
