@@ -16,7 +16,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.chains.places import WRAPPER, inside, placed
-from mtl_optax.core.stacked import zero_stack
+from mtl_optax.core.stacked import moved, zero_stack
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.deferred import Deferred
@@ -41,7 +41,7 @@ class StaleRows(NamedTuple):
 
     averages: tuple[TaskTree, ...]  # [T, *param] each, bias-corrected moving averages
     counts: TaskRows  # [T] int32, how often each task's was renewed
-    losses: TaskRows  # [T], when last seen, where some were missing
+    losses: TaskRows  # [T], when last seen where some were missing; 1 before
     normal: Normal | None  # None where the method does not look at products
 
 
@@ -97,7 +97,8 @@ def on_stale_rows(
         check_state(state.rows, wanted, num_tasks)
         present = jnp.ones(num_tasks, bool) if given.active is None else given.active
         come, next_turns = turns.take(state.turns, present)
-        rows, seen = state.rows, given.losses
+        rows = jax.tree.map(jnp.asarray, state.rows)  # NumPy's, of a checkpoint, too
+        seen = given.losses
         # Not where all are there: nobody might read them, and they need not be made.
         if seen is not None and given.active is not None:
             seen = jnp.where(present, seen, rows.losses)
@@ -124,7 +125,9 @@ def on_stale_rows(
 def rate_of(decay: Any, count: jax.Array) -> jax.Array:
     """How far the bias-corrected average of `count` values goes to the last of them."""
     beta = jnp.asarray(decay, jnp.result_type(float))
-    return (1 - beta) / (1 - beta ** count.astype(beta.dtype))  # exactly 1 for one
+    count = count.astype(beta.dtype)
+    left = jnp.where(beta < 1, 1 - beta**count, 1)
+    return jnp.where(beta < 1, (1 - beta) / left, 1 / count)  # exactly 1 for one
 
 
 def _no_rows(
@@ -135,7 +138,7 @@ def _no_rows(
     return StaleRows(
         tuple(zero_stack(params, num_tasks) for _ in kept.of),
         zeros.astype(jnp.int32),
-        zeros,
+        zeros + 1,
         Normal(square, zeros + 1) if looks else None,
     )
 
@@ -153,8 +156,7 @@ def _renewed(
 
         def move(old: jax.Array, g: jax.Array) -> jax.Array:
             row = old[task]
-            moved = row + rate.astype(old.dtype) * (of(g.astype(old.dtype)) - row)
-            return jnp.where(here, moved, row)
+            return jnp.where(here, moved(row, of(g.astype(old.dtype)), rate), row)
 
         return jax.tree.map(move, old, gradient)
 
