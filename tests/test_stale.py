@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from stale_runs import PARAMS, lazily, numpy_rows, run, stacks
+from stale_runs import PARAMS, flat, lazily, numpy_rows, run, stacks
 
 import mtl_optax as mtl
 
@@ -346,3 +346,58 @@ def test_adding_and_dropping_a_task(make):
     old, new = (optax.tree.get(s, "averages") for s in (state, fewer))
     for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
         np.testing.assert_array_equal(a[np.array([0, 2])], b)
+
+
+def after(tx, sizes):
+    """The last update of one task in R^1 with gradients of these sizes."""
+    state = tx.init(jnp.zeros(1))
+    for size in sizes:
+        update, state = tx.update(jnp.array([[size]]), state, jnp.zeros(1))
+    return float(update[0])
+
+
+def test_without_memory_nothing_is_left_of_what_was():
+    """Neither the rounding of huge gradients, nor NaN."""
+    last = mtl.stale(mtl.mean(1), 1, decay=0.0)
+    assert after(last, [1e8, 1e-3]) == np.float32(1e-3)
+    assert after(last, [np.nan, 2.0]) == 2.0
+    sign = mtl.mconfig(1, beta1=0.0, beta2=0.0)
+    np.testing.assert_allclose(after(sign, [1e8, 1e-3]), 1.0, rtol=1e-4)
+    groups = mtl.son_goku(mtl.mean(1), 1, decay=0.0)
+    _, state = groups.update(jnp.array([[jnp.nan]]), groups.init(jnp.zeros(1)))
+    _, state = groups.update(jnp.array([[2.0]]), state)
+    assert state.averages.tolist() == [[2.0]]
+
+
+def test_a_decay_of_one_is_the_mean_and_none_is_larger():
+    np.testing.assert_allclose(
+        after(mtl.stale(mtl.mean(1), 1, decay=1.0), [1.0, 2.0, 6.0]), 3.0, rtol=1e-6
+    )
+    for make in mtl.stale, mtl.son_goku:
+        with pytest.raises(ValueError, match=r"decay must be at most 1; got 1.5"):
+            make(mtl.mean(2), 2, decay=1.5)
+    with pytest.raises(ValueError, match=r"beta2 must be at least 0; got -0.5"):
+        mtl.mconfig(2, beta2=-0.5)
+
+
+def test_a_loss_that_was_never_seen_is_one():
+    """As that of every missing task: no rule of losses divides by 0."""
+    tx = mtl.stale(mtl.scale_invariant(2), 2, refresh=2, decay=0.0)
+    grads, losses = jnp.ones((2, 1)), jnp.array([2.0, 4.0])
+    _, state = tx.update(grads, tx.init(jnp.zeros(1)), losses=losses)
+    update, _ = tx.update(grads, state, losses=losses, active=jnp.array([False, True]))
+    np.testing.assert_allclose(update, [1 + 1 / 4])
+
+
+def test_a_state_of_numpy_arrays_goes_on():
+    """That of a checkpoint, outside jit."""
+    grads = stacks(2, 3)
+    for make in (
+        mtl.stale(mtl.mgda(2), 2),
+        mtl.mconfig(2),
+        mtl.son_goku(mtl.mgda(2), 2),
+    ):
+        _, state = run(make, grads)
+        wanted, _ = make.update(grads[0], state, PARAMS)
+        found, _ = make.update(grads[0], jax.device_get(state), PARAMS)
+        np.testing.assert_allclose(flat(found), flat(wanted), rtol=1e-5, atol=1e-6)

@@ -404,3 +404,23 @@ def test_raw_keys_and_keys_in_a_batch_are_folded_and_counters_are_not():
     np.testing.assert_array_equal(state["raw"][1], folded)
     seeds = jax.vmap(lambda _: mtl.per_task(holding, 2).init(jnp.ones(2)))(jnp.ones(3))
     assert seeds.each["raw"].shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        mtl.accumulate_tasks(mtl.mgda(T), T, 2),
+        mtl.accumulate_tasks(mtl.uw(T), T, 2, missing=False),
+        mtl.accumulate_tasks(mtl.uw(T), T, 2),
+        mtl.from_weighting(mtl.cr_mogm(mtl.every_k(mtl.mgda.weighting(), 2)), T),
+        mtl.on_shared(mtl.moco(T), {"w": True, "b": False}),
+        mtl.per_task(optax.scale_by_adam(), T),
+        mtl.skip_nonfinite_tasks(mtl.mgda(T), T),
+        mtl.son_goku(mtl.mgda(T), T),
+        mtl.stale(mtl.mgda(T), T, decay=lambda step: 0.9),
+    ],
+)
+def test_initial_states_share_no_buffer(wrapped):
+    """Else a first step that is donated the state fails."""
+    leaves = jax.tree.leaves((wrapped.init(PARAMS), wrapped.init(PARAMS)))
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)

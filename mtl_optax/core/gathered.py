@@ -55,14 +55,15 @@ def nothing_gathered(
     def stack(x: Any) -> jax.Array:
         return jnp.broadcast_to(zero(x), (num_tasks, *jnp.shape(x)))  # sharded as x is
 
-    none = jnp.zeros((), jnp.int32)
+    # Two arrays: one of them could not be donated twice.
+    none, no_batches = (jnp.zeros((), jnp.int32) for _ in range(2))
     return AccumulateTasksState(
         micro_step=none,
         gathered=jax.tree.map(stack, params) if rows else None,
         gathered_losses=jnp.zeros(num_tasks, jnp.result_type(float)),
         gathered_counts=jnp.zeros(num_tasks, jnp.int32),
         inner=inner,
-        weighted=Weighted(jax.tree.map(zero, params), none) if weighted else None,
+        weighted=Weighted(jax.tree.map(zero, params), no_batches) if weighted else None,
     )
 
 

@@ -79,6 +79,7 @@ def _kept_signs(
     above: jax.Array, below: jax.Array, uniform: jax.Array, odds: Odds
 ) -> tuple[jax.Array, jax.Array]:
     """Where positive entries stay, and where negative ones do."""
+    above, below = 0.5 * above, 0.5 * below  # whose sum is a number, too
     size, uniform = above + below, uniform.astype(above.dtype)
     if odds is None:
         # Without a quotient, of which XLA would keep an array, all of this is fused

@@ -93,10 +93,18 @@ def follow(
     """Moves the rows of active tasks by `rate` `[T]` from `buffer` to `target`."""
 
     def step(old: jax.Array, new: jax.Array) -> jax.Array:
-        part = lead(rate, old).astype(old.dtype)
-        return (1 - part) * old + part * new.astype(old.dtype)
+        return moved(old, new.astype(old.dtype), lead(rate, old))
 
     return where_active(active, jax.tree.map(step, buffer, target), buffer)
+
+
+def moved(old: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:
+    """The old numbers moved by `rate`, in [0, 1], to the new ones.
+
+    All the way they are the new ones, whatever the old were: huge, or NaN.
+    """
+    part = rate.astype(old.dtype)
+    return jnp.where(part < 1, (1 - part) * old + part * new, new)
 
 
 def task_norms(stacked: optax.Updates) -> jax.Array:

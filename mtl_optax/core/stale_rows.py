@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.chains.places import WRAPPER, inside, placed
-from mtl_optax.core.stacked import zero_stack
+from mtl_optax.core.stacked import moved, zero_stack
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.deferred import Deferred
@@ -44,7 +44,7 @@ class StaleRows(NamedTuple):
 
     averages: tuple[TaskTree, ...]  # [T, *param] each, bias-corrected moving averages
     counts: TaskRows  # [T] int32, how often each task's was renewed
-    losses: TaskRows  # [T], when last seen, where some were missing
+    losses: TaskRows  # [T], when last seen where some were missing; 1 before
     normal: Normal | None  # None where the method does not look at products
 
 
@@ -100,7 +100,8 @@ def on_stale_rows(
         check_state(state.rows, wanted, num_tasks)
         present = jnp.ones(num_tasks, bool) if given.active is None else given.active
         come, next_turns = turns.take(state.turns, present)
-        rows, seen = state.rows, given.losses
+        rows = jax.tree.map(jnp.asarray, state.rows)  # NumPy's, of a checkpoint, too
+        seen = given.losses
         # Not where all are there: nobody might read them, and they need not be made.
         if seen is not None and given.active is not None:
             seen = jnp.where(present, seen, rows.losses)
@@ -127,7 +128,9 @@ def on_stale_rows(
 def rate_of(decay: Any, count: jax.Array) -> jax.Array:
     """How far the bias-corrected average of `count` values goes to the last of them."""
     beta = jnp.asarray(decay, jnp.result_type(float))
-    return (1 - beta) / (1 - beta ** count.astype(beta.dtype))  # exactly 1 for one
+    count = count.astype(beta.dtype)
+    left = jnp.where(beta < 1, 1 - beta**count, 1)
+    return jnp.where(beta < 1, (1 - beta) / left, 1 / count)  # exactly 1 for one
 
 
 def _no_rows(
@@ -140,7 +143,7 @@ def _no_rows(
     return StaleRows(
         tuple(zero_stack(params, num_tasks) for _ in kept.of),
         zeros.astype(jnp.int32),
-        zeros,
+        zeros + 1,
         Normal(products, sizes + 1) if looks and leaves else None,
     )
 
@@ -158,8 +161,7 @@ def _renewed(
 
         def move(old: jax.Array, g: jax.Array) -> jax.Array:
             row = old[task]
-            moved = row + rate.astype(old.dtype) * (of(g.astype(old.dtype)) - row)
-            return old.at[task].set(moved)
+            return old.at[task].set(moved(row, of(g.astype(old.dtype)), rate))
 
         return jax.tree.map(move, old, gradient)
 

@@ -15,7 +15,7 @@ from jax import lax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.stacked import zero_stack
+from mtl_optax.core.stacked import moved, zero_stack
 from mtl_optax.core.stale_rows import (
     Averages,
     StaleState,
@@ -90,8 +90,9 @@ def mconfig(
       or ConFIG's sum of projections of such rows ("separate").
 
     Raises:
-      ValueError: for an unknown `variant`, a `refresh` that is not from 1 to T; for
-        gradients that are not stacked, another task count, or a state of another one.
+      ValueError: for an unknown `variant`, a `refresh` that is not from 1 to T, a
+        `beta1` or `beta2` outside [0, 1]; for gradients that are not stacked, another
+        task count, or a state of another one.
 
     Cost: one backward pass a step (`refresh` of them); state of T copies and two of the
     parameters ("separate": 2 T copies), in float32; ConFIG's solver.
@@ -124,6 +125,9 @@ def mconfig(
       Neural Networks <https://arxiv.org/abs/2408.11104>`_, 2024, algorithm 1.
     """
     checks.one_of("variant", variant, ("shared", "separate"))
+    for name, value in {"beta1": beta1, "beta2": beta2}.items():
+        checks.at_least(name, value, 0)
+        checks.at_most(name, value, 1)
     turns = Turns(num_tasks, refresh, "cyclic", 0)
     if variant == "shared":
         kept = momenta(beta1)
@@ -173,15 +177,15 @@ def _divided(
     beta1, beta2, eps = numbers
     rate1, rate2 = (rate_of(beta, jnp.maximum(steps, 1)) for beta in (beta1, beta2))
 
-    def moved(s: jax.Array, before: jax.Array, d: jax.Array) -> jax.Array:
+    def follows(s: jax.Array, before: jax.Array, d: jax.Array) -> jax.Array:
         # What, as a gradient, would have moved the first moment to where it is.
-        gradient = before + (d - before) * (1 / rate1).astype(s.dtype)
-        return s + rate2.astype(s.dtype) * (gradient**2 - s)
+        gradient = d + (d - before) * (1 / rate1 - 1).astype(s.dtype)
+        return moved(s, gradient**2, rate2)
 
     def divided(d: jax.Array, s: jax.Array) -> jax.Array:
         return (d / (jnp.sqrt(s) + jnp.asarray(eps, s.dtype))).astype(d.dtype)
 
     first = jax.tree.map(lambda d, f: d.astype(f.dtype), directions, old.first_moment)
-    second = jax.tree.map(moved, old.second_moment, old.first_moment, first)
+    second = jax.tree.map(follows, old.second_moment, old.first_moment, first)
     new = jax.tree.map(divided, directions, second)
     return new, PseudoAdamState(steps, first, second)

@@ -80,8 +80,9 @@ def son_goku(
       an optimiser behind its method still sees.
 
     Raises:
-      ValueError: for a `period` that is no positive Python int; for gradients that are
-        not stacked, another task count, or a state of another one.
+      ValueError: for a `period` that is no positive Python int, a `decay` outside
+        [0, 1]; for gradients that are not stacked, another task count, or a state of
+        another one.
 
     Cost: on average T over the number of groups backward passes; T copies of the
     gradient on `leaves`, and one stack. On a CPU all T, in a network that convolves,
@@ -110,6 +111,8 @@ def son_goku(
     num_tasks = checks.static_int("num_tasks", num_tasks)
     period = checks.static_int("period", period)
     check_transformation("son_goku", tx)
+    checks.at_least("decay", decay, 0)
+    checks.at_most("decay", decay, 1)
     inner = inside(tx)
 
     def looked_at(tree: Any) -> Any:
@@ -117,10 +120,11 @@ def son_goku(
 
     def init(params: optax.Params) -> SonGokuState:
         check_params("tx.init", params)
-        zero = replicated_zeros((), params).astype(jnp.int32)
+        # Two arrays: one of them could not be donated twice.
+        zero, first = (replicated_zeros((), params).astype(jnp.int32) for _ in range(2))
         colours = replicated_zeros((num_tasks,), params).astype(jnp.int32)
         averages, state = looked_at(zero_stack(params, num_tasks)), inner.init(params)
-        return SonGokuState(zero, zero, colours, colours == 0, averages, state)
+        return SonGokuState(zero, first, colours, colours == 0, averages, state)
 
     def update(
         updates: Any,

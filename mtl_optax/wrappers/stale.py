@@ -4,6 +4,7 @@ from typing import Any
 
 import optax
 
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.stale_rows import momenta, on_stale_rows
@@ -38,7 +39,8 @@ def stale(
         it rests until the first update, or behind.
       num_tasks: T, a Python int.
       refresh: r, how many tasks are renewed in a step, a Python int.
-      decay: :math:`\beta`; 0 keeps each task's last gradient.
+      decay: :math:`\beta`, in [0, 1]; 0 keeps each task's last gradient, 1 the mean of
+        all so far.
       order: "cyclic" takes the tasks in turn, in sorted order of names; "random" draws
         r of them.
       key: int or key for the draws.
@@ -50,14 +52,14 @@ def stale(
       has inputs of its own, or all forward passes run. Stacked ones are computed by
       whoever made them. A task that is not `active` keeps its momentum, which the
       method goes on seeing, and its turn goes to the next that is; its loss is then the
-      one last seen in a step that had `active=`. The state has `due` `[T]` bool, the
-      tasks that the next update renews if all are active, for whoever loads a batch for
-      these alone.
+      one last seen in a step that had `active=`, 1 before. The state has `due` `[T]`
+      bool, the tasks that the next update renews if all are active, for whoever loads a
+      batch for these alone.
 
     Raises:
-      ValueError: for a `refresh` that is no Python int from 1 to T, an unknown `order`;
-        for gradients that are not stacked, another task count, or a state of another
-        one.
+      ValueError: for a `refresh` that is no Python int from 1 to T, an unknown `order`,
+        a `decay` outside [0, 1]; for gradients that are not stacked, another task
+        count, or a state of another one.
 
     Cost: r backward passes, and what serves single tasks (heads) for those r alone; T
     copies of the gradient in float32, which the method reads once more. On a CPU
@@ -88,5 +90,7 @@ def stale(
       makes of any method.
     """
     check_transformation("stale", tx)
+    checks.at_least("decay", decay, 0)
+    checks.at_most("decay", decay, 1)
     turns = Turns(num_tasks, refresh, order, key)
     return on_stale_rows(tx, momenta(decay), turns)
