@@ -104,7 +104,7 @@ def moved(old: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:
     All the way they are the new ones, whatever the old were: huge, or NaN.
     """
     part = rate.astype(old.dtype)
-    return jnp.where(part < 1, (1 - part) * old + part * new, new)
+    return (1 - part) * jnp.where(part < 1, old, 0) + part * new
 
 
 def task_norms(stacked: optax.Updates) -> jax.Array:
