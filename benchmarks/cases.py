@@ -15,6 +15,8 @@ import mtl_optax as mtl
 # A method that takes the gradient function has no place here: it is given gradients.
 _FOLDER = re.compile(r"mtl_optax\.from_(losses|gramian|gradients)\.")
 _LAYERS = 15
+# These contain their Adam, so that none may follow; `step.py` has them.
+_WITH_OPTIMISER = ("mconfig",)
 
 # Arguments that methods require beside the number of tasks.
 ARGUMENTS = {
@@ -46,7 +48,9 @@ def _first_tasks(num_tasks: int, params: Any) -> Any:
 def methods() -> dict[str, str]:
     """Public methods and the family of each: losses, gramian or gradients."""
     folders = {
-        name: _FOLDER.match(getattr(mtl, name).__module__) for name in mtl.__all__
+        name: _FOLDER.match(getattr(mtl, name).__module__)
+        for name in mtl.__all__
+        if name not in _WITH_OPTIMISER
     }
     return {name: found[1] for name, found in folders.items() if found}
 

@@ -89,6 +89,10 @@ def _upgrad_tx(num_tasks: int) -> Any:
     return mtl.upgrad(num_tasks, reg_eps=REG_EPS)
 
 
+def _stale_upgrad(num_tasks: int) -> Any:
+    return mtl.stale(_upgrad_tx(num_tasks), num_tasks)
+
+
 def _on_trunk(
     method: Callable[[int], Any],
     task_grads: Callable[..., Any] = mtl.lazy_task_grads,
@@ -97,15 +101,12 @@ def _on_trunk(
     """A method for the trunk, by its number of tasks; heads get their own gradient."""
 
     def make(problem: Problem) -> Way:
-        tx = _shared(method(problem.num_tasks), problem)
+        tx = method(problem.num_tasks)
+        if problem.trunk:
+            tx = mtl.on_shared(tx, {"trunk": True, "heads": False})
         return ours(tx, task_grads, problem, **options)
 
     return make
-
-
-def _shared(tx: Any, problem: Problem) -> Any:
-    shared = {"trunk": True, "heads": False}
-    return mtl.on_shared(tx, shared) if problem.trunk else tx
 
 
 def _everywhere(
@@ -115,12 +116,6 @@ def _everywhere(
     return lambda problem: ours(
         method(problem.num_tasks), mtl.lazy_task_grads, problem, **options
     )
-
-
-def _stale(problem: Problem) -> Way:
-    """UPGrad on momenta, of which a step renews one."""
-    method = _shared(_upgrad_tx(problem.num_tasks), problem)
-    return _everywhere(partial(mtl.stale, method))(problem)
 
 
 def _at_features(problem: Problem) -> Way:
@@ -149,7 +144,7 @@ SAME: dict[str, Callable[[Problem], Way]] = {
 }
 # Ways that renew one task a step, of which the first T make no update
 IN_TURN: dict[str, Callable[[Problem], Way]] = {
-    "stale upgrad": _stale,
+    "stale upgrad": _on_trunk(_stale_upgrad),
     "mconfig": _everywhere(mtl.mconfig, then=optax.scale(-LEARNING_RATE)),
 }
 # Other methods. A new one is a line here, `"name": _on_trunk(method)` with `method` a

@@ -14,7 +14,6 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 import mtl_optax as mtl
 
@@ -22,15 +21,16 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=200)
 parser.add_argument("--out", type=Path, required=True, help="a folder that all see")
 given = parser.parse_args()
+within = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
 if "PROCESS_ID" in os.environ:
     numbers = [int(os.environ[name]) for name in ("NUM_PROCESSES", "PROCESS_ID")]
-    jax.distributed.initialize(os.environ["COORDINATOR_ADDRESS"], *numbers)
+    jax.distributed.initialize(os.environ["COORDINATOR_ADDRESS"], *numbers, **within)
 elif "SLURM_JOB_ID" in os.environ:
-    jax.distributed.initialize()
+    jax.distributed.initialize(**within)
 
 BATCH, WIDTH, SAVE_EVERY = 64, 128, 10
 mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-by_rows, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+by_rows, whole = NamedSharding(mesh, jax.P("data")), NamedSharding(mesh, jax.P())
 tx = optax.chain(mtl.cagrad(num_tasks=2), optax.adam(1e-2))
 
 

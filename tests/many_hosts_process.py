@@ -28,11 +28,9 @@ DEVICES = 4  # of all processes together
 ROWS, FOREVER = 16, 10**6
 TASKS = ("a", "b", "c")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "many_hosts.md"
+CODE = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1]
 program = {}
-exec(
-    compile(re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1], PAGE, "exec"),
-    program,
-)
+exec(compile(CODE, PAGE, "exec"), program)
 program.update(SECONDS=20, SAVE_EVERY=20)
 
 

@@ -118,6 +118,7 @@ def test_one_sum_is_kept_where_the_weights_are_known_and_no_task_is_missing():
     ],
     ids=["on_shared", "labels", "cr_mogm", "every_k"],
 )
+@pytest.mark.slow
 def test_what_stands_around_a_rule_of_losses_gets_the_same_means(method):
     tx = mtl.accumulate_tasks(method, T, K)
 
@@ -181,6 +182,7 @@ def test_extra_arguments_are_those_of_the_last_micro_batch():
     chex.assert_trees_all_equal(mtl.task_weights(state), mtl.task_weights(inner))
 
 
+@pytest.mark.slow
 def test_weights_that_are_tracers_may_differ_from_call_to_call():
     micro = MICRO[:K]
 
@@ -201,6 +203,7 @@ def test_weights_that_are_tracers_may_differ_from_call_to_call():
 
 @pytest.mark.parametrize("method", ["uw", "mgda"])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.slow
 def test_nothing_of_one_update_reaches_the_next(method, masked):
     tx = mtl.accumulate_tasks(BY_NAME[method].make(T), T, K)
     micro, masks = MICRO[:K], MASKS[1:] if masked else None

@@ -403,3 +403,43 @@ def test_products_and_sums_of_tasks_apart():
     exchanged = {size for op, size in sent(program) if op == "all-to-all"}
     assert max(exchanged) <= 8 * 16  # one row's
     assert max(size for op, size in sent(program) if op == "all-gather") <= 8 * 16
+
+
+# --- A block of a transformer, and a weight that is used twice ------------------------
+
+BLOCK = {"in": normal(32, 4, 8), "out": normal(4, 8, 32) / 3, "tied": normal(32, 32)}
+BLOCK_SPECS = {"in": P(None, "m"), "out": P("m"), "tied": P()}
+SEQUENCES = normal(8, 2, 32), normal(8, 2, 32)
+
+
+def block_losses(params, x, y, on_mesh=False):
+    """Rows `[batch, positions]`, outputs `[heads, width]`, as they stand."""
+    out = P("d") if on_mesh and explicit() else None
+    heads = jnp.einsum("bsd,dhk->bshk", x, params["in"])
+    z = jnp.einsum("bshk,hkd->bsd", jnp.tanh(heads), params["out"], out_sharding=out)
+    z = jnp.tanh(jnp.tanh(z @ params["tied"]) @ params["tied"]) - y
+    return {"all": jnp.mean(z**2), "first": jnp.mean(z[..., :4] ** 2)}
+
+
+@EACH_KIND
+@pytest.mark.slow
+def test_rows_and_outputs_of_several_axes(kind):
+    def update(on_mesh, params, *batch):
+        tx = mtl.from_weighting(BY_LENGTH, 2)
+        losses_fn = partial(block_losses, on_mesh=on_mesh)
+        grads_fn = mtl.lazy_task_grads(losses_fn, form="rows")
+        return tx.update(grads_fn(params, *batch)[1], tx.init(params), params)[0]
+
+    wanted = jax.jit(partial(update, False))(BLOCK, *SEQUENCES)
+    mesh = jax.make_mesh((4, 2), ("d", "m"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        params, batch = place(BLOCK, BLOCK_SPECS), place(SEQUENCES, (P("d"), P("d")))
+        program = jax.jit(partial(update, True)).lower(params, *batch).compile()
+        told = mtl.explain(partial(block_losses, on_mesh=True), form="rows")(
+            params, *batch
+        )
+        close(program(params, *batch), wanted)
+    forms = {row.leaf: (row.form, row.why) for row in told}
+    assert [forms[f"['{name}']"][0] for name in ("in", "out")] == ["rows", "rows"]
+    if kind == AxisType.Explicit:
+        assert "put together over an explicit mesh" in forms["['tied']"][1]

@@ -10,7 +10,6 @@ TEXT = PAGE.read_text(encoding="utf-8")
 NUMBER = r"\d+\.\d"
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_programs_run_and_print_what_the_page_shows(capsys):
     names = {}
@@ -23,7 +22,7 @@ def test_programs_run_and_print_what_the_page_shows(capsys):
     found, wanted = (
         list(map(float, re.findall(NUMBER, text))) for text in (printed, shown)
     )
-    assert found == pytest.approx(wanted, rel=0.1)  # other versions of XLA
+    assert found == pytest.approx(wanted, rel=0.25)  # other versions of XLA
 
 
 def test_what_the_page_links_to_is_there():

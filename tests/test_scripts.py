@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,28 @@ def test_script_learns_both_tasks(path, tmp_path):
         assert float(found[task]) > chance + MARGIN, done.stdout
     assert re.search(r"^task weights \[.*\]$", done.stdout, re.M), done.stdout
     assert re.search(r"^cosine -?\d", done.stdout, re.M), done.stdout
+
+
+MANY_HOSTS = ROOT / "notebooks" / "train_many_hosts.py"
+
+
+@pytest.mark.slow
+def test_script_for_many_hosts_goes_on_from_its_checkpoint(
+    tmp_path, monkeypatch, capsys
+):
+    """In this process, on the devices that it has."""
+    assert len(MANY_HOSTS.read_text(encoding="utf-8").splitlines()) < 80
+    for name in ("PROCESS_ID", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+    def losses(steps, folder):
+        arguments = ["script", f"--steps={steps}", f"--out={tmp_path / folder}"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(MANY_HOSTS))
+        return re.findall(r"^step (\d+) losses (.*)$", capsys.readouterr().out, re.M)
+
+    at_once = losses(13, "a")
+    assert [int(step) for step, _ in at_once] == list(range(1, 14))
+    assert losses(11, "b") + losses(13, "b") == at_once
+    first, last = (list(map(float, at_once[i][1].split())) for i in (0, -1))
+    assert sum(last) < sum(first)

@@ -334,6 +334,10 @@ def test_blocks_alone_have_the_bits_of_the_whole(name, tmp_path):
     }
     joined = concluded(part, settings, problem, work, runs)
     pd.testing.assert_frame_equal(files.metrics(joined), files.metrics(whole))
+    # In the order of the problem, as in every table before there were shards.
+    splits = [split for split in problem.splits if split != "train"]
+    for result in (whole, joined):
+        assert files.metrics(result)["split"].drop_duplicates().tolist() == splits
     for method, own in whole.methods.items():
         for field in ("metrics", "losses", "shares", "path", "readings"):
             pair = getattr(joined.methods[method], field), getattr(own, field)

@@ -206,8 +206,34 @@ def test_one_tasks_work_a_step(shared):
     ):
         found = compiled(step(tx), tx)
         assert found.cost_analysis()["flops"] < 1.25 * one
-        # The momenta are renewed in place: nothing of four rows is made.
+        # The momenta are renewed in place: nothing of many rows is made.
         assert found.memory_analysis().temp_size_in_bytes < 4 * size + 2**17
+
+
+@pytest.mark.optimized
+def test_many_rows_are_renewed_in_place():
+    """Of eight tasks, also where the method is put on what they share."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.float32(rng.normal(size=(64, 512))), "b": jnp.zeros((8, 64))}
+
+    def losses(p):
+        z = jnp.tanh(rng.normal(size=(8, 64)).astype(np.float32) @ p["w"])
+        return tuple(jnp.mean((z[:, :64] @ b - 1) ** 2) for b in p["b"])
+
+    shared = {"w": True, "b": False}
+    for tx in (
+        mtl.stale(mtl.upgrad(8), num_tasks=8),
+        mtl.stale(mtl.on_shared(mtl.mgda(8), shared), num_tasks=8),
+        mtl.on_shared(mtl.stale(mtl.mgda(8), num_tasks=8), shared),
+    ):
+
+        def update(state, tx=tx):
+            return tx.update(mtl.lazy_task_grads(losses)(params)[1], state, params)
+
+        state = tx.init(params)
+        compiled = jax.jit(update, donate_argnums=0).lower(state).compile()
+        size = sum(x.nbytes for x in jax.tree.leaves(params))
+        assert compiled.memory_analysis().temp_size_in_bytes < 4 * size
 
 
 def test_a_nan_elsewhere_does_not_reach_the_task_that_is_asked():

@@ -5,9 +5,8 @@ them, only those with renewed rows are computed: one read of all rows for each.
 """
 
 import dataclasses
-import operator
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,8 +31,12 @@ from mtl_optax.core.turns import Turns, TurnsState
 class Normal(NamedTuple):
     """Inner products in a form that holds whatever size rows have."""
 
-    products: TaskPairs  # [T, T] of rows over their sizes
-    sizes: TaskRows  # [T], powers of two near each row's largest number
+    products: TaskPairs  # [T, T, leaves], of rows over their sizes
+    sizes: TaskRows  # [T, leaves], powers of two near each row's largest number
+
+    def by_leaf(self) -> tuple[jax.Array, jax.Array]:
+        """The same with leaves first."""
+        return jnp.moveaxis(self.products, -1, 0), self.sizes.T
 
 
 class StaleRows(NamedTuple):
@@ -76,7 +79,7 @@ def on_stale_rows(
         check_params("tx.init", params)
         state = inner.init(params)
         recorded = optax.tree.get_all_with_path(state, "task_gramian")
-        looks = any(jnp.ndim(x) == 2 for _, x in recorded if x is not None)
+        looks = any(x is not None for _, x in recorded)
         rows = _no_rows(params, num_tasks, kept, looks)
         return StaleState(turns.init(params), rows, state)
 
@@ -134,12 +137,14 @@ def _no_rows(
     params: optax.Params, num_tasks: int, kept: Averages, looks: bool
 ) -> StaleRows:
     zeros = replicated_zeros((num_tasks,), params)
-    square = replicated_zeros((num_tasks, num_tasks), params)
+    leaves = len(jax.tree.leaves(params))
+    shapes = (num_tasks, num_tasks, leaves), (num_tasks, leaves)
+    products, sizes = (replicated_zeros(shape, params) for shape in shapes)
     return StaleRows(
         tuple(zero_stack(params, num_tasks) for _ in kept.of),
         zeros.astype(jnp.int32),
         zeros + 1,
-        Normal(square, zeros + 1) if looks else None,
+        Normal(products, sizes + 1) if looks and leaves else None,
     )
 
 
@@ -156,40 +161,43 @@ def _renewed(
 
         def move(old: jax.Array, g: jax.Array) -> jax.Array:
             row = old[task]
-            return jnp.where(here, moved(row, of(g.astype(old.dtype)), rate), row)
+            new = moved(row, of(g.astype(old.dtype)), rate)
+            return old.at[task].set(new)
 
         return jax.tree.map(move, old, gradient)
 
-    new = tuple(map(average, kept.of, kept.decays, rows.averages))
-    # Written once, and before anything reads it: or XLA keeps the old rows, in a copy.
-    new = lax.optimization_barrier(new)
-    averages = jax.tree.map(lambda old, row: old.at[task].set(row), rows.averages, new)
+    def once(_: Any, old: tuple[optax.Updates, ...]) -> tuple[optax.Updates, ...]:
+        return tuple(map(average, kept.of, kept.decays, old))
+
+    # A loop of one round, or none, renews in place. Elsewhere XLA would fuse the new
+    # rows into whatever reads them, again and again, and keep copies of the old ones;
+    # as it would if it knew the number of rounds, which it does not if counts have one.
+    rounds = (here & (rows.counts[task] >= 0)).astype(jnp.int32)
+    averages = lax.fori_loop(0, rounds, once, rows.averages)
     rows = rows._replace(averages=averages, counts=counts)
     if rows.normal is None:
         return rows
-    row, stack = (jax.tree.map(kept.row, *tree) for tree in (new, averages))
-    return rows._replace(normal=_remeasured(rows.normal, row, stack, task))
+    stack = jax.tree.leaves(jax.tree.map(kept.row, *averages))
+    return rows._replace(normal=_remeasured(rows.normal, stack, task))
 
 
-def _remeasured(
-    old: Normal, row: optax.Updates, stack: optax.Updates, task: jax.Array
-) -> Normal:
+def _remeasured(old: Normal, stack: list[jax.Array], task: jax.Array) -> Normal:
     """The products with those of one row anew: one read of all rows."""
-    each = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(row)]
-    size = power_of_two(reduce(jnp.maximum, each).astype(old.sizes.dtype))
-    sizes = old.sizes.at[task].set(size)
+    largest = [jnp.max(jnp.abs(leaf[task]), initial=0) for leaf in stack]
+    new = power_of_two(jnp.stack(largest).astype(old.sizes.dtype))
+    sizes = old.sizes.at[task].set(new)
 
-    def with_all(leaf: jax.Array, row: jax.Array) -> jax.Array:
-        products = leaf * (row / size.astype(row.dtype))[None]
+    def with_all(leaf: jax.Array, size: jax.Array) -> jax.Array:
+        products = leaf * (leaf[task] / size.astype(leaf.dtype))[None]
         return jnp.sum(products, axis=range(1, leaf.ndim), dtype=sizes.dtype)
 
-    new = jax.tree.leaves(jax.tree.map(with_all, stack, row))
-    new = reduce(operator.add, new) / sizes
-    return Normal(old.products.at[task].set(new).at[:, task].set(new), sizes)
+    rows = jnp.stack(list(map(with_all, stack, new)), axis=-1) / sizes
+    return Normal(old.products.at[task].set(rows).at[:, task].set(rows), sizes)
 
 
 def _as_gradients(rows: StaleRows, kept: Averages) -> Deferred:
     """All rows, which bring their products along."""
     stack = jax.tree.map(kept.row, *rows.averages)
     stacked = Deferred.stacked(stack, rows.counts.shape[0])
-    return dataclasses.replace(stacked, normal=rows.normal)
+    known = None if rows.normal is None else rows.normal.by_leaf()
+    return dataclasses.replace(stacked, normal=known)

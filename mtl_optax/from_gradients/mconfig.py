@@ -4,11 +4,13 @@ The authors' code has both variants; "separate" there reads attributes that its 
 class does not define, so that it is implemented here from its equations.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
@@ -152,6 +154,8 @@ def mconfig(
             return new, MConFIGState(stale, None)
         every = jnp.all(stale.rows.counts > 0)
         steps = state.adam.steps + every.astype(jnp.int32)
+        # Through a branch, so that XLA sums the rows once and not for each reader.
+        new = lax.cond(every, lambda d: d, partial(jax.tree.map, jnp.zeros_like), new)
         new, moments = _divided(new, state.adam, steps, (beta1, beta2, eps))
         return new, MConFIGState(stale, moments)
 

@@ -100,7 +100,8 @@ def is_ours(code: CodeType) -> bool:
 
 def plain(updates: Any) -> Any:
     """As a tree, also if they came through the door of task gradients before."""
-    return updates.as_updates() if hasattr(updates, "as_updates") else updates
+    found = updates.as_updates() if hasattr(updates, "as_updates") else updates
+    return found.tree() if hasattr(found, "tree") else found
 
 
 def _shapes(updates: Any) -> set[tuple[int, ...]]:

@@ -31,7 +31,7 @@ class Deferred(NoArithmetic):
     names: tuple[Any, ...] | None = None
     losses: jax.Array | None = None
     active: jax.Array | None = None
-    # Known products `[T, T]` of all rows over sizes, and these `[T]`, powers of two.
+    # Known products `[leaves, T, T]` of rows over sizes, and these `[leaves, T]`.
     normal: tuple[jax.Array, jax.Array] | None = None
 
     measured = True
@@ -67,11 +67,13 @@ class Deferred(NoArithmetic):
         """On the kept leaves only; the others become MaskedNode."""
         pairs = zip(self.leaves, kept, strict=True)
         places = jax.tree.unflatten(self.treedef, range(len(kept)))
+        at = np.flatnonzero(kept)
+        known = self.normal if at.size else None
         return dataclasses.replace(
             self,
             leaves=tuple(leaf for leaf, keep in pairs if keep),
-            normal=None,
             treedef=jax.tree.structure(only(places, kept)),
+            normal=None if known is None else (known[0][at], known[1][at]),
         )
 
     def at_parameters(self) -> "Deferred":
@@ -84,9 +86,9 @@ class Deferred(NoArithmetic):
 
     def gramian(self, blocks: tuple[int, ...] | None = None) -> jax.Array:
         """Inner products of all pairs."""
-        if self.normal is not None and blocks is None:
-            gramian, unit = self.measure()
-            return gramian * unit**2
+        if self.normal is not None:
+            gramian, unit = self.measure(blocks)
+            return gramian * (unit**2)[..., None, None]
         each = [
             over_tasks(leaf.part.gramian(), leaf.tasks, self.num_tasks)
             for leaf in self.leaves
@@ -97,9 +99,8 @@ class Deferred(NoArithmetic):
         self, blocks: tuple[int, ...] | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Gramian in a unit in which it is finite, and that unit."""
-        if self.normal is not None and blocks is None:
-            products, sizes = self.normal
-            return in_one_unit(products[None], sizes[None], self.active)
+        if self.normal is not None:
+            return in_one_unit(*self.normal, self.active, blocks)
         parts = tuple(leaf.part for leaf in self.leaves)
         tasks = tuple(leaf.tasks for leaf in self.leaves)
         return in_range(parts, tasks, self.num_tasks, self.active, blocks)
@@ -157,22 +158,26 @@ class Deferred(NoArithmetic):
             row = lax.dynamic_index_in_dim(stack, task, keepdims=False)
             return row if present is None else jnp.where(present, row, 0)
 
-        return jax.tree.map(of, self.as_updates())
+        return jax.tree.map(of, self.tree())
 
     def some(self, chosen: jax.Array) -> optax.Updates:
         """The stack with zeros for tasks not chosen."""
         present = chosen if self.active is None else chosen & self.active
         zeroed = partial(where_active, present)
-        return jax.tree.map(lambda x: zeroed(x, jnp.zeros_like(x)), self.as_updates())
+        return jax.tree.map(lambda x: zeroed(x, jnp.zeros_like(x)), self.tree())
 
     def stack(self) -> optax.Updates:
         """All gradients, those of inactive tasks zero."""
         if self.active is None:
-            return self.as_updates()
+            return self.tree()
         return self.some(self.active)
 
-    def as_updates(self) -> optax.Updates:
-        """The stack without the mask, which goes beside it, as `active=`."""
+    def as_updates(self) -> Any:
+        """These if they know more than the stack; a mask goes beside it."""
+        return self.tree() if self.normal is None else self
+
+    def tree(self) -> optax.Updates:
+        """The stack without the mask."""
         stacks = [
             rows_of_all(leaf.part.stack(), leaf.tasks, self.num_tasks)
             for leaf in self.leaves

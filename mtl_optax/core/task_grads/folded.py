@@ -5,6 +5,7 @@ place one row is held at a time. Where tasks reach a leaf in several places, som
 them only, or through a convolution, the rows of that leaf are made first.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,15 +34,26 @@ def folded_losses(
 
     `totals` has one for each leaf of the parameters that is wanted, by its place.
     """
-    num_tasks, done = len(ones), dict[int, jax.Array]()
+    folding = _Folding(totals, fold, active, axis_name, len(ones))
+    linear = jaxprs.trace(losses_of, params)
+    pieces = pull_back(linear, ones, folding.together)
+    leaves = jax.tree.leaves(params)
+    return [folding.finished(at, pieces[at], leaves[at]) for at in totals]
 
-    def add(total: jax.Array, row: jax.Array, task: Any) -> jax.Array:
-        row = mean_over(row, axis_name)
-        row = row if active is None else jnp.where(active[task], row, 0)
-        old = lax.dynamic_index_in_dim(total, task, keepdims=False)
-        return lax.dynamic_update_index_in_dim(total, fold(old, row, task), task, 0)
+
+@dataclasses.dataclass(eq=False)
+class _Folding:
+    """One pull-back of all tasks, and the stacks that its loops have carried."""
+
+    totals: Mapping[int, jax.Array]
+    fold: Fold
+    active: jax.Array | None
+    axis_name: Any
+    num_tasks: int
+    done: dict[int, jax.Array] = dataclasses.field(default_factory=dict)
 
     def together(
+        self,
         function: Callable[..., Any],
         types: Sequence[Any],
         tasks: Tasks,
@@ -49,49 +61,53 @@ def folded_losses(
         leaves: Sequence[bool],
         alone: Sequence[int | None],
     ) -> Sequence[Pieces]:
+        """Of a region of several tasks: rows of leaves of its own are folded in."""
         transposed = jax.linear_transpose(function, *types)
         if convolves(function, types):
             return one_by_one(transposed, tasks, cotangents, "")
-        whole = len(tasks) == num_tasks
+        whole = len(tasks) == self.num_tasks
         here = {
             i: at
             for i, at in enumerate(alone)
-            if at is not None and whole and carried(at, types[i])
+            if at is not None and whole and self._carried(at, types[i])
         }
 
         def step(held: Any, each: Any) -> tuple[Any, Any]:
             task, cotangent = each
             rows = transposed(cotangent)
-            held = {i: add(total, rows[i], task) for i, total in held.items()}
+            held = {i: self._with_row(held[i], rows[i], task) for i in here}
             return held, [row for i, row in enumerate(rows) if i not in here]
 
-        start = {i: totals[at] for i, at in here.items()}
+        start = {i: self.totals[at] for i, at in here.items()}
         order = jnp.arange(len(tasks))
         held, rest = lax.scan(step, start, (order, list(cotangents)))
-        done.update({here[i]: total for i, total in held.items()})
+        self.done.update({at: held[i] for i, at in here.items()})
         stacks = iter(rest)
         return [
             [] if i in here else [(tasks, next(stacks), "")] for i in range(len(types))
         ]
 
-    def finished(at: int) -> jax.Array:
-        if at in done:
-            return done[at]
-        part = merged(pieces[at], leaves[at], axis_name)
-        rows = rows_of_all(part.part.stack(), part.tasks, num_tasks)
-        if active is not None:
-            rows = where_active(active, rows, jnp.zeros_like(rows))
-        return fold(totals[at], rows, None)
+    def finished(self, at: int, pieces: Pieces, leaf: Any) -> jax.Array:
+        """The stack of one leaf, from its rows if no loop has carried it."""
+        if at in self.done:
+            return self.done[at]
+        part = merged(pieces, leaf, self.axis_name)
+        rows = rows_of_all(part.part.stack(), part.tasks, self.num_tasks)
+        if self.active is not None:
+            rows = where_active(self.active, rows, jnp.zeros_like(rows))
+        return self.fold(self.totals[at], rows, None)
 
-    def carried(at: int, row: Any) -> bool:
-        # Inside jax.shard_map the loop can only carry what varies as its rows do.
-        varies = _axes(row) - means
-        return at in totals and varies <= _axes(jax.typeof(totals[at]))
+    def _with_row(self, total: jax.Array, row: jax.Array, task: Any) -> jax.Array:
+        row = mean_over(row, self.axis_name)
+        row = row if self.active is None else jnp.where(self.active[task], row, 0)
+        old = lax.dynamic_index_in_dim(total, task, keepdims=False)
+        new = self.fold(old, row, task)
+        return lax.dynamic_update_index_in_dim(total, new, task, 0)
 
-    means = frozenset(jax.tree.leaves(axis_name))
-    linear = jaxprs.trace(losses_of, params)
-    pieces, leaves = pull_back(linear, ones, together), jax.tree.leaves(params)
-    return [finished(at) for at in totals]
+    def _carried(self, at: int, row: Any) -> bool:
+        # Inside jax.shard_map a loop can only carry what varies as its rows do.
+        varies = _axes(row) - frozenset(jax.tree.leaves(self.axis_name))
+        return at in self.totals and varies <= _axes(jax.typeof(self.totals[at]))
 
 
 def _axes(aval: Any) -> frozenset[Any]:

@@ -2,12 +2,12 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mtl_optax.core.task_grads.leaf_products import masked_gramian
@@ -50,24 +50,21 @@ def in_range(
         for (gramian, sizes), t in zip(each, tasks, strict=True)
     ]
 
-    def of(leaves: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-        gramians, sizes = zip(*(wide[i] for i in leaves), strict=True)
-        return in_one_unit(jnp.stack(gramians), jnp.stack(sizes), active)
-
-    if blocks is None:
-        return of(range(len(parts)))
-    found = [
-        of([i for i, block in enumerate(blocks) if block == one])
-        for one in range(max(blocks) + 1)
-    ]
-    gramians, units = zip(*found, strict=True)
-    return jnp.stack(gramians), jnp.stack(units)
+    gramians, sizes = zip(*wide, strict=True)
+    return in_one_unit(jnp.stack(gramians), jnp.stack(sizes), active, blocks)
 
 
 def in_one_unit(
-    gramians: jax.Array, sizes: jax.Array, active: jax.Array | None
+    gramians: jax.Array,
+    sizes: jax.Array,
+    active: jax.Array | None,
+    blocks: tuple[int, ...] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The same from `[leaves, T, T]` of rows over sizes `[leaves, T]`."""
+    if blocks is not None:
+        places = [np.flatnonzero(np.equal(blocks, i)) for i in range(max(blocks) + 1)]
+        found = [in_one_unit(gramians[at], sizes[at], active) for at in places]
+        return tuple(map(jnp.stack, zip(*found, strict=True)))  # type: ignore[return-value]
     squares = jnp.diagonal(gramians, axis1=1, axis2=2)
     norms = jnp.max(jnp.log2(squares) / 2 + jnp.log2(sizes), axis=0)
     unit = _unit(norms if active is None else jnp.where(active, norms, -jnp.inf))

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mtl_optax.study.engine.blocks import each_metric
 from mtl_optax.study.engine.checkpoints import Refused, changes, plain
 from mtl_optax.study.engine.program import StepLog
 from mtl_optax.study.engine.shards import Piece, Shard
@@ -61,7 +62,7 @@ class Pieces:
             at = slice(number * size, (number + 1) * size)
             own = LanesResult(
                 log=jax.tree.map(lambda x, at=at: x[:, at], run.log),
-                metrics=jax.tree.map(lambda x, at=at: x[at], run.metrics),
+                metrics=each_metric(lambda x, at=at: x[at], run.metrics),
                 compile_seconds=0.0 if number else run.compile_seconds,
                 run_seconds=run.run_seconds / len(blocks),
             )
@@ -119,7 +120,7 @@ def together(runs: list[LanesResult]) -> LanesResult:
     """Blocks, in their order, as `train` gives them."""
     return LanesResult(
         log=jax.tree.map(lambda *x: np.concatenate(x, axis=1), *[x.log for x in runs]),
-        metrics=jax.tree.map(lambda *x: np.concatenate(x), *[x.metrics for x in runs]),
+        metrics=each_metric(lambda *x: np.concatenate(x), *[x.metrics for x in runs]),
         compile_seconds=sum(x.compile_seconds for x in runs),
         run_seconds=sum(x.run_seconds for x in runs),
     )
