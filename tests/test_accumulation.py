@@ -412,3 +412,43 @@ def test_one_stack_is_held_where_rows_are_needed(name):
     if name == "stch":
         given = cost_of_step(tx, 3 + TASKS, stacked=True)
         assert given["temporaries"] <= alone["temporaries"] + 1.1
+
+
+@pytest.mark.parametrize("method", ["mgda", "unitary"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_samples_and_gradients_at_features_are_gathered_too(method, masked):
+    """Three samples a batch, or three tasks behind features."""
+    params = {"w": jnp.full((2, 2), 0.5), "v": jnp.array([1.0, -2.0])}
+    active = jnp.array([True, False, True]) if masked else None
+
+    def features(params, x):
+        return jnp.tanh(x @ params["w"])
+
+    def heads(params, z):
+        return (z @ params["v"] - 1) ** 2
+
+    def samples(params, x):
+        return heads(params, features(params, x))
+
+    tx = mtl.accumulate_tasks(getattr(mtl, method)(3), 3, 2)
+
+    @jax.jit
+    def updates(batches):
+        forms = (
+            mtl.task_grads(samples),
+            mtl.feature_task_grads(features, lambda p, z, x: heads(p, z)),
+            mtl.per_sample_grads(samples),
+        )
+        found = []
+        for make in forms:
+            state = tx.init(params)
+            for x in batches:
+                _, grads = make(params, x)
+                update, state = tx.update(grads, state, params, active=active)
+            found.append(update)
+        return found
+
+    wanted, *found = updates([batch(seed, size=3) for seed in range(2)])
+    for update in found:
+        chex.assert_trees_all_close(update, wanted, rtol=1e-4, atol=1e-6)
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(wanted))

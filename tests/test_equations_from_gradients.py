@@ -230,3 +230,12 @@ def test_excess_mtl_waits_for_a_gradient():
     assert np.all(np.isfinite(state.task_weights))
     np.testing.assert_array_equal(state.calls, [1, 1])
     np.testing.assert_allclose(state.risks, [1, 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("f", [None, lambda purity: purity])
+def test_graddrop_has_odds_where_sizes_add_up_to_more_than_the_largest_number(f):
+    grads = jnp.broadcast_to(jnp.array([[3e38], [-1.5e38]]), (2, 3))
+    tx = mtl.graddrop(2, key=0, f=f)
+    draws = jnp.array([0.1, 0.6, 0.7])  # of a purity of 2/3
+    update, _ = tx.update(grads, tx.init(jnp.zeros(3)), uniforms=draws)
+    np.testing.assert_allclose(update, [3e38, 3e38, -1.5e38], rtol=1e-6)

@@ -53,3 +53,16 @@ def test_groups_come_in_turn(lazy):
             colours, position = numpy_colours(averages, -0.7), 0
     assert max(colours) > 0
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_whose_tasks_were_dropped_has_no_turn():
+    """But for the step that was to be its own."""
+    tx = mtl.son_goku(mtl.unitary(3), 3, threshold=0.0, period=1)
+    grads = jnp.array([[1.0, 0.0], [-1.0, 0.1], [-1.0, -0.1]])
+    _, state = tx.update(grads, tx.init(jnp.zeros(2)))
+    assert state.colours.tolist() == [0, 1, 1]
+    state = mtl.resize_tasks(state, ["a", "b", "c"], ["b", "c"])
+    fewer = mtl.son_goku(mtl.unitary(2), 2, threshold=0.0, period=100)
+    for wanted in ([0.0, 0.0], [-2.0, 0.0], [-2.0, 0.0]):
+        update, state = fewer.update(grads[1:], state)
+        np.testing.assert_allclose(update, wanted, atol=1e-6)

@@ -392,12 +392,31 @@ def test_a_loss_that_was_never_seen_is_one():
 def test_a_state_of_numpy_arrays_goes_on():
     """That of a checkpoint, outside jit."""
     grads = stacks(2, 3)
-    for make in (
-        mtl.stale(mtl.mgda(2), 2),
-        mtl.mconfig(2),
-        mtl.son_goku(mtl.mgda(2), 2),
-    ):
+    for make in mtl.stale(mtl.mean(2), 2), mtl.son_goku(mtl.mean(2), 2):
         _, state = run(make, grads)
         wanted, _ = make.update(grads[0], state, PARAMS)
         found, _ = make.update(grads[0], jax.device_get(state), PARAMS)
         np.testing.assert_allclose(flat(found), flat(wanted), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["cyclic", "random"])
+@pytest.mark.parametrize("names", ["b", "ab", "bc", "0abc", "xyz"])
+@pytest.mark.parametrize("refresh", [1, 2])
+def test_who_is_due_comes_once_tasks_were_added_or_dropped(order, names, refresh):
+    """Whoever loads a batch for these alone must not train on another."""
+
+    def make(num_tasks):
+        some = min(refresh, num_tasks)
+        return mtl.stale(mtl.mean(num_tasks), num_tasks, refresh=some, order=order)
+
+    state, grads = make(3).init(jnp.zeros(1)), jnp.ones((3, 1))
+    for _ in range(2):
+        _, state = make(3).update(grads, state)
+    tx = make(len(names))
+    state = mtl.resize_tasks(state, [*"abc"], [*names], fresh=tx.init(jnp.zeros(1)))
+    for _ in range(4):
+        due, before = (optax.tree.get(state, key) for key in ("due", "counts"))
+        _, state = tx.update(jnp.ones((len(names), 1)), state)
+        came = optax.tree.get(state, "counts") - before
+        assert came.tolist() == due.tolist()
+        assert sum(came) == min(refresh, len(names))

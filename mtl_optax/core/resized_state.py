@@ -16,6 +16,7 @@ from mtl_optax.core.task_rows import (
     groups_of,
     moved_indices,
     moved_rows,
+    moved_turns,
     source_of_task,
     successors,
 )
@@ -91,6 +92,8 @@ class Walk(NamedTuple):
         axes: list[int] | None = []
         if mark == "[T] of indices":
             return moved_indices(old, move)
+        if mark == "[T] of turns":
+            return moved_turns(old, move)
         if mark in ("[T, ...]", "[T, T, ...]"):
             axes = list(range(place.lead, place.lead + mark.count("T")))
         elif mark == "argument" and jnp.ndim(old):

@@ -94,6 +94,14 @@ def moved_indices(old: Any, move: Move) -> jax.Array:
     return jnp.stack(new)
 
 
+def moved_turns(old: Any, move: Move) -> jax.Array:
+    """Whose turn it is, `[T]` bool: theirs who stay; the first take those of others."""
+    due, none = jnp.asarray(old), jnp.zeros((), bool)
+    stay = jnp.stack([none if s is None else due[s] for s in move.sources])
+    free = jnp.sum(due) - jnp.sum(stay)
+    return stay | (~stay & (jnp.cumsum(~stay) <= free))
+
+
 def changed_axes(old: Any, fresh: Any, move: Move) -> list[int] | None:
     """The axes of tasks of an array that does not say, by its size for other tasks.
 

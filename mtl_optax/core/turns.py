@@ -9,7 +9,7 @@ import optax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.random import next_key, raw_key
 from mtl_optax.core.trees.replicated import replicated_zeros
-from mtl_optax.core.trees.task_axis import TaskRows
+from mtl_optax.core.trees.task_axis import TaskTurns
 
 
 class TurnsState(NamedTuple):
@@ -17,7 +17,7 @@ class TurnsState(NamedTuple):
 
     first: jax.Array  # [] int32, the task that a cycle goes on with
     key: jax.Array  # raw key data, uint32
-    due: TaskRows  # [T] bool, who comes in the next step if all are there
+    due: TaskTurns  # [T] bool, who comes in the next step if all are there
 
 
 class Turns:
@@ -47,10 +47,12 @@ class Turns:
     ) -> tuple[list[tuple[jax.Array, jax.Array]], TurnsState]:
         """Index of each task that comes, with whether it is there; the next state.
 
-        Tasks that are not present `[T]` are passed over.
+        Tasks that are not present `[T]` are passed over. Those that are due come first,
+        for they may not be those of the cycle once tasks were added or dropped.
         """
         place, key = self._places(state.first, state.key)
-        tasks = jnp.argsort(place + jnp.where(present, 0, self.num_tasks))
+        place += jnp.where(state.due, 0, self.num_tasks)
+        tasks = jnp.argsort(place + jnp.where(present, 0, 2 * self.num_tasks))
         tasks = tasks[: self.each_step].astype(jnp.int32)
         here = present[tasks]
         last = tasks[jnp.maximum(jnp.sum(here) - 1, 0)]

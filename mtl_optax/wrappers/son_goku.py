@@ -159,11 +159,17 @@ def son_goku(
         colours = lax.cond(
             again, lambda: _colours(averages, threshold), lambda: state.colours
         )
-        position = jnp.where(again, 0, (state.position + 1) % (jnp.max(colours) + 1))
+        position = jnp.where(again, 0, _next_group(colours, state.position))
         due = colours == position
         return new, SonGokuState(step, position, colours, due, averages, after)
 
     return placed(init, update, WRAPPER)
+
+
+def _next_group(colours: jax.Array, position: jax.Array) -> jax.Array:
+    """The next colour that a task has: one may be left without by `resize_tasks`."""
+    count = jnp.max(colours) + 1
+    return (position + 1 + jnp.min((colours - position - 1) % count)) % count
 
 
 def _colours(averages: Any, threshold: Any) -> jax.Array:

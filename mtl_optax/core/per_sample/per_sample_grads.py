@@ -13,6 +13,7 @@ from mtl_optax.core.arguments.losses import differentiable, losses_and_aux
 from mtl_optax.core.per_sample.leaves import Samples
 from mtl_optax.core.per_sample.program import Backward, forward
 from mtl_optax.core.task_grads.deferred import Deferred
+from mtl_optax.core.task_grads.form import Fold
 from mtl_optax.core.task_grads.leaf_values import OfLeaf, Part, Values
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.not_a_tree import not_a_tree
@@ -73,6 +74,10 @@ class PerSampleGrads(LazyTaskGrads):
     def stack(self) -> optax.Updates:
         """All gradients, `[B, *param]`; one backward pass."""
         return self.computed().stack()
+
+    def folded(self, total: Any, fold: Fold) -> Any:
+        """All at once, leaf by leaf."""
+        return self.computed().folded(total, fold)
 
     def onto(self, params: optax.Params) -> "PerSampleGrads":
         """The same gradients as trees like `params`, whose leaves are the same."""

@@ -9,14 +9,16 @@ import numpy as np
 from jax import lax
 
 # What a field of a state is annotated with that belongs to tasks, for `resize_tasks`:
-# arrays with one row a task, or one for each pair; numbers that are indices of tasks; a
-# dict with an entry for each task, by its name or its index.
+# arrays with one row a task, or one for each pair; numbers that are indices of tasks;
+# bools that are true for a fixed number of them; a dict with an entry for each task, by
+# its name or its index.
 TaskRows = Annotated[jax.Array, "[T, ...]"]
 TaskTree = Annotated[Any, "[T, ...]"]
 TaskPairs = Annotated[jax.Array, "[T, T, ...]"]
 TaskIndices = Annotated[jax.Array, "[T] of indices"]
+TaskTurns = Annotated[jax.Array, "[T] of turns"]
 ByTask = Annotated[Any, "by task"]
-_MARKS = "[T, ...]", "[T, T, ...]", "[T] of indices", "by task"
+_MARKS = "[T, ...]", "[T, T, ...]", "[T] of indices", "[T] of turns", "by task"
 
 
 def mark_of(node: Any, field: str) -> str | None:
