@@ -36,7 +36,6 @@ PRECISION_TASKS = (2, 4, 10, 50)
 BUDGET_S = 420  # after which nothing begins; the longest takes less than three minutes
 # Launched in a row before waiting, so that the GPU is timed and not the launch.
 CALLS = 10
-START = time.perf_counter()
 
 _HOST = re.compile(
     r'custom_call_target="[^"]*(?:callback|MoveToHost)[^"]*"'
@@ -196,6 +195,7 @@ def check(
     rounds: int,
     read_bytes: int,
     console: Console,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """All checks and measurements, on whatever the default device is."""
     record: dict[str, Any] = {
@@ -227,12 +227,12 @@ def check(
     return record
 
 
-def time_is_up() -> bool:
-    return time.perf_counter() - START > BUDGET_S
-
-
 def run_parts(
-    found: dict[str, dict[str, Row]], *, quick: bool, console: Console
+    found: dict[str, dict[str, Row]],
+    *,
+    quick: bool,
+    console: Console,
+    time_is_up: Callable[[], bool],
 ) -> bool:
     """Adds the rows of each part while there is time; whether all checks hold."""
     for part in gpu_parts.parts(quick=quick):
@@ -261,14 +261,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             nothing = "No GPU was there: nothing is measured yet."
             options.page.write_text(gpu_parts.page({}, nothing), encoding="utf-8")
         return 0
+    end = time.perf_counter() + BUDGET_S
+    left: dict[str, Any] = {"time_is_up": lambda: time.perf_counter() > end}
     found: dict[str, dict[str, Row]] = {}
-    ok = run_parts(found, quick=options.quick, console=console)
+    ok = run_parts(found, quick=options.quick, console=console, **left)
     record = check(
         QUICK_SIZES if options.quick else SIZES,
         options.methods or list(cases.methods()),
         rounds=3 if options.quick else 15,
         read_bytes=16_000_000 if options.quick else 2_000_000_000,
         console=console,
+        **left,
     )
     record["ok"] &= ok
     record["parts"] = {

@@ -295,9 +295,8 @@ def test_a_part_that_fails_or_comes_too_late_is_said_to(monkeypatch, capsys):
     ]
     monkeypatch.setattr(gpu_parts, "parts", lambda quick=False: some)
     up = iter([False, True])
-    monkeypatch.setattr(gpu_check, "time_is_up", lambda: next(up))
-    found = {}
-    assert not gpu_check.run_parts(found, quick=True, console=Console())
+    found, about = {}, {"quick": True, "console": Console()}
+    assert not gpu_check.run_parts(found, **about, time_is_up=lambda: next(up))
     assert "second: left out" in capsys.readouterr().out
     page = gpu_parts.page(found, "A device")
     assert "| first | a | **0.1** |\n| first | b | 2 ms |" in page
