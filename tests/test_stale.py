@@ -258,6 +258,38 @@ def test_a_nan_elsewhere_does_not_reach_the_task_that_is_asked():
     assert jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(state.rows.averages))))
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_nan_elsewhere_stays_there_in_networks_that_convolve(shared):
+    """Which pull all tasks back at once on a CPU, where branches are slow."""
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
+    layout = ("NHWC", "HWIO", "NHWC")
+
+    def convolved(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=layout
+        )
+
+    def losses(p):
+        z = convolved(x, p["w"])
+        own = convolved(z, p["v"]) if shared else convolved(2 * x, p["w"])
+        bad = 0 * convolved(z, p["u"])
+        return {"a": jnp.sum(own**2), "b": jnp.sum(jnp.sqrt(bad) / bad)}
+
+    kernel = jnp.ones((3, 3, 2, 2)) / 9
+    params = {"w": kernel, "v": kernel, "u": kernel}
+    tx = mtl.stale(mtl.unitary(2), num_tasks=2, decay=0.0)
+
+    @jax.jit
+    def step(state):
+        _, lazy = mtl.lazy_task_grads(losses)(params)
+        return tx.update(lazy, state, params)[1]
+
+    wanted = jax.grad(lambda p: losses(p)["a"])(params)
+    rows = optax.tree.get(step(tx.init(params)), "averages")[0]
+    for name, row in rows.items():
+        np.testing.assert_allclose(row[0], wanted[name], rtol=1e-5, atol=1e-5)
+
+
 def test_devices_and_seeds():
     """Inside shard_map the chosen row is the mean over devices; vmap runs all."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

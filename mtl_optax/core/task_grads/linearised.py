@@ -83,6 +83,11 @@ class LazyTaskGrads(NoArithmetic):
     def one(self, task: jax.Array) -> optax.Updates:
         """The gradient of a task whose index may be traced; one backward pass."""
         row = row_of(self._losses_of, self._ones(), self.params, self._again, task)
+        if row is None:
+            alone = jnp.arange(self.num_tasks) == task
+            active = alone if self.active is None else alone & self.active
+            # Their sum with the others left out, whose NaN stays where it is.
+            return dataclasses.replace(self, active=active).pull(alone.astype(float))
         row = self._keep(mean_over(row, self.axis_name))
         if self.active is None:
             return row

@@ -25,8 +25,10 @@ def row_of(
     params: Any,
     again: LossesOf | None,
     task: jax.Array,
-) -> optax.Updates:
+) -> optax.Updates | None:
     """The gradient `[*param]` of the task with this index.
+
+    None where one pass through all tasks is faster than a branch.
 
     Args:
       losses_of: from a tangent of the parameters to those of T losses, linear.
@@ -40,7 +42,7 @@ def row_of(
     linear = jaxprs.trace(losses_of, params)
     parts = split(linear)
     if _slow_in_branches(linear) and (parts.own_convolutions or not parts.shares_work):
-        return _whole(losses_of, ones, params, task)
+        return None
     if again is not None and not parts.shares_work:
         return lax.switch(task, _forward_and_back(again, params, len(ones)))
     leaves, treedef = jax.tree.flatten(params)
@@ -76,17 +78,6 @@ def rows_of(
 def _slow_in_branches(linear: Any) -> bool:
     convolves = jaxprs.CONVOLUTION in jaxprs.names_in(linear.jaxpr.eqns)
     return convolves and jax.default_backend() == "cpu"
-
-
-def _whole(
-    losses_of: LossesOf, ones: Sequence[jax.Array], params: Any, task: jax.Array
-) -> optax.Updates:
-    """One pass with the task's cotangent, and zero for the others."""
-    cotangents = [
-        jnp.where(task == t, one, jnp.zeros_like(one)) for t, one in enumerate(ones)
-    ]
-    (gradient,) = jax.linear_transpose(losses_of, params)(cotangents)
-    return gradient
 
 
 def _back(
