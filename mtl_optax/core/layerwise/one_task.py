@@ -4,7 +4,6 @@ What serves all tasks is pulled back once, whichever task it is. What does not i
 branch for each task, of which one runs: heads, layers of its own, inputs of its own.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +16,14 @@ from mtl_optax.core.layerwise.jaxprs import (
     CONVOLUTION,
     PRODUCT,
     SCAN,
-    is_variable,
     names_in,
 )
-from mtl_optax.core.layerwise.regions import cut_out, depends_on_inputs, inputs_of
+from mtl_optax.core.layerwise.regions import (
+    cut_out,
+    depends_on_inputs,
+    inputs_of,
+    served,
+)
 
 _WORK = {PRODUCT, CONVOLUTION, SCAN}
 
@@ -47,22 +50,12 @@ class Split(NamedTuple):
 def split(linear: ClosedJaxpr) -> Split:
     """Sorts the equations of a linear function of T scalars."""
     depends = depends_on_inputs(linear)
-    serves: dict[Var, set[int]] = defaultdict(set)
-    outs = linear.jaxpr.outvars
-    for task, out in enumerate(outs):
-        if is_variable(out):
-            serves[out].add(task)
     shared: list[JaxprEqn] = []
-    own: list[list[JaxprEqn]] = [[] for _ in outs]
-    for eqn in reversed(linear.jaxpr.eqns):
-        inputs = [x for x in eqn.invars if is_variable(x) and x in depends]
-        tasks = set().union(*(serves[var] for var in eqn.outvars))
-        if not tasks or not inputs:
-            continue
-        for var in inputs:
-            serves[var] |= tasks
-        for eqns in [shared] if len(tasks) == len(outs) else [own[t] for t in tasks]:
-            eqns.insert(0, eqn)
+    own: list[list[JaxprEqn]] = [[] for _ in linear.jaxpr.outvars]
+    last_first, _ = served(linear, depends)
+    for eqn, tasks in reversed(last_first):
+        for eqns in [shared] if len(tasks) == len(own) else [own[t] for t in tasks]:
+            eqns.append(eqn)
     return Split(linear, depends, shared, own)
 
 
@@ -122,8 +115,7 @@ def _pull_shared(
 ) -> list[tuple[Var, jax.Array]]:
     if not border:
         return []
-    inputs = inputs_of(parts.shared, border, parts.depends)
-    function = cut_out(parts.linear, parts.shared, inputs, border, parts.depends)
+    inputs, function = _up_to(parts, border)
     types = [var.aval for var in inputs]
     pulled = jax.linear_transpose(function, *types)(cotangents)
     return list(zip(inputs, pulled, strict=True))
@@ -132,7 +124,14 @@ def _pull_shared(
 def _values(parts: Split, border: list[Var], known: dict[Var, Any]) -> dict[Var, Any]:
     if not border:
         return {}
-    inputs = inputs_of(parts.shared, border, parts.depends)
-    function = cut_out(parts.linear, parts.shared, inputs, border, parts.depends)
+    inputs, function = _up_to(parts, border)
     values = function(*(known[var] for var in inputs))
     return dict(zip(border, values, strict=True))
+
+
+def _up_to(
+    parts: Split, border: list[Var]
+) -> tuple[list[Var], Callable[..., list[Any]]]:
+    """What all tasks share, from its inputs to where they part."""
+    inputs = inputs_of(parts.shared, border, parts.depends)
+    return inputs, cut_out(parts.linear, parts.shared, inputs, border, parts.depends)

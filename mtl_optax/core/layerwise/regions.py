@@ -96,6 +96,28 @@ def depends_on_inputs(linear: ClosedJaxpr) -> set[Var]:
     return found
 
 
+def served(
+    linear: ClosedJaxpr, depends: set[Var]
+) -> tuple[list[tuple[JaxprEqn, Tasks]], dict[Var, set[int]]]:
+    """The tasks that each equation serves, the last equation first, and each variable.
+
+    Without equations that serve none or do not depend on an input.
+    """
+    serves: dict[Var, set[int]] = defaultdict(set)
+    for task, out in enumerate(linear.jaxpr.outvars):
+        if is_variable(out):
+            serves[out].add(task)
+    found = []
+    for eqn in reversed(linear.jaxpr.eqns):
+        tasks = set().union(*(serves[var] for var in eqn.outvars))
+        inputs = [x for x in eqn.invars if is_variable(x) and x in depends]
+        if tasks and inputs:
+            found.append((eqn, tuple(sorted(tasks))))
+            for var in inputs:
+                serves[var] |= tasks
+    return found, serves
+
+
 def _regions(
     linear: ClosedJaxpr, depends: set[Var]
 ) -> list[tuple[Tasks, list[JaxprEqn], bool]]:
@@ -105,18 +127,10 @@ def _regions(
     cotangents of a region's outputs are there when it comes. With each whether its
     tasks go apart.
     """
-    serves: dict[Var, set[int]] = defaultdict(set)
-    for task, out in enumerate(linear.jaxpr.outvars):
-        if is_variable(out):
-            serves[out].add(task)
+    last_first, serves = served(linear, depends)
     found: dict[Tasks, list[JaxprEqn]] = defaultdict(list)
-    for eqn in reversed(linear.jaxpr.eqns):
-        tasks = set().union(*(serves[var] for var in eqn.outvars))
-        inputs = [x for x in eqn.invars if is_variable(x) and x in depends]
-        if tasks and inputs:
-            found[tuple(sorted(tasks))].append(eqn)
-            for var in inputs:
-                serves[var] |= tasks
+    for eqn, tasks in last_first:
+        found[tasks].append(eqn)
     return [
         (tasks, eqns, apart)
         for tasks in sorted(found, key=len)
