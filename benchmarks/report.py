@@ -136,17 +136,17 @@ def generated(record: Record, picture: str | None) -> str:
     return "\n\n".join([measured(record), kind.about, *image, body])
 
 
-def page(old: str | None, title: str, made: str, name: str) -> str:
+def page(old: str | None, title: str, made: str, name: str, begin: str = BEGIN) -> str:
     """The page with what is made in its place."""
-    block = f"{BEGIN}\n\n{made}\n\n{END}"
+    block = f"{begin}\n\n{made}\n\n{END}"
     if old is None:
         return f"# {title}\n\n{block}\n"
-    before, begin, rest = old.partition(BEGIN)
+    before, begun, rest = old.partition(begin)
     _, end, after = rest.partition(END)
-    if not (begin and end):
+    if not (begun and end):
         raise ValueError(
             f"{name} has no place for tables, and what is in it would be lost: put "
-            f"these two lines where they belong, or remove the file.\n{BEGIN}\n{END}"
+            f"these two lines where they belong, or remove the file.\n{begin}\n{END}"
         )
     return f"{before}{block}{after}"
 

@@ -146,6 +146,10 @@ def test_methods_are_those_that_every_part_knows():
     choices.check(study, every)
     assert "single_task" not in every.methods
     assert "pcgrad" in every.methods
+    more = parser().parse_args(["study", "--methods", "sam,all,f_mean,mean"])
+    choices.check(study, more)
+    assert sorted(more.methods) == sorted({*every.methods, "sam", "f_mean"})
+    assert more.methods[0] == "sam"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mtl_optax.study.engine.outcome import choose
 from mtl_optax.study.engine.problem import batch_indices
 from mtl_optax.study.engine.program import Recipe
 from mtl_optax.study.report import document, paired, styles, summaries
-from mtl_optax.study.studies.stress import rule as stress
+from mtl_optax.study.report import scale_rule as stress
 
 PARTS = {name: studies.load(name).parts[0] for name in ("stress", "null", "transfer")}
 

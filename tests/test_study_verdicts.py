@@ -8,7 +8,7 @@ import pytest
 from mtl_optax.study.engine.outcome import choose, shares
 from mtl_optax.study.engine.problem import Metric
 from mtl_optax.study.report import paired, rules
-from mtl_optax.study.studies.stress import rule as stress
+from mtl_optax.study.report import scale_rule as stress
 
 TASKS = ("left", "right")
 EQUAL = np.full((2, 3, 2), 0.5)

@@ -11,4 +11,5 @@ STUDIES = {
     "towers": "width of task towers, with and without small auxiliary ones beside them",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
     "vmtl": "priors made of other domains, where labels are few (minutes)",
+    "recent": "methods of 2022 to 2026: two and four tasks, losses of two scales",
 }

@@ -74,8 +74,10 @@ def check(study: Study, options: argparse.Namespace) -> None:
             raise ValueError(f"parts of {study.name} share a name, and so a folder")
     every = [*study.parts, *study.quick]
     methods = [x for x in every[0].known if all(x in part.known for part in every)]
-    if options.methods == (ALL,):
-        options.methods = tuple(x for x in every[0].every if x in methods)
+    if ALL in (options.methods or ()):
+        usual = tuple(x for x in every[0].every if x in methods)
+        named = (usual if x == ALL else (x,) for x in options.methods)
+        options.methods = tuple(dict.fromkeys(y for x in named for y in x))
     for method in options.methods or ():
         if method not in methods:
             names = ", ".join(methods)

@@ -11,7 +11,7 @@ from mtl_optax.study.report.figures.differences import differences
 from mtl_optax.study.report.figures.losses import losses
 from mtl_optax.study.report.figures.shares import shares
 from mtl_optax.study.report.rules import against
-from mtl_optax.study.studies.stress.rule import RULE, SCALES, judge
+from mtl_optax.study.report.scale_rule import RULE, SCALES, judge
 
 STUDY = alone(
     Part(

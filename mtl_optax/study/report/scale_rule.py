@@ -14,10 +14,10 @@ SAME = 1e-3  # shares that differ by less are equal
 RULE = (
     f"A task loses when its test accuracy at the large scale, minus that at scale 1 of "
     f"the same seed, is below -{POINTS:g} points in the mean over seeds. dominated: "
-    f"the other task loses; over-corrects: the task with the scaled loss loses; fails: "
-    f"both lose. Else invariant: the shares of the tasks in the first update (task "
-    f"weight times loss scale, normalised) agree within {SAME:g} between the scales, "
-    f"in every seed; else robust."
+    f"another task loses; over-corrects: the task with the scaled loss does; fails: it "
+    f"and another do. Else invariant: the shares of the tasks in the first update "
+    f"(task weight times loss scale, normalised) agree within {SAME:g} between the "
+    f"scales, in every seed; else robust."
 )
 SENTENCES = {
     "dominated": "{method} is dominated: {falls} when the loss of {scaled} is "

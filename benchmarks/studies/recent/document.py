@@ -1,0 +1,25 @@
+"""What the study of recent methods says of two and four tasks together."""
+
+from benchmarks.studies.recent import tables
+from benchmarks.studies.recent.figures import worst
+from benchmarks.studies.recent.measured import of_part
+from mtl_optax.study.engine.study import StudyResult
+from mtl_optax.study.report import document as blocks
+from mtl_optax.study.report import parts
+
+
+def document(
+    whole: StudyResult, documents: dict[str, blocks.Document]
+) -> blocks.Document:
+    """Verdicts, a table a method and the worst tasks, then each part."""
+    found = {name: of_part(own) for name, own in whole.parts.items()}
+    common = parts.document(whole, documents)
+    shown = [*blocks.figures((worst,), found), tables.beside(found)]
+    said = []
+    if new := tables.new_in(found):
+        shown = [tables.verdicts(found), *shown]
+        shown += [tables.of_method(found, name) for name in new]
+        said = [blocks.Text(tables.statement(found), "strong")]
+    return common._replace(
+        summary=[*said, *common.summary], body=[*shown, *common.body]
+    )
