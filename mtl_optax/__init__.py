@@ -47,6 +47,7 @@ from mtl_optax.from_gradients.excess_mtl import excess_mtl
 from mtl_optax.from_gradients.graddrop import graddrop
 from mtl_optax.from_gradients.mconfig import mconfig
 from mtl_optax.from_gradients.moco import moco
+from mtl_optax.from_gradients.sam_gs import sam_gs
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
 from mtl_optax.from_gramian.cagrad import cagrad
@@ -58,6 +59,7 @@ from mtl_optax.from_gramian.gradnorm import gradnorm
 from mtl_optax.from_gramian.gradvac import gradvac
 from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.krum import krum
+from mtl_optax.from_gramian.metabalance import metabalance
 from mtl_optax.from_gramian.mgda import mgda
 from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
@@ -70,7 +72,9 @@ from mtl_optax.from_losses.cosmos import cosmos
 from mtl_optax.from_losses.dwa import dwa
 from mtl_optax.from_losses.famo import famo
 from mtl_optax.from_losses.gls import gls
+from mtl_optax.from_losses.go4align import go4align
 from mtl_optax.from_losses.imtl_l import imtl_l
+from mtl_optax.from_losses.ldc import ldc
 from mtl_optax.from_losses.mean import mean
 from mtl_optax.from_losses.nmt import nmt
 from mtl_optax.from_losses.pbi import pbi
@@ -80,6 +84,8 @@ from mtl_optax.from_losses.stch import stch
 from mtl_optax.from_losses.tchebycheff import tchebycheff
 from mtl_optax.from_losses.unitary import unitary
 from mtl_optax.from_losses.uw import uw
+from mtl_optax.from_losses.uw_o import uw_o
+from mtl_optax.from_losses.uw_so import uw_so
 from mtl_optax.wrappers.accumulate_tasks import accumulate_tasks
 from mtl_optax.wrappers.cr_mogm import cr_mogm
 from mtl_optax.wrappers.divide import divide
@@ -125,7 +131,9 @@ __all__ = [
     "dwa",
     "famo",
     "gls",
+    "go4align",
     "imtl_l",
+    "ldc",
     "mean",
     "nmt",
     "pbi",
@@ -135,6 +143,8 @@ __all__ = [
     "tchebycheff",
     "unitary",
     "uw",
+    "uw_o",
+    "uw_so",
     # from_gramian: at most T backward passes with lazy gradients.
     "aligned_mtl",
     "cagrad",
@@ -146,6 +156,7 @@ __all__ = [
     "gradvac",
     "imtl_g",
     "krum",
+    "metabalance",
     "mgda",
     "modo",
     "nash_mtl",
@@ -160,6 +171,7 @@ __all__ = [
     "graddrop",
     "mconfig",
     "moco",
+    "sam_gs",
     "trimmed_mean",
     # from_grad_fn: 2T backward passes or more.
     "cso",

@@ -20,7 +20,8 @@ class Method:
       family: folder it lives in, "losses", "gramian" or "gradients".
       make: `make(num_tasks, **hyper)` builds it, with arguments of the row's choice.
       common: `common(num_tasks, norm)` is the factor f in `f * g` for T equal rows g of
-        this norm; with T=1 it is the scale that the docstring promises.
+        this norm; with T=1 it is the scale that the docstring promises. None where the
+        update is no multiple of g.
       hand: direction for the matrices of problems.HAND.
       losses: whether it needs losses.
       draw: name of the extra argument that stands in for its random draws, a key of
@@ -37,7 +38,7 @@ class Method:
     name: str
     family: str
     make: Callable[..., Any]
-    common: Callable[[int, float], float]
+    common: Callable[[int, float], float] | None
     hand: Mapping[str, tuple[float, ...]]
     losses: bool = False
     draw: str | None = None

@@ -96,6 +96,28 @@ FROM_GRADIENTS = [
         static={"projection": "simplex"},
     ),
     Method(
+        name="sam_gs",
+        family="gradients",
+        make=mtl.sam_gs,
+        # Products of gradients and momenta, coordinate by coordinate.
+        common=None,
+        # Squares with their sign, (1, 4), (0, 1), (20, 2, 2), shortened.
+        hand={
+            "ORTH": (0.2425356, 0.9701425),
+            "CONF": (0, 1),
+            "JD": (0.9901475, 0.0990148, 0.0990148),
+        },
+        claims=claims("permutation_equivariant"),
+        homogeneous=False,
+        hyper={
+            "beta": (0.9, 0.5),
+            "beta2": (0.99, 0.9),
+            "gamma": (0.1, 0.9),
+            "max_norm": (1.0, 2.0),
+        },
+        static={"variant": "code", "granularity": None},
+    ),
+    Method(
         name="trimmed_mean",
         family="gradients",
         # One task at either end where that leaves one, which is what `active` does.

@@ -59,6 +59,22 @@ FROM_GRAMIAN = [
         hyper={"gamma": (1e-3, 1e-2), "rho": (0.1, 0.0)},
     ),
     Method(
+        name="metabalance",
+        family="gramian",
+        # Over all leaves, as the other rows.
+        make=lambda num_tasks, granularity=None, **hyper: mtl.metabalance(
+            num_tasks, granularity=granularity, **hyper
+        ),
+        common=lambda num_tasks, norm: num_tasks,
+        hand={
+            "ORTH": (1, 1.3),
+            "CONF": (0.205025, 0.794975),
+            "JD": (0.690638, 1.781773, 1.781773),
+        },
+        hyper={"r": (0.7, 0.2), "beta": (0.9, 0.5)},
+        static={"primary": 0, "variant": "both", "granularity": None},
+    ),
+    Method(
         name="pcd",
         family="gramian",
         make=mtl.pcd,

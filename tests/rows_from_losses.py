@@ -24,6 +24,13 @@ def _cosmos_sum(num_tasks):
     return 1 - np.sum(axis - (axis @ losses) * losses / length**2) / length
 
 
+def _go4align_sum(num_tasks):
+    """Sum of the weights, which groups leave as it is."""
+    losses = _losses(num_tasks)
+    share = np.exp(-1e-4 * losses)
+    return np.sum(share / share.sum() * losses.sum() / losses)
+
+
 REFERENCES = jnp.zeros(3), jnp.array([0.1, 0.2, 0.4])
 
 
@@ -99,6 +106,73 @@ FROM_LOSSES = [
         losses=True,
         claims=claims("permutation_equivariant"),
         hyper={"min_losses": REFERENCES},
+    ),
+    Method(
+        name="uw_o",
+        family="losses",
+        make=mtl.uw_o,
+        common=lambda num_tasks, norm: np.sum(1 / _losses(num_tasks)),
+        hand={"ORTH": (2, 1), "CONF": (1.5, 0.5), "JD": (-5, 2.5, 2.5)},
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        hyper={"eps": (1e-8, 0.1)},
+    ),
+    Method(
+        name="uw_so",
+        family="losses",
+        make=mtl.uw_so,
+        common=lambda num_tasks, norm: 1,
+        # Weights 0.817574 and 0.182426.
+        hand={
+            "ORTH": (0.817574, 0.364851),
+            "CONF": (0.635149, 0.182426),
+            "JD": (-2.175745, 1, 1),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant", "simplex"),
+        hyper={"temperature": (1.0, 10.0)},
+    ),
+    Method(
+        name="go4align",
+        family="losses",
+        make=lambda num_tasks, num_groups=2, **hyper: mtl.go4align(
+            num_tasks, num_groups=min(num_groups, num_tasks), **hyper
+        ),
+        common=lambda num_tasks, norm: _go4align_sum(num_tasks),
+        # p is (0.500037, 0.499963), and two groups leave v = 5 p_1 and 5/4 p_2.
+        hand={
+            "ORTH": (2.500187, 1.249906),
+            "CONF": (1.875234, 0.624953),
+            "JD": (-6.251031, 3.125141, 3.125141),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        hyper={"step_size": (1e-4, 0.5)},
+        static={"num_groups": 2},
+    ),
+    Method(
+        name="ldc",
+        family="losses",
+        make=mtl.ldc,
+        # What the penalty gives to some tasks it takes from the others: all sigmoids
+        # are equal.
+        common=lambda num_tasks, norm: 1,
+        # Weights 1/2 -+ 0.1 sigmoid(1).
+        hand={
+            "ORTH": (0.426894, 1.146212),
+            "CONF": (-0.146212, 0.573106),
+            "JD": (1.731059, 1, 1),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        hyper={"lam": (0.1, 0.01), "init": (1.0, 0.0)},
+        static={
+            "optimizer": None,
+            "form": "symmetric",
+            "of": "losses",
+            "initial_losses": None,
+            "epoch_steps": None,
+        },
     ),
     Method(
         name="rlw",

@@ -71,7 +71,9 @@ def test_hand_checked_examples(method, name):
     np.testing.assert_allclose(update, method.hand[name], rtol=5e-6, atol=5e-6)
 
 
-@EACH
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if m.common], ids=lambda method: method.name
+)
 @pytest.mark.parametrize("num_tasks", TASKS)
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 def test_equal_rows_give_a_known_multiple(method, num_tasks, size):

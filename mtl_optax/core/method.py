@@ -61,10 +61,17 @@ def losses_method(rule: Callable[P, Weighting]) -> LossesMethod[P]:
 
 def gramian_method(rule: Callable[P, Weighting]) -> GramianMethod[P]:
     """Makes a method of a rule that returns a weighting; adds `granularity=`."""
-    extra = inspect.Parameter(
-        "granularity", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any
-    )
-    return cast(GramianMethod[P], _method(rule, [extra]))
+    return cast(GramianMethod[P], _method(rule, [_granularity(None)]))
+
+
+def leafwise_method(rule: Callable[P, Weighting]) -> GramianMethod[P]:
+    """The same where each leaf is a block, unless `granularity=` says otherwise."""
+    return cast(GramianMethod[P], _method(rule, [_granularity("leaf")]))
+
+
+def _granularity(default: str | None) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter("granularity", kind, default=default, annotation=Any)
 
 
 def transformation_method(
@@ -107,13 +114,12 @@ def _method(
         f"The weighting of :func:`mtl_optax.{rule.__name__}`, with the same arguments "
         "but for the number of tasks."
     )
-    own = {parameter.name for parameter in more}
 
     @functools.wraps(rule)
     def method(
         num_tasks: int, *args: Any, **kwargs: Any
     ) -> optax.GradientTransformationExtraArgs:
-        options = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+        options = {p.name: kwargs.pop(p.name, p.default) for p in more}
         return from_weighting(weighting(*args, **kwargs), num_tasks, **options)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -47,6 +47,11 @@ def positive(values: jax.Array) -> jax.Array:
     return jnp.clip(values, low, 1 / low)
 
 
+def inverse(values: jax.Array) -> jax.Array:
+    """One over what is above 0, with the bounds of `positive`; 0 for the rest."""
+    return jnp.where(values > 0, 1 / positive(values), 0)
+
+
 def above(losses: jax.Array, reference: Any) -> jax.Array:
     """Losses less their `reference` `[T]`, or less 0 for None."""
     if reference is None:

@@ -19,7 +19,7 @@ def check_primary(primary: Any, num_tasks: int) -> None:
         checks.at_most("primary", primary, num_tasks - 1)
     elif not isinstance(primary, (str, jax.Array)) or np.shape(primary) != ():
         raise ValueError(
-            f"pcd: primary must be one task, a name or an index; got {primary!r}."
+            f"primary must be one task, a name or an index; got {primary!r}."
         )
 
 

@@ -25,11 +25,14 @@ PLAIN = (
     *("stch", "tchebycheff", "pbi", "cosmos", "famo", "mgda", "cagrad", "pcgrad"),
     *("gradvac", "imtl_g", "nash_mtl", "fairgrad", "upgrad", "dualproj"),
     *("conflictfree", "aligned_mtl", "gradnorm", "cdtt", "sdmgrad", "modo", "pcd"),
+    *("uw_o", "uw_so", "ldc", "metabalance"),
 )
 TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     **{name: getattr(mtl, name) for name in PLAIN},
     # Few tasks leave room for no Byzantine one: the row nearest to the others.
     "krum": partial(mtl.krum, num_byzantine=0),
+    # Few groups, as there are few tasks; of two tasks each is one.
+    "go4align": lambda num_tasks: mtl.go4align(num_tasks, num_groups=min(2, num_tasks)),
     "graddrop": mtl.graddrop,
     # As many as can be spared, which of two is none, so that it is the mean.
     "trimmed_mean": lambda num_tasks: mtl.trimmed_mean(
@@ -38,6 +41,7 @@ TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "excess_mtl": mtl.excess_mtl,
     "db_mtl": mtl.db_mtl,
     "moco": mtl.moco,
+    "sam_gs": mtl.sam_gs,
 }
 EVERY = (*TABLE, SINGLE_TASK)  # what ALL stands for; a step of the others costs several
 METHODS: dict[str, Method] = {
