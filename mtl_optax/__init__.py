@@ -39,6 +39,7 @@ from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.weighting import Weighting
 from mtl_optax.from_grad_fn.cso import cso
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
+from mtl_optax.from_grad_fn.samo import samo
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
 from mtl_optax.from_gradients.cso_project import cso_project
@@ -176,6 +177,7 @@ __all__ = [
     # from_grad_fn: 2T backward passes or more.
     "cso",
     "flat_mtl",
+    "samo",
     "selective_groups",
     "task_affinity",
     # Wrappers.

@@ -11,7 +11,8 @@ SAM = "sam"
 PLAINS = ("mean", "mgda", "pcgrad", "cagrad", "imtl_g")
 # Method -> the one without perturbation. Joint SAM follows the sum, which is the mean
 # to Adam.
-PLAIN = {f"f_{plain}": plain for plain in PLAINS} | {SAM: "mean"}
+SAMO = {"s_mean": "mean", "s_cagrad": "cagrad"}
+PLAIN = {f"f_{plain}": plain for plain in PLAINS} | SAMO | {SAM: "mean"}
 ALIKE = "f_mean"  # aggregates as joint SAM does
 MET, OPPOSITE, OPEN = "met", "opposite", "open"
 _ROUNDING = 1e-4  # metrics are float32: a smaller difference is none

@@ -7,7 +7,7 @@ together is in report.py.
 from functools import partial
 
 from benchmarks.studies.flat.report import document
-from benchmarks.studies.flat.rule import PLAIN, PLAINS, RULE, judge
+from benchmarks.studies.flat.rule import PLAIN, PLAINS, RULE, SAMO, judge
 from mtl_optax.study.data.damaged import damaged_digits
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, Study
@@ -16,6 +16,11 @@ from mtl_optax.study.report.figures.losses import losses
 from mtl_optax.study.report.paired import INTERVALS
 
 RADII = (0.01, 0.03, 0.1, 0.2)
+# Of each perturbed method; SAMO's share of a task's own part is chosen, too.
+GRIDS = {
+    method: {"rho_shared": RADII} | ({"beta": (0.1, 0.5)} if method in SAMO else {})
+    for method in PLAIN
+}
 # Folder -> fractions of wrong labels and of known ones, both of left in training
 CONDITIONS = {
     "clean": (0.0, 1.0),
@@ -46,7 +51,7 @@ def _part(name: str) -> Part:
             (*PLAINS, *PLAIN),
             tuning_seeds=5,
             points=100,
-            grids={method: {"rho_shared": RADII} for method in PLAIN},
+            grids=GRIDS,
         ),
         quick=Settings(
             ("mean", "cagrad", "f_mean", "f_cagrad", "sam"),

@@ -122,7 +122,7 @@ _TAKEN_BY = {
     "gramian": "the methods that see the Gramian (mgda, upgrad, cagrad, ...)",
     "order": "pcgrad, gradvac and selective_groups",
     "uniforms": "graddrop",
-    "normals": 'rlw with distribution "normal" or "random_normal"',
+    "normals": 'rlw with distribution "normal" or "random_normal", and samo',
     "previous_losses": "famo",
     "priority": "cso_project",
 }

@@ -1,5 +1,6 @@
 """Random state of methods: raw key data, because typed keys break optax.contrib.sam."""
 
+import math
 from typing import Any
 
 import jax
@@ -70,6 +71,15 @@ def uniforms(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     for word in jax.random.key_data(key):
         place = _mixed(place ^ word)
     return (place >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def standard_normals(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal numbers from a typed key, as cheap: of those numbers in (0, 1).
+
+    None is farther from 0 than 5.5.
+    """
+    uniform = 2 * uniforms(key, shape) - (1 - 2.0**-24)  # the middle of its step, exact
+    return math.sqrt(2) * lax.erf_inv(uniform)
 
 
 def _mixed(x: jax.Array) -> jax.Array:

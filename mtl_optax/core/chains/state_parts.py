@@ -59,10 +59,12 @@ def check_keeps_no_optimiser(wrapper: str, state: Any, params: Any) -> None:
 
 def only_methods(wrapper: str) -> str:
     """Why an optimiser inside is wrong, and where it goes."""
-    rest = {"on_shared": "mask", "flat_mtl": "..."}[wrapper]
+    rest = {"on_shared": "mask", "flat_mtl": "...", "samo": "key=0"}[wrapper]
+    on_some = "would act on shared leaves only, and the others would climb"
     why = {
-        "on_shared": "would act on shared leaves only, and the others would climb",
+        "on_shared": on_some,
         "flat_mtl": "would act on each of the two gradients that are added",
+        "samo": on_some,
     }
     return (
         f"{wrapper} gives a gradient, and hands leaves that the method does not see "

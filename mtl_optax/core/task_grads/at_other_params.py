@@ -1,7 +1,7 @@
 """Gradients at other parameters, for methods that look around or step twice."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -59,21 +59,35 @@ def task_grads_at(
     """
 
     def task_grad_fn(stacked_params: optax.Params) -> optax.Updates:
-        def loss(params: optax.Params, task: int) -> jax.Array:
-            out = losses_fn(params, *args, **kwargs)
-            losses, _ = losses_and_aux(out, has_aux)
-            return loss_of(differentiable(losses), task)
+        def losses_at(params: optax.Params) -> Any:
+            return losses_and_aux(losses_fn(params, *args, **kwargs), has_aux)[0]
 
         check_params("task_grads_at", stacked_params)
         num_tasks = jax.tree.leaves(stacked_params)[0].shape[0]
-        rows = []
-        for task in range(num_tasks):
-            params = jax.tree.map(lambda p, task=task: p[task], stacked_params)
-            rows.append(jax.grad(loss)(local(params, axis_name), task))
-        stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *rows)
-        return mean_over(stacked, axis_name)
+        points = (
+            jax.tree.map(lambda p, task=task: p[task], stacked_params)
+            for task in range(num_tasks)
+        )
+        return rows_at(losses_at, points, axis_name)
 
     return task_grad_fn
+
+
+def rows_at(
+    losses_fn: Callable[[optax.Params], Any],
+    points: Iterable[optax.Params],
+    axis_name: Any = None,
+) -> optax.Updates:
+    """The gradient of each task at the point of its own, stacked `[T, *param]`."""
+
+    def loss(params: optax.Params, task: int) -> jax.Array:
+        return loss_of(differentiable(losses_fn(params)), task)
+
+    rows = [
+        jax.grad(loss)(local(point, axis_name), task)
+        for task, point in enumerate(points)
+    ]
+    return mean_over(jax.tree.map(lambda *rows: jnp.stack(rows), *rows), axis_name)
 
 
 def group_grads_at(

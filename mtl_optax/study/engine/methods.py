@@ -52,6 +52,8 @@ METHODS: dict[str, Method] = {
     "f_pcgrad": made.flattened(mtl.pcgrad),
     "f_cagrad": made.flattened(mtl.cagrad),
     "f_imtl_g": made.flattened(mtl.imtl_g),
+    "s_mean": made.lightly_flattened(mtl.mean),
+    "s_cagrad": made.lightly_flattened(mtl.cagrad),
     "sam": made.sam,
     "selective_groups": made.selective_groups,
     # The same with a preference that is a number, not the median.
@@ -63,6 +65,7 @@ METHODS: dict[str, Method] = {
 # Public methods that the table leaves out, each with the reason.
 LEFT_OUT = {
     "flat_mtl": "wraps others: f_mean, f_mgda and so on",
+    "samo": "wraps others: s_mean, s_cagrad",
     "task_affinity": "changes no gradient, it measures: tag",
     "cso": "needs a normalisation for each task: of the study of priority",
     "mconfig": "contains its Adam, and saves backward passes: a step is all it is for",

@@ -112,6 +112,27 @@ def flattened(
     return method
 
 
+def lightly_flattened(
+    factory: Callable[..., Any],
+) -> Callable[..., optax.GradientTransformation]:
+    """SAMO and the method, whose key is not that of SAMO's draws."""
+
+    def method(
+        of: Ingredients, rho_shared: Any = 0.05, beta: Any = 0.1
+    ) -> optax.GradientTransformation:
+        aggregator = keyed(factory, of.key)(of.num_tasks)
+        rule = mtl.samo(
+            aggregator,
+            key=jax.random.fold_in(of.key, 1),
+            rho=rho_shared,
+            beta=beta,
+            shared=of.problem.shared,
+        )
+        return optax.chain(rule, of.optimizer)
+
+    return method
+
+
 def sam(of: Ingredients, rho_shared: Any = 0.05) -> optax.GradientTransformation:
     """One perturbation, along the gradient of the sum, for all tasks: the control."""
     uphill = optax.chain(optax.contrib.normalize(), optax.sgd(rho_shared))
