@@ -11,14 +11,15 @@ from mtl_optax.study.report import parts
 def document(
     whole: StudyResult, documents: dict[str, blocks.Document]
 ) -> blocks.Document:
-    """Verdicts, a table a method and the worst tasks, then each part."""
+    """Verdicts, the worst tasks and a table a method, then each part."""
     found = {name: of_part(own) for name, own in whole.parts.items()}
     common = parts.document(whole, documents)
     shown = [*blocks.figures((worst,), found), tables.beside(found)]
     said = []
     if new := tables.new_in(found):
         shown = [tables.verdicts(found), *shown]
-        shown += [tables.of_method(found, name) for name in new]
+        each = [tables.of_method(found, name) for name in new]
+        shown += [blocks.Details("Each method", each, open=True)]
         said = [blocks.Text(tables.statement(found), "strong")]
     return common._replace(
         summary=[*said, *common.summary], body=[*shown, *common.body]

@@ -11,7 +11,7 @@ from benchmarks.studies.recent.document import document
 from benchmarks.studies.recent.rule import RULE as AGAINST_THE_SUM
 from benchmarks.studies.recent.tried import NEW, RELATIVES
 from mtl_optax.study.data.classification import digits_problem
-from mtl_optax.study.engine.methods import BASELINE, SINGLE_TASK
+from mtl_optax.study.engine.methods import BASELINE, METHODS, SINGLE_TASK
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, Study
 from mtl_optax.study.report.figures.accuracy import accuracy
@@ -58,6 +58,8 @@ def part(num_tasks: int) -> Part:
         rules=(RULE, AGAINST_THE_SUM, INTERVALS),
         judge=judge,
         files=measured.files,
+        # Wraps others: the mean, with the radius of its relative.
+        methods={"samo": METHODS["s_mean"]},
         scales=SCALES,
     )
 

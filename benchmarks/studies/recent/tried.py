@@ -24,7 +24,7 @@ NEW = {
     "pmgda": Tried("mgda"),
     "sam_gs": Tried("aligned_mtl", {"gamma": (0.1, 0.5, 0.9)}),
     "metabalance": Tried("gradnorm", {"r": (0.3, 0.7, 0.9)}),
-    "samo": Tried("f_mean", {"rho": (0.001, 0.01, 0.05)}),
+    "samo": Tried("f_mean", {"beta": (0.1, 0.5, 0.9)}),
     "auto_lambda": Tried("uw"),
     "moml": Tried("mgda"),
     "forum": Tried("mgda"),
@@ -32,5 +32,4 @@ NEW = {
 from mtl_optax.study.engine.methods import METHODS  # noqa: E402 TEMP
 
 RELATIVES = tuple(dict.fromkeys(tried.relative for tried in NEW.values()))
-NEW = {k: v for k, v in NEW.items() if k in METHODS}  # TEMP
-_ = tuple(dict.fromkeys(tried.relative for tried in NEW.values()))
+NEW = {k: v for k, v in NEW.items() if k in METHODS or k == "samo"}  # TEMP

@@ -72,8 +72,9 @@ LEFT_OUT = {
     "cso_project": "needs the first task of each channel, which cso finds",
     "constant": "its weights are the user's choice: weighted, single_task",
 }
-# Their task weights belong to something else than the gradients, and tell no shares.
-NO_SHARES = ("db_mtl", SINGLE_TASK)  # gradients of log losses; one task of each run
+# Their task weights tell no shares: those of gradients of log losses, of each leaf apart,
+# of one task of each run.
+NO_SHARES = ("db_mtl", "metabalance", SINGLE_TASK)
 
 
 class Optimizer(NamedTuple):
