@@ -108,6 +108,7 @@ FROM_GRADIENTS = [
             "JD": (0.9901475, 0.0990148, 0.0990148),
         },
         claims=claims("permutation_equivariant"),
+        degree=0,  # mostly shortened to norm 1
         homogeneous=False,
         hyper={
             "beta": (0.9, 0.5),

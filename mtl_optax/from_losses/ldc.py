@@ -196,10 +196,9 @@ def ldc(
         new, levels, inner = state, _bounded(losses), jnp.ones_like(losses)
         if logs:
             new = _with_start(state, positive(losses), active, epoch_steps)
-            # Absent tasks may have no start.
-            first = jnp.where(active, new.first, 1)
             inner = 1 / positive(losses)
-            levels = jnp.where(active, jnp.log(positive(losses)) - jnp.log(first), 0)
+            # The logarithm of the ratio is exactly 0 at the start, where all tie.
+            levels = jnp.log(jnp.where(active, positive(losses) / new.first, 1))
         values = state.router.values
         sigmoids = jax.nn.sigmoid(values)
         # The sigmoids over their sum, also where these are too small to be numbers.
