@@ -3,7 +3,9 @@
 import json
 import tomllib
 
+import jax
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 
@@ -14,6 +16,7 @@ from benchmarks.studies.recent.tried import NEW
 from mtl_optax.catalogue.methods import methods
 from mtl_optax.study.command import cli
 from mtl_optax.study.engine.methods import EVERY, LEFT_OUT
+from mtl_optax.study.engine.transformations import Ingredients
 
 CLAIMS = tomllib.loads(recent.CLAIMS.read_text("utf-8"))
 # Public before the new ones were read
@@ -36,6 +39,16 @@ def test_every_new_method_has_its_claim_and_its_place():
         assert all(said.values()), name
     assert not {tried.relative for tried in NEW.values()} & set(NEW)
     assert set(QUICK) <= set(NEW)
+
+
+def test_settings_that_are_tuned_are_those_of_the_methods():
+    part = STUDY.parts[0]
+    key, identity = jax.random.key(0), optax.identity()
+    of = Ingredients(part.problem(), identity, key, np.ones(2))
+    for name, tried in NEW.items():  # or an hour of training would end in a TypeError
+        part.known[name](
+            of, **{field: values[0] for field, values in tried.grid.items()}
+        )
 
 
 def test_words_are_those_of_the_interval():

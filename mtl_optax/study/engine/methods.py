@@ -72,7 +72,7 @@ LEFT_OUT = {
     "cso_project": "needs the first task of each channel, which cso finds",
     "constant": "its weights are the user's choice: weighted, single_task",
 }
-# Their task weights tell no shares: those of gradients of log losses, of each leaf apart,
+# Their task weights tell no shares: of gradients of log losses; of each leaf apart;
 # of one task of each run.
 NO_SHARES = ("db_mtl", "metabalance", SINGLE_TASK)
 
