@@ -525,3 +525,33 @@ def test_pcd_with_eps_divides_by_the_root_of_square_plus_eps():
         np.testing.assert_allclose(got, 3 * moved / np.linalg.norm(moved), rtol=1e-5)
     with pytest.raises(ValueError, match="eps must be at least 0"):
         mtl.pcd(2, eps=-1e-8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "centre"),
+    [
+        ([[3, 0], [-1, 0.5]], [0.217376, 0.92082]),
+        ([[3, 0], [-1, 1]], [0.646447, 1.56066]),
+        ([[3, 4], [0, 1]], [1.8, 5.4]),
+    ],
+)
+def test_dual_cone_gradient_descent_of_two_tasks_has_other_names(rows, centre):
+    """DCGD's three forms, from their formulas: conflictfree, dualproj, pcgrad."""
+    g = np.array(rows, float)
+    total, units = g.sum(axis=0), g / lengths(g)[:, None]
+    along = units.sum(axis=0) / np.linalg.norm(units.sum(axis=0))
+    got = of_matrix(mtl.conflictfree(2), g)
+    np.testing.assert_allclose(got, centre, rtol=1e-5)
+    np.testing.assert_allclose(got, (total @ along) * along, rtol=1e-5)
+
+    inner, projected = g @ total, total
+    for row, product in zip(g, inner, strict=True):
+        if product < 0:
+            projected = total - product / (row @ row) * row
+    got = of_matrix(mtl.dualproj(2, preference=jnp.ones(2)), g)
+    np.testing.assert_allclose(got, projected, rtol=1e-5, atol=1e-6)
+
+    if (inner < 0).any():  # outside the dual cone
+        parts = [(1 - g[0] @ g[1] / (row @ row)) * row for row in g]
+        got = of_matrix(mtl.pcgrad(2, key=0, reduction="mean"), g)
+        np.testing.assert_allclose(got, sum(parts) / 2, rtol=1e-5, atol=1e-6)

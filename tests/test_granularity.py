@@ -178,3 +178,14 @@ def test_weightings_of_losses_take_blocks_too(name):
     wanted, _ = run(getattr(mtl, name)(T), losses=losses)
     assert state.task_weights.shape == (2, T)
     chex.assert_trees_all_close(got, wanted, rtol=1e-6)
+
+
+def test_pcgrad_leaf_by_leaf_is_modular_gradient_surgery():
+    """Hand-checked: one leaf conflicts, the whole gradients do not."""
+    stacked = {"a": jnp.array([[1.0, 0], [-1, 1]]), "b": jnp.array([[0.0, 1], [0, 2]])}
+    params = jax.tree.map(lambda g: g[0], stacked)
+    for granularity, first in (("leaf", [0.5, 1.5]), (None, [0.0, 1.0])):
+        tx = mtl.pcgrad(2, key=0, granularity=granularity)
+        got, _ = tx.update(stacked, tx.init(params), params)
+        np.testing.assert_allclose(got["a"], first, atol=1e-6)
+        np.testing.assert_allclose(got["b"], [0, 3], atol=1e-6)

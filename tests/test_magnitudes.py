@@ -117,6 +117,8 @@ TOGETHER = {
     "gradnorm": lambda: mtl.gradnorm(3, variant="softmax"),
     "cdtt": lambda: mtl.cdtt(3, window=1),
     "cso_project": lambda: mtl.cso_project(3, jnp.array([0, 1, 0])),
+    "metabalance": lambda: mtl.metabalance(3),
+    "sam_gs": lambda: mtl.sam_gs(3),
 }
 
 

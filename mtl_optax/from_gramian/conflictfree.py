@@ -31,7 +31,8 @@ def conflictfree(
       u = \frac{U^+ p}{\|U^+ p\|}, \quad d = \Big( \sum_t \langle g_t, u \rangle \Big) u
 
     where the rows of U are the unit gradients :math:`g_t / \|g_t\|`, so that
-    :math:`\cos(g_t, d) \propto p_t`.
+    :math:`\cos(g_t, d) \propto p_t`. For two tasks this is DCGD "center" (Hwang and
+    Lim 2024).
 
     Args:
       num_tasks: T, a Python int.

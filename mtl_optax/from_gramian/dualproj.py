@@ -27,6 +27,8 @@ def dualproj(
       d = \Pi_{C} \Big( \sum_t p_t \, g_t \Big), \quad
       C = \{ d : \langle g_s, d \rangle \ge 0 \text{ for all } s \}
 
+    For two tasks, with p = (1, 1), this is DCGD "projection" (Hwang and Lim 2024).
+
     Args:
       num_tasks: T, a Python int.
       preference: p, `[T]` in sorted order of names or a dict by name, not negative;

@@ -129,6 +129,7 @@ def metabalance(
         mean = jnp.where(active, mean, state.usual_norm)
         seen = state.seen | active
         ratio = mean[task] / jnp.where(mean > 0, mean, 1)
+        ratio = jnp.minimum(ratio, jnp.finfo(ratio.dtype).max)
         ratio = jnp.where((mean > 0) & seen[task], ratio, 1)
         weights = r * _VARIANTS[variant](ratio) + (1 - r)
         return weights, MetaBalanceState(mean, seen)

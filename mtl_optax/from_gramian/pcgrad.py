@@ -49,7 +49,10 @@ def pcgrad(*, key: Any, order: str = "random", reduction: str = "sum") -> Weight
       h_i \leftarrow h_i - \frac{\langle h_i, g_j \rangle}{\|g_j\|^2} g_j
       \text{ if } \langle h_i, g_j \rangle < 0, \quad d = \sum_i h_i
 
-    starting from :math:`h_i = g_i`, over all :math:`j \ne i` in random order.
+    starting from :math:`h_i = g_i`, over all :math:`j \ne i` in random order. With
+    `granularity="leaf"` this is MGS, modular gradient surgery (2026). For two tasks
+    whose sum conflicts with one of them, `reduction="mean"` is DCGD "average" (Hwang
+    and Lim 2024), which takes the whole sum elsewhere.
 
     Args:
       num_tasks: T, a Python int.
