@@ -108,6 +108,7 @@ RIGHT = {
     "skip_nonfinite_tasks": mtl.skip_nonfinite_tasks(chain(), T),
     "both": mtl.accumulate_tasks(mtl.skip_nonfinite_tasks(chain(), T), T, 2),
     "flat_mtl": chain(method=mtl.flat_mtl(mtl.mean(T), rho_shared=0.1, shared=MASK)),
+    "samo": chain(method=mtl.samo(mtl.mean(T), key=0, shared=MASK)),
     "selective_groups": mtl.selective_groups(T, ADAM, owner=OWNER, key=0),
     "cso": mtl.cso(
         T, SGD, strength_fn=lambda p, _: {"w": None, "b": None}, total_epochs=5, key=0
@@ -237,6 +238,7 @@ DEEPER = {
         before(CLIP), chain(mtl.safe_normalize(), SGD), opaque_mode=True
     ),
     "in flat_mtl": mtl.flat_mtl(optax.chain(CLIP, mtl.mean(T)), rho_shared=0.1),
+    "in samo": mtl.samo(optax.chain(CLIP, mtl.mean(T)), key=0),
     "in a jitted update": optax.GradientTransformationExtraArgs(
         before(CLIP).init, jax.jit(before(CLIP).update)
     ),
@@ -340,12 +342,14 @@ AT_ALL_TIMES = {
     ),
     "between scales": inside(optax.scale(2.0), SGD, optax.scale(2.0)),
     "in flat_mtl": mtl.flat_mtl(chain(SGD), rho_shared=0.1),
+    "in samo": mtl.samo(chain(SGD), key=0),
 }
 
 
 @pytest.mark.parametrize("name", sample(AT_ALL_TIMES, "in accumulate_tasks"))
 def test_the_same_wherever_the_optimiser_is(name):
-    message = "flat_mtl.*Put it behind" if "flat" in name else STEP
+    inside_of = [x for x in ("flat_mtl", "samo") if name == f"in {x}"]
+    message = f"{inside_of[0]}.*Put it behind" if inside_of else STEP
     with pytest.raises(ValueError, match=f"check_chain: .*{message}"):
         check(AT_ALL_TIMES[name])
 

@@ -417,6 +417,7 @@ WRONG = {
     "skip_nonfinite_tasks": lambda: mtl.skip_nonfinite_tasks(RULE, 2),
     "per_task": lambda: mtl.per_task(RULE, 2),
     "flat_mtl": lambda: mtl.flat_mtl(RULE, rho_shared=0.1),
+    "samo": lambda: mtl.samo(RULE, key=0),
     "check_chain": lambda: mtl.check_chain(RULE, PARAMS, 2),
     "chain": lambda: optax.chain(RULE, optax.adam(1e-3)).init(PARAMS),
     "chain checked": lambda: mtl.check_chain(

@@ -63,6 +63,7 @@ WRAPPED = {
     "cr_mogm": lambda: mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting()), T),
     "flat_mtl": lambda: mtl.flat_mtl(mtl.upgrad(T), rho_shared=0.1),
     "labels": lambda: mtl.on_shared(mtl.moco(T), labels=LABELS),
+    "samo": lambda: mtl.samo(mtl.moco(T), key=0),
     "stale": lambda: mtl.stale(mtl.graddrop(T, key=0), T, order="random"),
 }
 EVERY = {method.name: lambda method=method: method.make(T) for method in METHODS}

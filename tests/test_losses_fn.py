@@ -29,6 +29,7 @@ def strength_fn(params, statistics):
 # By name: the method, and extra arguments that it needs besides
 METHODS = {
     "flat_mtl": (partial(mtl.flat_mtl, mtl.mgda(2), rho_shared=0.1), {}),
+    "samo": (partial(mtl.samo, mtl.mgda(2), rho=0.1, beta=0.5, key=0), {}),
     "selective_groups": (
         partial(mtl.selective_groups, 2, optax.adam(0.1), owner=OWNER, key=0),
         {},

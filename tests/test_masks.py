@@ -179,13 +179,10 @@ def test_trees_that_do_not_fit_say_where(argument):
 
 
 @pytest.mark.parametrize("mask", [False, lambda p: jax.tree.map(lambda _: 0, p)])
-@pytest.mark.parametrize("wrap", [mtl.on_shared, None])
+@pytest.mark.parametrize("wrap", [mtl.on_shared, mtl.flat_mtl, mtl.samo])
 def test_a_mask_of_nothing(mask, wrap):
-    method = mtl.mgda(T)
-    if wrap is None:
-        tx = mtl.flat_mtl(method, rho_shared=0.1, shared=mask)
-    else:
-        tx = wrap(method, mask)
+    more = {mtl.flat_mtl: {"rho_shared": 0.1}, mtl.samo: {"key": 0}}.get(wrap, {})
+    tx = wrap(mtl.mgda(T), shared=mask, **more)
     with pytest.raises(ValueError, match=r"shared= is False on every.*unitary"):
         tx.init(PARAMS)
 

@@ -54,6 +54,10 @@ def flat(tx):
     return mtl.flat_mtl(tx, rho_shared=0.1)
 
 
+def lightly_flat(tx):
+    return mtl.samo(tx, rho=0.1, key=0)
+
+
 WRAPPERS = {
     "alone": lambda tx: tx,
     "on_shared": lambda tx: mtl.on_shared(tx, MASK),
@@ -63,6 +67,7 @@ WRAPPERS = {
     "accumulate_tasks": accumulating,
     "skip_nonfinite_tasks": skipping,
     "flat_mtl": flat,
+    "samo": lightly_flat,
     "chain": lambda tx: optax.chain(tx, optax.scale(2.0)),
     "task_affinity": lambda tx: optax.chain(
         mtl.task_affinity(T, owner=None, learning_rate=0.1), tx
@@ -73,7 +78,8 @@ EACH = pytest.mark.parametrize("name", WRAPPERS)
 
 
 def asking(name):
-    return {"losses_fn": losses_fn} if name in ("flat_mtl", "task_affinity") else {}
+    asking_again = name in ("flat_mtl", "samo", "task_affinity")
+    return {"losses_fn": losses_fn} if asking_again else {}
 
 
 @EACH

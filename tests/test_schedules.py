@@ -64,6 +64,11 @@ OTHERS = {
         {"rho_shared": (0.1, 0.3), "rho_specific": (0.2, 0.0)},
         {"losses_fn": losses_fn},
     ),
+    "samo": (
+        lambda num_tasks, **hyper: mtl.samo(mtl.unitary(num_tasks), key=0, **hyper),
+        {"rho": (0.1, 0.3), "beta": (0.1, 0.5), "step": (0.01, 0.5)},
+        {"losses_fn": losses_fn},
+    ),
     "selective_groups": (
         lambda num_tasks, **hyper: mtl.selective_groups(
             num_tasks, optax.adam(0.1), owner=None, key=0, **hyper

@@ -78,6 +78,7 @@ WRAPPED = {
     "cr_mogm": lambda n: mtl.from_weighting(mtl.cr_mogm(mtl.mgda.weighting()), n),
     "schedule": lambda n: mtl.db_mtl(n, beta=lambda step: 0.9 / (step + 1)),
     "flat_mtl": lambda n: mtl.flat_mtl(mtl.excess_mtl(n), rho_shared=0.1),
+    "samo": lambda n: mtl.samo(mtl.excess_mtl(n), key=0),
     "task_affinity": lambda n: mtl.task_affinity(n, owner=None, learning_rate=0.1),
     "selective_groups": lambda n: mtl.selective_groups(
         n, optax.sgd(0.1), owner=None, key=0

@@ -227,7 +227,7 @@ def _draws(
         return [standard_normals(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
     found = [jnp.shape(z) for z in jax.tree.leaves(given)]
     wanted = [(of, *p.shape) for p in jax.tree.leaves(params)]
-    if found != wanted:
+    if found != wanted or jax.tree.structure(given) != jax.tree.structure(params):
         raise ValueError(
             f"samo: normals= must be a tree like the parameters with a row a task, of "
             f"shapes {wanted}; got {found}. Rows of leaves that are not shared are not "
