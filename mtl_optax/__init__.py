@@ -51,13 +51,16 @@ from mtl_optax.from_gradients.moco import moco
 from mtl_optax.from_gradients.sam_gs import sam_gs
 from mtl_optax.from_gradients.trimmed_mean import trimmed_mean
 from mtl_optax.from_gramian.aligned_mtl import aligned_mtl
+from mtl_optax.from_gramian.balancer import balancer
 from mtl_optax.from_gramian.cagrad import cagrad
 from mtl_optax.from_gramian.cdtt import cdtt
 from mtl_optax.from_gramian.conflictfree import conflictfree
+from mtl_optax.from_gramian.conic import conic
 from mtl_optax.from_gramian.dualproj import dualproj
 from mtl_optax.from_gramian.fairgrad import fairgrad
 from mtl_optax.from_gramian.gradnorm import gradnorm
 from mtl_optax.from_gramian.gradvac import gradvac
+from mtl_optax.from_gramian.imgrad import imgrad
 from mtl_optax.from_gramian.imtl_g import imtl_g
 from mtl_optax.from_gramian.krum import krum
 from mtl_optax.from_gramian.metabalance import metabalance
@@ -148,13 +151,16 @@ __all__ = [
     "uw_so",
     # from_gramian: at most T backward passes with lazy gradients.
     "aligned_mtl",
+    "balancer",
     "cagrad",
     "cdtt",
     "conflictfree",
+    "conic",
     "dualproj",
     "fairgrad",
     "gradnorm",
     "gradvac",
+    "imgrad",
     "imtl_g",
     "krum",
     "metabalance",

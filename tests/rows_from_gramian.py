@@ -281,4 +281,57 @@ FROM_GRAMIAN = [
         claims=claims("permutation_equivariant", "simplex"),
         static={"num_byzantine": 0, "num_selected": 2},
     ),
+    Method(
+        # Hand values by a scan of both duals in float64, as those of conic.
+        name="imgrad",
+        family="gramian",
+        make=mtl.imgrad,
+        common=lambda num_tasks, norm: 1.8 / 1.64,
+        hand={
+            "ORTH": (0.850260, 0.609756),
+            "CONF": (0.183529, 0.465519),
+            "JD": (0.099319, 1.085841, 1.085841),
+        },
+        claims=claims("permutation_equivariant"),
+        hyper={"alpha": (0.8, 0.0)},
+        static={"rescale": 1},
+    ),
+    Method(
+        # At this angle the cone binds in all three; where not, see test_conic.py.
+        name="conic",
+        family="gramian",
+        make=lambda num_tasks, cosine=0.9, **hyper: mtl.conic(
+            num_tasks, cosine=cosine, **hyper
+        ),
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0.885890, 0.682055),
+            "CONF": (0.217945, 0.45),
+            "JD": (0.283559, 1.208221, 1.208221),
+        },
+        claims=claims("permutation_equivariant"),
+        hyper={"cosine": (0.5, 0.95), "preference": uniform_and_not()},
+    ),
+    Method(
+        # The first update, by its own norms; with eps 0 no length is special.
+        name="balancer",
+        family="gramian",
+        make=lambda num_tasks, eps=0.0, **hyper: mtl.balancer(
+            num_tasks, eps=eps, **hyper
+        ),
+        common=lambda num_tasks, norm: 1 / norm,
+        hand={
+            "ORTH": (0.5, 0.5),
+            "CONF": (0.146447, 0.353553),
+            "JD": (0.015260, 0.198962, 0.198962),
+        },
+        claims=claims("permutation_equivariant"),
+        degree=0,
+        hyper={
+            "weights": uniform_and_not(),
+            "total_norm": (1.0, 3.0),
+            "decay": (0.999, 0.0),
+            "eps": (0.0, 1e-2),
+        },
+    ),
 ]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import PerTask
 from mtl_optax.core.arguments.preference import preference_or_uniform
+from mtl_optax.core.arguments.rescale import check_rescale, divisor
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.method import gramian_method
 from mtl_optax.core.solvers import cagrad_solver
@@ -78,8 +79,7 @@ def cagrad(
       <https://arxiv.org/abs/2110.14048>`_, 2021.
     """
     checks.at_least("c", c, 0)
-    if isinstance(rescale, int):
-        checks.one_of("rescale", rescale, (0, 1, 2))
+    check_rescale(rescale)
 
     def update(
         gramian: jax.Array, state: tuple[()], *, active: jax.Array, **extra: object
@@ -88,7 +88,6 @@ def cagrad(
         anchor = preference_or_uniform(preference, active)
         radius = jnp.asarray(c, gramian.dtype)
         weights = cagrad_solver.cagrad_weights(gramian, anchor, radius, active)
-        divisors = jnp.stack([jnp.ones_like(radius), 1 + radius**2, 1 + radius])
-        return weights / divisors[jnp.asarray(rescale, jnp.int32)], state
+        return weights / divisor(rescale, radius), state
 
     return Weighting(no_state(preference=preference), update)

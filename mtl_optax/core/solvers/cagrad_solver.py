@@ -26,12 +26,22 @@ def cagrad_weights(
     over the active nonzero rows within `|d - g0| <= c |g0|`. Where 0 is `in_hull`, it
     is the nearest `d` to g0 that conflicts with no row, if the ball has one.
     """
+    return jnp.where(active, preference, 0) + cagrad_lift(
+        gramian, preference, c, active
+    )
+
+
+@jax.jit
+def cagrad_lift(
+    gramian: Array, preference: Array, c: ArrayLike, active: Array
+) -> Array:
+    """What the weights of CAGrad's direction have beyond the preference."""
     cosines, norms = cosine_matrix(gramian)
     rows = active & (norms > 0)
     preference = jnp.where(active, preference, 0)
     unit = norms / jnp.maximum(jnp.max(norms), jnp.finfo(norms.dtype).tiny)
     lift = _ascend_level(cosines, unit, unit * preference, c, rows)
-    return preference + jnp.where(rows, lift / jnp.where(rows, unit, 1), 0)
+    return jnp.where(rows, lift / jnp.where(rows, unit, 1), 0)
 
 
 class _Level(NamedTuple):

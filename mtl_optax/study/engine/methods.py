@@ -26,6 +26,7 @@ PLAIN = (
     *("gradvac", "imtl_g", "nash_mtl", "fairgrad", "upgrad", "dualproj"),
     *("conflictfree", "aligned_mtl", "gradnorm", "cdtt", "sdmgrad", "modo", "pcd"),
     *("uw_o", "uw_so", "ldc", "metabalance"),
+    *("imgrad", "conic", "balancer"),
 )
 TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     **{name: getattr(mtl, name) for name in PLAIN},
