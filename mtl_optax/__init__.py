@@ -53,6 +53,7 @@ from mtl_optax.from_gramian.cagrad import cagrad
 from mtl_optax.from_gramian.cdtt import cdtt
 from mtl_optax.from_gramian.conflictfree import conflictfree
 from mtl_optax.from_gramian.dualproj import dualproj
+from mtl_optax.from_gramian.epo import epo
 from mtl_optax.from_gramian.fairgrad import fairgrad
 from mtl_optax.from_gramian.gradnorm import gradnorm
 from mtl_optax.from_gramian.gradvac import gradvac
@@ -63,6 +64,7 @@ from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
 from mtl_optax.from_gramian.pcd import pcd
 from mtl_optax.from_gramian.pcgrad import pcgrad
+from mtl_optax.from_gramian.pmgda import pmgda
 from mtl_optax.from_gramian.sdmgrad import sdmgrad
 from mtl_optax.from_gramian.upgrad import upgrad
 from mtl_optax.from_losses.constant import constant
@@ -141,6 +143,7 @@ __all__ = [
     "cdtt",
     "conflictfree",
     "dualproj",
+    "epo",
     "fairgrad",
     "gradnorm",
     "gradvac",
@@ -151,6 +154,7 @@ __all__ = [
     "nash_mtl",
     "pcd",
     "pcgrad",
+    "pmgda",
     "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.

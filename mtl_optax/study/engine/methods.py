@@ -25,6 +25,7 @@ PLAIN = (
     *("stch", "tchebycheff", "pbi", "cosmos", "famo", "mgda", "cagrad", "pcgrad"),
     *("gradvac", "imtl_g", "nash_mtl", "fairgrad", "upgrad", "dualproj"),
     *("conflictfree", "aligned_mtl", "gradnorm", "cdtt", "sdmgrad", "modo", "pcd"),
+    *("epo", "pmgda"),  # with equal preferences
 )
 TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     **{name: getattr(mtl, name) for name in PLAIN},
