@@ -9,6 +9,8 @@ from mtl_optax.analysis.conflict import (
     cosine_similarity,
     magnitude_similarity,
 )
+from mtl_optax.analysis.pareto import simplex_lattice
+from mtl_optax.analysis.pareto_front import ParetoFront, pareto_front
 from mtl_optax.analysis.task_groups import (
     select_task_groups,
     served_by,
@@ -188,7 +190,10 @@ __all__ = [
     "delta_m",
     "delta_p",
     "magnitude_similarity",
+    "ParetoFront",
+    "pareto_front",
     "select_task_groups",
     "served_by",
+    "simplex_lattice",
     "train_groups",
 ]

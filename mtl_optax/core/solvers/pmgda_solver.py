@@ -30,7 +30,7 @@ def correction(gramian: jax.Array, slope: jax.Array, sigma: jax.Array) -> jax.Ar
     first = lax.argmax(moving[:-1], 0, jnp.int32)
     at_zero = jnp.arange(1, num_tasks + 2, dtype=jnp.int32)
     at_zero = jnp.where(at_zero == first + 1, 0, at_zero)
-    point, _ = linear_program(
+    point, feasible = linear_program(
         jnp.concatenate([on_simplex[None], each, gains, falls[None]]),
         jnp.concatenate(
             [jnp.ones(1), none, jnp.where(moving[:-1], 0, -1), sigma[None]]
@@ -39,5 +39,7 @@ def correction(gramian: jax.Array, slope: jax.Array, sigma: jax.Array) -> jax.Ar
         jnp.append(at_zero, num_tasks + 2 + first),
         jnp.concatenate([jnp.ones(1, bool), ~moving, jnp.zeros(num_tasks + 1, bool)]),
     )
-    lengths = jnp.maximum(point[:-1], 0) / jnp.where(moving, norms, 1)
+    # The steepest descent of h would do, if rounding hid every better one.
+    parts = jnp.where(feasible, jnp.maximum(point[:-1], 0), none.at[-1].set(1))
+    lengths = parts / jnp.where(moving, norms, 1)
     return lengths[:-1] + lengths[-1] * slope
