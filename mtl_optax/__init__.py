@@ -9,6 +9,8 @@ from mtl_optax.analysis.conflict import (
     cosine_similarity,
     magnitude_similarity,
 )
+from mtl_optax.analysis.pareto import simplex_lattice
+from mtl_optax.analysis.pareto_front import ParetoFront, pareto_front
 from mtl_optax.analysis.task_groups import (
     select_task_groups,
     served_by,
@@ -57,6 +59,7 @@ from mtl_optax.from_gramian.cdtt import cdtt
 from mtl_optax.from_gramian.conflictfree import conflictfree
 from mtl_optax.from_gramian.conic import conic
 from mtl_optax.from_gramian.dualproj import dualproj
+from mtl_optax.from_gramian.epo import epo
 from mtl_optax.from_gramian.fairgrad import fairgrad
 from mtl_optax.from_gramian.gradnorm import gradnorm
 from mtl_optax.from_gramian.gradvac import gradvac
@@ -69,6 +72,7 @@ from mtl_optax.from_gramian.modo import modo
 from mtl_optax.from_gramian.nash_mtl import nash_mtl
 from mtl_optax.from_gramian.pcd import pcd
 from mtl_optax.from_gramian.pcgrad import pcgrad
+from mtl_optax.from_gramian.pmgda import pmgda
 from mtl_optax.from_gramian.sdmgrad import sdmgrad
 from mtl_optax.from_gramian.upgrad import upgrad
 from mtl_optax.from_losses.constant import constant
@@ -157,6 +161,7 @@ __all__ = [
     "conflictfree",
     "conic",
     "dualproj",
+    "epo",
     "fairgrad",
     "gradnorm",
     "gradvac",
@@ -169,6 +174,7 @@ __all__ = [
     "nash_mtl",
     "pcd",
     "pcgrad",
+    "pmgda",
     "sdmgrad",
     "upgrad",
     # from_gradients: T backward passes and T copies.
@@ -204,7 +210,10 @@ __all__ = [
     "delta_m",
     "delta_p",
     "magnitude_similarity",
+    "ParetoFront",
+    "pareto_front",
     "select_task_groups",
     "served_by",
+    "simplex_lattice",
     "train_groups",
 ]

@@ -333,5 +333,42 @@ FROM_GRAMIAN = [
             "decay": (0.999, 0.0),
             "eps": (0.0, 1e-2),
         },
+        # Worked out in float64: the second task is ahead by far, so the weights are at
+        # its corner, or as near as its ascent of the first may be.
+        name="epo",
+        family="gramian",
+        make=mtl.epo,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (0, 2),
+            "CONF": (-0.693147, 0.846574),
+            "JD": (3.757792, 1, 1),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant", "simplex"),
+        hyper={"eps": (1e-4, 10.0), "preference": uniform_and_not()},
+        static={"relax": False},
+    ),
+    Method(
+        # By a linear program in float64. Off the ray it is of norm 1 or less, but for
+        # equal gradients, where its distance from the ray has no gradient.
+        name="pmgda",
+        family="gramian",
+        make=mtl.pmgda,
+        common=lambda num_tasks, norm: 1,
+        hand={
+            "ORTH": (-0.235410, 0.944427),
+            "CONF": (-0.711913, 0.700438),
+            "JD": (0.95, 0.163116, 0.163116),
+        },
+        losses=True,
+        claims=claims("permutation_equivariant"),
+        degree=0,
+        hyper={
+            "eps": (0.01, 10.0),
+            "sigma": (0.95, 0.3),
+            "preference": uniform_and_not(),
+        },
+        static={"predict": "mgda"},
     ),
 ]

@@ -27,6 +27,7 @@ PLAIN = (
     *("conflictfree", "aligned_mtl", "gradnorm", "cdtt", "sdmgrad", "modo", "pcd"),
     *("uw_o", "uw_so", "ldc", "metabalance"),
     *("imgrad", "conic", "balancer"),
+    *("epo", "pmgda"),  # with equal preferences
 )
 TABLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     **{name: getattr(mtl, name) for name in PLAIN},
