@@ -39,9 +39,12 @@ from mtl_optax.core.task_grads.at_other_params import group_grads_at, task_grads
 from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads, task_grads
 from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.weighting import Weighting
+from mtl_optax.from_grad_fn.auto_lambda import auto_lambda
 from mtl_optax.from_grad_fn.cso import cso
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
 from mtl_optax.from_grad_fn.samo import samo
+from mtl_optax.from_grad_fn.forum import forum
+from mtl_optax.from_grad_fn.moml import moml
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
 from mtl_optax.from_gradients.cso_project import cso_project
@@ -186,10 +189,13 @@ __all__ = [
     "moco",
     "sam_gs",
     "trimmed_mean",
-    # from_grad_fn: 2T backward passes or more.
+    # from_grad_fn: they ask again, at other parameters or on a second batch.
+    "auto_lambda",
     "cso",
     "flat_mtl",
     "samo",
+    "forum",
+    "moml",
     "selective_groups",
     "task_affinity",
     # Wrappers.

@@ -12,7 +12,7 @@ from mtl_optax.study.data.classification import digits_problem
 from mtl_optax.study.data.digits import Split
 from mtl_optax.study.engine import methods
 from mtl_optax.study.engine.problem import stateless
-from mtl_optax.study.engine.transformations import Ingredients
+from mtl_optax.study.engine.transformations import Ingredients, OnTwoBatches
 from mtl_optax.study.report import styles
 
 
@@ -61,9 +61,12 @@ def test_every_known_method_trains(name):
     def step(seed, trained):
         problem = two_leaves()
         of = Ingredients(problem, optax.sgd(0.1), jax.random.key(seed), trained)
-        tx = optax.with_extra_args_support({**methods.METHODS, **OWN}[name](of))
+        method = {**methods.METHODS, **OWN}[name]
+        tx = optax.with_extra_args_support(method(of))
         losses, grads = mtl_optax.lazy_task_grads(two_losses)(params)
         extra = {"losses": losses, "losses_fn": two_losses}
+        if isinstance(method, OnTwoBatches):
+            extra["validation_losses_fn"] = two_losses
         return tx.update(grads, tx.init(params), params, **extra)[0]
 
     new = jax.eval_shape(step, jnp.int32(0), jnp.array([1.0, 0.0]))

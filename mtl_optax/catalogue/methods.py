@@ -106,6 +106,8 @@ def _extras(factory: Callable, returns: str, folder: str) -> list[str]:
         # 'With "loss" its `update` needs ...', or 'its `update` needs ...'
         some = re.search(r'With "[^.;]* its `update` needs `losses=`', returns)
         extras.append("losses (some options)" if some else "losses")
+    if "`validation_losses_fn=`" in returns:
+        extras.append("second batch")
     if "key" in inspect.signature(factory).parameters:
         extras.append("key")
     return extras

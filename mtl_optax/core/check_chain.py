@@ -49,8 +49,9 @@ def check_chain(
         (layers stacked for `jax.lax.scan`), gradients that are not stacked go through
         any method that gets no `params`. None: stacked gradients of the right shapes.
       **extra_args: whatever else `tx.update` will get. What is missing of `losses`,
-        `losses_fn`, `epoch`, and `value`, `grad`, `value_fn`, `grad_fn` of optax is
-        made up where the chain asks for it; so are names of tasks.
+        `losses_fn`, `validation_losses_fn`, `epoch`, and `value`, `grad`, `value_fn`,
+        `grad_fn` of optax is made up where the chain asks for it; so are names of
+        tasks.
 
     Returns:
       None, if it found nothing. It warns if a wrapper calls a method without `params`,

@@ -125,6 +125,8 @@ _TAKEN_BY = {
     "normals": 'rlw with distribution "normal" or "random_normal", and samo',
     "previous_losses": "famo",
     "priority": "cso_project",
+    "validation_losses_fn": "auto_lambda, moml and forum",
+    "validation_active": "auto_lambda, moml and forum",
 }
 
 
@@ -139,7 +141,7 @@ def only_taken(
     renamed(extra_args)
     given = {key for key, value in extra_args.items() if value is not None}
     strange = sorted((_TAKEN_BY.keys() & given) - set(taken))
-    if not strange or _is_part(updates):
+    if not strange or is_part(updates):
         return
     raise ValueError(
         f"{strange[0]}= has no effect here: this method does not take it, and no other "
@@ -154,7 +156,8 @@ def keywords(update: Callable[..., Any]) -> frozenset[str]:
     return frozenset(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
 
 
-def _is_part(updates: Any) -> bool:
+def is_part(updates: Any) -> bool:
+    """Whether leaves of the tree are held back, an `optax.MaskedNode` in place."""
     masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
     tree = updates.like() if hasattr(updates, "like") else updates  # lazy: no tree
     return any(map(masked, jax.tree.leaves(tree, is_leaf=masked)))

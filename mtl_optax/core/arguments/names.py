@@ -59,17 +59,17 @@ def agreed_names(
     return next(iter(known.values()), None)
 
 
-def active_mask(active: Any, num_tasks: int) -> jax.Array:
+def active_mask(active: Any, num_tasks: int, what: str = "active") -> jax.Array:
     """`active` as a boolean vector `[T]`, from one or from a dict of bools by name."""
     if isinstance(active, Mapping):
-        active, names = values_of(active, "active")
-        agreed_names({"active=": names}, num_tasks)
+        active, names = values_of(active, what)
+        agreed_names({f"{what}=": names}, num_tasks)
     mask = jnp.asarray(active)
     if mask.shape != (num_tasks,) or mask.dtype != jnp.bool_:
         raise ValueError(
-            f"active= must be a boolean vector of shape ({num_tasks},), True for the "
+            f"{what}= must be a boolean vector of shape ({num_tasks},), True for the "
             f"tasks present in this step; got shape {mask.shape} and dtype "
-            f"{mask.dtype}. Use for example active=jnp.array(present, dtype=bool)."
+            f"{mask.dtype}. Use for example {what}=jnp.array(present, dtype=bool)."
         )
     return whole(mask)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mtl_optax.core.arguments.names import UnknownNames, sorted_names
 from mtl_optax.core.chains.places import METHOD
 
+_OF_LOSSES = "losses_fn", "validation_losses_fn"
 OF_OPTAX = {"value", "grad", "value_fn", "grad_fn", "obj_fn"}
 
 
@@ -28,7 +29,7 @@ def for_part(
         value = 1 + sum(x.astype(jnp.result_type(float)) for x in squares)
         return dict.fromkeys(known, value) if known else (value,) * num_tasks
 
-    made_up: dict[str, Any] = {"losses_fn": losses_fn, "epoch": 0}
+    made_up: dict[str, Any] = dict.fromkeys(_OF_LOSSES, losses_fn) | {"epoch": 0}
     made_up = {k: v for k, v in made_up.items() if k in signature(update).parameters}
     if kind == METHOD or known:
         losses = dict(zip(known, ones, strict=True)) if known else jnp.ones(num_tasks)

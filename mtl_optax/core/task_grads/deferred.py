@@ -17,7 +17,12 @@ from mtl_optax.core.task_grads.leaf_values import OfLeaf, Values
 from mtl_optax.core.task_grads.not_a_tree import NoArithmetic, not_a_tree
 from mtl_optax.core.trees.cut_tasks import tasks_together
 from mtl_optax.core.trees.leaves import only
-from mtl_optax.core.trees.task_axis import over_tasks, rows_of_all, where_active
+from mtl_optax.core.trees.task_axis import (
+    along_rows,
+    over_tasks,
+    rows_of_all,
+    where_active,
+)
 
 
 @not_a_tree
@@ -138,6 +143,16 @@ class Deferred(NoArithmetic):
             for leaf, one in pairs
         ]
         return jax.tree.unflatten(self.treedef, again)
+
+    def along(self, direction: optax.Updates) -> jax.Array:
+        """The inner product of each gradient with a tree like one, `[T]`."""
+        pairs = zip(self.leaves, jax.tree.leaves(direction), strict=True)
+        each = [
+            over_tasks(along_rows(leaf.part.stack(), d), leaf.tasks, self.num_tasks)
+            for leaf, d in pairs
+        ]
+        products = sum(each, jnp.zeros(self.num_tasks))
+        return products if self.active is None else jnp.where(self.active, products, 0)
 
     def row(self, task: int) -> optax.Updates:
         """The gradient of one task."""

@@ -60,6 +60,9 @@ class TaskGrads(Protocol):
     def pulled_again(self, update: optax.Updates, weights: Any) -> optax.Updates:
         """`update`, which is `pull(weights)`, for a reader in a branch."""
 
+    def along(self, direction: optax.Updates) -> jax.Array:
+        """The inner product of each gradient with a tree like one, `[T]`."""
+
     def row(self, task: int) -> optax.Updates:
         """The gradient of one task, `[*param]`."""
 

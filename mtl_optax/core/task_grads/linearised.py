@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.arguments.losses import loss_of, stack_losses
-from mtl_optax.core.task_grads.data_axis import mean_over
+from mtl_optax.core.task_grads.data_axis import local, mean_over
 from mtl_optax.core.task_grads.deferred import Deferred
 from mtl_optax.core.task_grads.folded import folded_losses
 from mtl_optax.core.task_grads.form import Fold
@@ -163,6 +163,23 @@ class LazyTaskGrads(NoArithmetic):
     def mix(self, combinations: jax.Array) -> Deferred:
         """S weighted sums `[S, T]` of the rows."""
         return self.computed().mix(combinations)
+
+    def along(self, direction: optax.Updates) -> jax.Array:
+        """The inner product of each gradient with a tree like one, `[T]`.
+
+        The losses' change along it: one pass in forward mode, and no gradient.
+        """
+        known = iter(jax.tree.leaves(direction))
+        leaves, treedef = jax.tree.flatten(self.params)
+        kept = self.kept or (True,) * len(leaves)
+        tangent = [
+            next(known).astype(p.dtype) if keep else jnp.zeros_like(p)
+            for p, keep in zip(leaves, kept, strict=True)
+        ]
+        here = local(jax.tree.unflatten(treedef, tangent), self.axis_name)
+        change = stack_losses(self.pushforward(here)).astype(jnp.result_type(float))
+        change = mean_over(change, self.axis_name)
+        return change if self.active is None else jnp.where(self.active, change, 0)
 
     def select(self, kept: tuple[bool, ...]) -> "LazyTaskGrads":
         """The same gradients on the kept leaves only; others become MaskedNode.

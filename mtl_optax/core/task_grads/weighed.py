@@ -45,6 +45,7 @@ class Weighed(NoArithmetic):
 
     measured = False
     computed = gramian = measure = mix = row = one = some = stack = folded = _no_rows
+    along = _no_rows
 
     @classmethod
     def of(cls, total: optax.Updates, num_tasks: int) -> "Weighed":

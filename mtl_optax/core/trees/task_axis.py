@@ -82,3 +82,10 @@ def mix_tasks(
         precision=lax.Precision.HIGHEST,
         preferred_element_type=weights.dtype,
     )
+
+
+def along_rows(rows: jax.Array, direction: jax.Array) -> jax.Array:
+    """Inner products `[T]` of rows `[T, *param]` with an array `[*param]`."""
+    wide = jnp.result_type(float)
+    terms = rows.astype(wide) * direction.astype(wide)[None]
+    return jnp.sum(terms, axis=tuple(range(1, rows.ndim)))

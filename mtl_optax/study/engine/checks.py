@@ -29,6 +29,19 @@ def one_a_task(problem: Problem, found: Any, state: Any) -> tuple[Any, Any]:
     return losses, after
 
 
+def held_out(problem: Problem, method: str) -> Any:
+    """The split of which a method on two batches gets its second one."""
+    if problem.splits.get("train") is None:
+        return None
+    if problem.splits.get("val") is None:
+        raise ValueError(
+            f"problem '{problem.name}': {method} learns from a second batch, of split "
+            f"'val', and there is none among {list(problem.splits)}. Give the problem "
+            "one, or leave the method out."
+        )
+    return problem.splits["val"]
+
+
 def _shapes(losses: Any) -> Any:
     """Of each number; of what holds no numbers in order, its type."""
     if isinstance(losses, tuple | list):

@@ -61,6 +61,11 @@ METHODS: dict[str, Method] = {
     # The same with a preference that is a number, not the median.
     "selective_preference": partial(made.selective_groups, preference=0.0),
     "tag": made.tag,
+    # They weigh heads too, and see batches of validation data. The step ahead is 0.1,
+    # as LibMTL's, for auto_lambda too: after Adam there is no learning rate to take.
+    "auto_lambda": made.bilevel(mtl.auto_lambda, learning_rate=0.1),
+    "moml": made.bilevel(mtl.moml),
+    "forum": made.bilevel(mtl.forum),
     "nmt": made.nmt,
     "weighted": made.weighted,
 }
@@ -77,6 +82,9 @@ LEFT_OUT = {
 # Their task weights tell no shares: of gradients of log losses; of each leaf apart;
 # of one task of each run.
 NO_SHARES = ("db_mtl", "metabalance", SINGLE_TASK)
+# Their task weights belong to something else than the gradients, and tell no shares.
+# gradients of log losses; the smaller part of an update; one task of each run
+NO_SHARES = ("db_mtl", "forum", SINGLE_TASK)
 
 
 class Optimizer(NamedTuple):

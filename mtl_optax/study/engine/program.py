@@ -4,6 +4,7 @@ A lane is one training run, described by traced numbers.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,13 @@ import mtl_optax as mtl
 from mtl_optax.study.engine import checks
 from mtl_optax.study.engine.methods import OPTIMIZERS, SCHEDULES
 from mtl_optax.study.engine.problem import Now, Problem
-from mtl_optax.study.engine.transformations import Ingredients, Method
+from mtl_optax.study.engine.transformations import (
+    Ingredients,
+    Method,
+    OnTwoBatches,
+)
 
+_SECOND = 1  # of a step's key, the part that draws the validation batch
 CHUNK = 50  # records between two signs of progress, at most; ten signs in long runs
 
 
@@ -87,17 +93,21 @@ def programs(
     def init(params: Any, lane: Lanes) -> Any:
         return transformation(lane).init(params)
 
-    def step(carry: Carry, batch: Any, lane: Lanes, number: Any) -> tuple[Any, StepLog]:
+    def step(
+        carry: Carry, batch: Any, lane: Lanes, number: Any, held_out: Any
+    ) -> tuple[Any, StepLog]:
         params, state, opt_state = carry
         key = jax.random.fold_in(jax.random.key(lane.seed), number)
         now = Now(number / recipe.steps, key)
 
-        def losses_fn(params: Any) -> tuple[tuple[jax.Array, ...], Any]:
+        def losses_of(batch: Any, now: Now, params: Any) -> tuple[Any, Any]:
             own = settings(lane, of_losses=True)
             found = problem.losses(params, state, batch, now, **own)
             losses, after = checks.one_a_task(problem, found, state)
             scaled = zip(losses, lane.loss_scales, strict=True)
             return tuple(x * s for x, s in scaled), after
+
+        losses_fn = partial(losses_of, batch, now)
 
         # The state as the losses leave it; a method that asks again does not move it.
         (losses, state_after), grads = mtl.lazy_task_grads(losses_fn, has_aux=True)(
@@ -106,6 +116,14 @@ def programs(
         extra = {"losses_fn": lambda x: losses_fn(x)[0], "statistics": state_after}
         if problem.active is not None:
             extra["active"] = problem.active(batch)
+        if isinstance(method, OnTwoBatches):
+            draw, own = jax.random.split(jax.random.fold_in(key, _SECOND))
+            second = some_of(held_out, draw, recipe.batch_size)
+            later = now._replace(key=own)
+            ask = partial(losses_of, second, later)
+            extra["validation_losses_fn"] = lambda x: ask(x)[0]
+            if problem.active is not None:
+                extra["validation_active"] = problem.active(second)
         updates, opt_state = transformation(lane).update(
             *(grads, opt_state, params), **extra
         )
@@ -122,12 +140,17 @@ def programs(
     def advance(
         carry: Carry, batches: Any, data: Any, lanes: Lanes, steps: int, done: Any = 0
     ) -> tuple[Carry, StepLog]:
-        """Steps after those done; batches are indices `[steps, L, ...]`, or None."""
+        """Steps after those done; batches are indices `[steps, L, ...]`, or None.
+
+        Data are the training split; with a method on two batches a pair, and "val".
+        """
+        train, held_out = data if isinstance(method, OnTwoBatches) else (data, None)
+        over_lanes = jax.vmap(step, in_axes=(0, 0, 0, None, None))
 
         def body(carry: Carry, at: Any) -> tuple[Carry, StepLog]:
             indices, number = at
-            batch = jax.tree.map(lambda x: x[indices], data)
-            return jax.vmap(step, in_axes=(0, 0, 0, None))(carry, batch, lanes, number)
+            batch = jax.tree.map(lambda x: x[indices], train)
+            return over_lanes(carry, batch, lanes, number, held_out)
 
         numbers = done + jnp.arange(steps)
         carry, logs = jax.lax.scan(body, carry, (batches, numbers), steps)
@@ -135,6 +158,15 @@ def programs(
         return carry, jax.tree.map(lambda x: x[every - 1 :: every], logs)
 
     return jax.vmap(init), advance
+
+
+def some_of(split: Any, key: jax.Array, number: int) -> Any:
+    """So many examples of a split, drawn with replacement; None of none."""
+    if split is None:
+        return None
+    whole = len(jax.tree.leaves(split)[0])
+    at = jax.random.randint(key, (number,), 0, whole)
+    return jax.tree.map(lambda x: x[at], split)
 
 
 def _logged_weights(opt_state: Any, num_tasks: int) -> jax.Array:

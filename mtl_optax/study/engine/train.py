@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_optax.study.engine.checkpoints import Checkpoints, Saved
+from mtl_optax.study.engine.checks import held_out
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.program import Lanes, Recipe, StepLog, programs
 from mtl_optax.study.engine.starts import (
@@ -26,7 +27,7 @@ from mtl_optax.study.engine.starts import (
     precision,
     prepare,
 )
-from mtl_optax.study.engine.transformations import Method
+from mtl_optax.study.engine.transformations import Method, OnTwoBatches
 
 # Methods at a time: one compiles, on one core, while another trains.
 WORKERS = max(2, min(4, (os.cpu_count() or 2) // 2))
@@ -135,8 +136,11 @@ def _train(
     blocks = [Block(lanes, common) for lanes in work.each()]
     carries = [block.carry(init) for block in blocks]
     # The data are arguments: closed over, XLA would fold them into the program.
+    data = common.data
+    if isinstance(method, OnTwoBatches):
+        data = data, jax.tree.map(jnp.asarray, held_out(problem, name))
     lowered = jax.jit(advance, donate_argnums=0, static_argnums=4).lower(
-        *(carries[0], blocks[0].batch(0, chunk), common.data, blocks[0].lanes),
+        *(carries[0], blocks[0].batch(0, chunk), data, blocks[0].lanes),
         *(chunk, np.int32(0)),
     )
     of_log = jax.tree.structure(lowered.out_info[1])
@@ -156,7 +160,7 @@ def _train(
         found = []
         for number, block in enumerate(blocks):
             batch = block.batch(done, chunk)
-            args = carries[number], batch, common.data, block.lanes, np.int32(done)
+            args = carries[number], batch, data, block.lanes, np.int32(done)
             carries[number], log = run_chunk(*args)
             found.append(list(map(np.asarray, jax.tree.leaves(log))))  # waits
         logs.append([np.concatenate(x, axis=1) for x in zip(*found, strict=True)])

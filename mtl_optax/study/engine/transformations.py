@@ -3,6 +3,7 @@
 Methods act on what tasks share; each head gets its own gradient.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -147,6 +148,34 @@ def sam(of: Ingredients, rho_shared: Any = 0.05) -> optax.GradientTransformation
 
     ascent = optax.GradientTransformationExtraArgs(inner.init, update)
     return optax.chain(among_tasks(mtl.unitary(of.num_tasks), of.problem), ascent)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnTwoBatches:
+    """A method that the engine hands `validation_losses_fn=` too, of split "val"."""
+
+    make: Method
+
+    def __call__(self, of: Ingredients, **settings: Any) -> Any:
+        """The transformation."""
+        return self.make(of, **settings)
+
+
+def bilevel(factory: Callable[..., Any], **fixed: Any) -> OnTwoBatches:
+    """A method that learns weights from a second batch, and the optimiser.
+
+    It weighs the whole loss: each head's gradient has its task's weight, too. `outer`
+    is the rate of Adam on what is learned.
+    """
+
+    def method(
+        of: Ingredients, outer: Any = None, **settings: Any
+    ) -> optax.GradientTransformation:
+        optimizer = None if outer is None else optax.adam(outer)
+        rule = factory(of.num_tasks, optimizer=optimizer, **{**fixed, **settings})
+        return optax.chain(rule, of.optimizer)
+
+    return OnTwoBatches(method)
 
 
 def selective_groups(of: Ingredients, **settings: Any) -> optax.GradientTransformation:
