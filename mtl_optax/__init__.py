@@ -42,9 +42,9 @@ from mtl_optax.core.weighting import Weighting
 from mtl_optax.from_grad_fn.auto_lambda import auto_lambda
 from mtl_optax.from_grad_fn.cso import cso
 from mtl_optax.from_grad_fn.flat_mtl import flat_mtl
-from mtl_optax.from_grad_fn.samo import samo
 from mtl_optax.from_grad_fn.forum import forum
 from mtl_optax.from_grad_fn.moml import moml
+from mtl_optax.from_grad_fn.samo import samo
 from mtl_optax.from_grad_fn.selective_groups import selective_groups
 from mtl_optax.from_grad_fn.task_affinity import task_affinity
 from mtl_optax.from_gradients.cso_project import cso_project

@@ -333,6 +333,8 @@ FROM_GRAMIAN = [
             "decay": (0.999, 0.0),
             "eps": (0.0, 1e-2),
         },
+    ),
+    Method(
         # Worked out in float64: the second task is ahead by far, so the weights are at
         # its corner, or as near as its ascent of the first may be.
         name="epo",

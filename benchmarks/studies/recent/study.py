@@ -34,11 +34,7 @@ SETTINGS = Settings(
 # One that needs losses, one that needs the Gramian, and what each grew out of.
 QUICK = ("uw_so", "imgrad")
 _QUICK = Settings(
-    (
-        BASELINE,
-        *(NEW[name].relative for name in QUICK if name in NEW),
-        *(x for x in QUICK if x in NEW),
-    ),
+    (BASELINE, *(NEW[name].relative for name in QUICK), *QUICK),
     seeds=2,
     steps=100,
     quick=True,

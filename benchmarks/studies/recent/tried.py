@@ -29,7 +29,4 @@ NEW = {
     "moml": Tried("mgda", {"outer": (1e-3, 1e-2)}),
     "forum": Tried("mgda", {"outer": (1e-3, 1e-2)}),
 }
-from mtl_optax.study.engine.methods import METHODS  # noqa: E402 TEMP
-
 RELATIVES = tuple(dict.fromkeys(tried.relative for tried in NEW.values()))
-NEW = {k: v for k, v in NEW.items() if k in METHODS or k == "samo"}  # TEMP

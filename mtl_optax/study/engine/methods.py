@@ -12,6 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 import mtl_optax as mtl
+from mtl_optax.study.engine import perturbed
 from mtl_optax.study.engine import transformations as made
 from mtl_optax.study.engine.transformations import Method
 
@@ -49,14 +50,14 @@ EVERY = (*TABLE, SINGLE_TASK)  # what ALL stands for; a step of the others costs
 METHODS: dict[str, Method] = {
     **{name: made.on_trunk(factory) for name, factory in TABLE.items()},
     SINGLE_TASK: made.single_task,
-    "f_mean": made.flattened(mtl.mean),
-    "f_mgda": made.flattened(mtl.mgda),
-    "f_pcgrad": made.flattened(mtl.pcgrad),
-    "f_cagrad": made.flattened(mtl.cagrad),
-    "f_imtl_g": made.flattened(mtl.imtl_g),
-    "s_mean": made.lightly_flattened(mtl.mean),
-    "s_cagrad": made.lightly_flattened(mtl.cagrad),
-    "sam": made.sam,
+    "f_mean": perturbed.flattened(mtl.mean),
+    "f_mgda": perturbed.flattened(mtl.mgda),
+    "f_pcgrad": perturbed.flattened(mtl.pcgrad),
+    "f_cagrad": perturbed.flattened(mtl.cagrad),
+    "f_imtl_g": perturbed.flattened(mtl.imtl_g),
+    "s_mean": perturbed.lightly_flattened(mtl.mean),
+    "s_cagrad": perturbed.lightly_flattened(mtl.cagrad),
+    "sam": perturbed.sam,
     "selective_groups": made.selective_groups,
     # The same with a preference that is a number, not the median.
     "selective_preference": partial(made.selective_groups, preference=0.0),
@@ -79,12 +80,9 @@ LEFT_OUT = {
     "cso_project": "needs the first task of each channel, which cso finds",
     "constant": "its weights are the user's choice: weighted, single_task",
 }
-# Their task weights tell no shares: of gradients of log losses; of each leaf apart;
-# of one task of each run.
-NO_SHARES = ("db_mtl", "metabalance", SINGLE_TASK)
-# Their task weights belong to something else than the gradients, and tell no shares.
-# gradients of log losses; the smaller part of an update; one task of each run
-NO_SHARES = ("db_mtl", "forum", SINGLE_TASK)
+# Their task weights tell no shares: of gradients of log losses; of each leaf apart; of
+# the smaller part of an update; of one task of each run.
+NO_SHARES = ("db_mtl", "metabalance", "forum", SINGLE_TASK)
 
 
 class Optimizer(NamedTuple):
