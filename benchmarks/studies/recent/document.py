@@ -1,5 +1,7 @@
 """What the study of recent methods says of two and four tasks together."""
 
+from typing import Any
+
 from benchmarks.studies.recent import tables
 from benchmarks.studies.recent.figures import worst
 from benchmarks.studies.recent.measured import of_part
@@ -14,7 +16,7 @@ def document(
     """Verdicts, the worst tasks and a table a method, then each part."""
     found = {name: of_part(own) for name, own in whole.parts.items()}
     common = parts.document(whole, documents)
-    shown = [*blocks.figures((worst,), found), tables.beside(found)]
+    shown: list[Any] = [*blocks.figures((worst,), found), tables.beside(found)]
     said = []
     if new := tables.new_in(found):
         shown = [tables.verdicts(found), *shown]
