@@ -138,7 +138,9 @@ def programs(
 
 
 def _logged_weights(opt_state: Any, num_tasks: int) -> jax.Array:
+    none = jnp.full(num_tasks, jnp.nan)
     try:
-        return mtl.task_weights(opt_state)
+        weights = mtl.task_weights(opt_state)
     except ValueError:  # a from_gradients method has none
-        return jnp.full(num_tasks, jnp.nan)
+        return none
+    return weights if weights.ndim == 1 else none  # those of blocks are no shares
