@@ -23,6 +23,7 @@ ARGUMENTS = {
     "key": lambda num_tasks: 0,
     "weights": lambda num_tasks: jnp.linspace(1.0, 2.0, num_tasks),
     "num_byzantine": lambda num_tasks: max(0, (num_tasks - 3) // 2),
+    "num_groups": lambda num_tasks: min(2, num_tasks),
 }
 # Of single methods: what must be given, and defaults that two tasks are too few for.
 OPTIONS = {

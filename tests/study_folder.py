@@ -60,9 +60,8 @@ def check_folder(folder, names, seeds):
     compared = seeds > 1 and "unitary" in names and len(names) > 1
     # The share of a method whose weights do not tell it is not known.
     figures = {"accuracy", "losses"} | ({"differences"} if compared else set())
-    figures |= (
-        {"shares"} if set(names) - {"graddrop", "db_mtl", "single_task"} else set()
-    )
+    untold = {"graddrop", "db_mtl", "metabalance", "single_task"}
+    figures |= {"shares"} if set(names) - untold else set()
     assert {path.stem for path in folder.glob("*.png")} == figures
     with open(folder / "summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))

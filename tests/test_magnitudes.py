@@ -93,6 +93,20 @@ def test_normalised_updates(scale):
     assert not nothing["w"].any()
 
 
+@both
+def test_constants_of_a_program_are_not_squared_before_they_are_divided(scale):
+    """XLA takes (c / x)^2 of a constant c for c^2 / x^2, which may be no number."""
+    rows, step = jnp.asarray(scale * ROWS), mtl.safe_normalize()
+    added = jax.jit(lambda x: step.update({"w": rows[0]}, step.init(x))[0])
+    wanted = ROWS[0] / np.linalg.norm(ROWS[0])
+    np.testing.assert_allclose(added(0.0)["w"], wanted, rtol=1e-6)
+    tx = mtl.sam_gs(3, max_norm=None if scale < 1 else 1.0)
+    got = jax.jit(lambda state: tx.update(rows, state))(tx.init(rows[0]))
+    same = jax.jit(tx.update)(rows, tx.init(rows[0]))
+    np.testing.assert_allclose(got[1].imbalance, same[1].imbalance, rtol=1e-5)
+    np.testing.assert_allclose(got[0], same[0], rtol=1e-5)
+
+
 # --- Long gradients beside short ones: rightly what float64 makes of them -------------
 
 MIXED = {"one long": [2.0**67, 1, 1], "one short": [2.0**-67, 1, 1]}

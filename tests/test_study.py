@@ -116,7 +116,7 @@ def test_quick_study_end_to_end(tmp_path):
 
 @pytest.mark.slow
 def test_methods_whose_weights_tell_no_shares(tmp_path, capsys):
-    names = ["graddrop", "db_mtl"]
+    names = ["graddrop", "db_mtl", "metabalance"]
     options = ["--methods", ",".join(names), "--seeds", "1", "--steps", "3"]
     assert cli.main(["study", *options, "--out", str(tmp_path)]) == 0
     check_folder(tmp_path, names, seeds=1)

@@ -14,8 +14,8 @@ from mtl_optax.core.task_grads.as_task_grads import is_lazy
 # What records each reading.
 FAMILIES = {
     "task_weights": "the from_losses and from_gramian methods, db_mtl, excess_mtl and "
-    "moco; graddrop, trimmed_mean and cso_project work coordinate by coordinate, cso "
-    "and selective_groups group by group, and have no task weights",
+    "moco; graddrop, sam_gs, trimmed_mean and cso_project work coordinate by "
+    "coordinate, cso and selective_groups group by group, and have no task weights",
     "task_gramian": "the from_gramian methods; those of the other families never form "
     "one of the task gradients",
 }
@@ -35,8 +35,8 @@ def task_weights(opt_state: Any) -> jax.Array:
       exactly zero.
 
     Raises:
-      ValueError: if the state holds no weights (graddrop, trimmed_mean, cso_project,
-        cso and selective_groups have none), or several, with their paths.
+      ValueError: if the state holds no weights (graddrop, sam_gs, trimmed_mean,
+        cso_project, cso and selective_groups have none), or several, with their paths.
 
     Cost: none; the method recorded them.
 

@@ -113,8 +113,17 @@ def task_norms(stacked: optax.Updates) -> jax.Array:
     each = [jnp.max(jnp.abs(x), axis=range(1, x.ndim), initial=0) for x in leaves]
     largest = reduce(jnp.maximum, each).astype(jnp.result_type(float))
     largest = jnp.where(largest > 0, largest, 1)  # so that squares neither overflow
-    near_one = [x.astype(largest.dtype) / lead(largest, x) for x in leaves]
+    near_one = [over(x.astype(largest.dtype), lead(largest, x)) for x in leaves]
     return largest * jnp.sqrt(task_sums([x**2 for x in near_one]))
+
+
+def over(values: jax.Array, largest: jax.Array) -> jax.Array:
+    """The values over a number that is as large as any of them, before a product.
+
+    Cut to [-1, 1], where they are already: else XLA would take products of constants
+    first, which may overflow.
+    """
+    return jnp.clip(values / largest, -1, 1)
 
 
 def task_sums(stacked: optax.Updates) -> jax.Array:

@@ -18,7 +18,14 @@ from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import NumbersOrSchedule, ScalarOrSchedule
 from mtl_optax.core.method import transformation_method
 from mtl_optax.core.solvers.linalg import noise_floor
-from mtl_optax.core.stacked import follow, from_stack, moved, task_norms, zero_stack
+from mtl_optax.core.stacked import (
+    follow,
+    from_stack,
+    moved,
+    over,
+    task_norms,
+    zero_stack,
+)
 from mtl_optax.core.stale_rows import rate_of
 from mtl_optax.core.trees.leaves import blocks_of, one_block
 from mtl_optax.core.trees.replicated import replicated_zeros
@@ -176,7 +183,7 @@ def sam_gs(
             by_momentum = jnp.abs(momentum) / (root[block] / least)
             by_norm = lead(to_mean[block], g)
             factor = jnp.where(similar[block] < gamma, by_norm, by_momentum)
-            return factor * (g / unit)
+            return factor * over(g.astype(momentum.dtype), unit)
 
         pairs = zip(*map(jax.tree.leaves, (gradients, momenta)), blocks, strict=True)
         rows = jax.tree.unflatten(

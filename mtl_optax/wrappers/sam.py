@@ -93,6 +93,8 @@ def safe_normalize() -> optax.GradientTransformation:
         # In two steps, for the squares of long and short updates are no numbers.
         each = [jnp.max(jnp.abs(u), initial=0) for u in jax.tree.leaves(updates)]
         near_one = _over(updates, jnp.max(jnp.stack([jnp.zeros(()), *each])))
+        # As they are, but so that XLA will not square constants before it divides.
+        near_one = jax.tree.map(lambda x: jnp.clip(x, -1, 1), near_one)
         normal = _over(near_one, optax.tree.norm(near_one))
         return jax.tree.map(lambda n, u: n.astype(u.dtype), normal, updates)
 

@@ -170,7 +170,9 @@ def some_of(split: Any, key: jax.Array, number: int) -> Any:
 
 
 def _logged_weights(opt_state: Any, num_tasks: int) -> jax.Array:
+    none = jnp.full(num_tasks, jnp.nan)
     try:
-        return mtl.task_weights(opt_state)
+        weights = mtl.task_weights(opt_state)
     except ValueError:  # a from_gradients method has none
-        return jnp.full(num_tasks, jnp.nan)
+        return none
+    return weights if weights.ndim == 1 else none  # those of blocks are no shares
