@@ -228,9 +228,10 @@ def _draws(
     if given is None:
         keys = jax.random.split(jax.random.fold_in(key, task), len(leaves))
         return [standard_normals(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+    trees: list[Any] = [jax.tree.structure(x) for x in (given, params)]
     found = [jnp.shape(z) for z in jax.tree.leaves(given)]
     wanted = [(of, *p.shape) for p in jax.tree.leaves(params)]
-    if found != wanted or jax.tree.structure(given) != jax.tree.structure(params):
+    if found != wanted or trees[0] != trees[1]:
         raise ValueError(
             f"samo: normals= must be a tree like the parameters with a row a task, of "
             f"shapes {wanted}; got {found}. Rows of leaves that are not shared are not "

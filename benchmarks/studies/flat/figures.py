@@ -49,7 +49,8 @@ def changes(result: StudyResult) -> Drawn | None:
         figure,
         f"F- (circles) and S- (squares) minus plain, joint SAM minus mean: means and "
         f"{100 * CONFIDENCE:g} % intervals, paired over {settings.seeds} seeds. The "
-        f"paper's direction: accuracy not below 0, sharpness and calibration error below.",
+        f"paper's direction: accuracy not below 0, sharpness and calibration error "
+        f"below.",
     )
 
 

@@ -42,13 +42,13 @@ CLAIMS = {
 RULE = (
     f"Differences are F- or S- minus plain, for joint SAM minus mean, paired over "
     f"seeds; what the paper on F-MTL says is asked of all. The verdict on a metric "
-    f"rests on the mean over all conditions and both tasks, one number a seed, with "
-    f"a {100 * CONFIDENCE:g} % interval by Student's t: {MET} if it lies wholly on the side that the paper names (accuracy at least that of "
-    f"plain, sharpness lower, calibration error lower), {OPPOSITE} if wholly on the "
-    f"other, else {OPEN}. Beside it the single comparisons, one a condition and task: "
-    f"how many lie on the paper's side (along), and how many intervals exclude 0 on it "
-    f"and on the other (sure +/-); where there is no difference, one in 40 does so on "
-    f"each side."
+    f"rests on the mean over all conditions and both tasks, one number a seed, with a "
+    f"{100 * CONFIDENCE:g} % interval by Student's t: {MET} if it lies wholly on the "
+    f"side that the paper names (accuracy at least that of plain, sharpness lower, "
+    f"calibration error lower), {OPPOSITE} if wholly on the other, else {OPEN}. Beside "
+    f"it the single comparisons, one a condition and task: how many lie on the paper's "
+    f"side (along), and how many intervals exclude 0 on it and on the other (sure "
+    f"+/-); where there is no difference, one in 40 does so on each side."
 )
 PAIR = "{method} against {other}: {claims}."
 COUNTS = (

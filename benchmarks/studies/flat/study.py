@@ -17,7 +17,7 @@ from mtl_optax.study.report.paired import INTERVALS
 
 RADII = (0.01, 0.03, 0.1, 0.2)
 # Of each perturbed method; SAMO's share of a task's own part is chosen, too.
-GRIDS = {
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     method: {"rho_shared": RADII} | ({"beta": (0.1, 0.5)} if method in SAMO else {})
     for method in PLAIN
 }
