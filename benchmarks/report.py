@@ -94,6 +94,14 @@ KINDS: dict[str, Kind] = {
         tables.scaling,
         figures.scaling,
     ),
+    "flat_cost": Kind(
+        "What perturbed gradients cost",
+        "Whole steps of the MLP with three layers and a head a task, lazy gradients, "
+        "the mean over tasks, Adam; one donated program. Ratios of CPU time within "
+        "rounds. FLOPs (the body of a loop counts once, and `flat_mtl` has its T plain "
+        "gradients in one) and temporaries are those of XLA's compiled step.",
+        _each(tables.flat_cost),
+    ),
     "optimality": Kind(
         "How exact the quadratic programs' solutions are",
         "Roundings: the largest violation of an optimality condition over eps times "

@@ -82,6 +82,24 @@ def memory(size: Row) -> str:
     return f"\n{title}\n\n{table(['step', *used.values()], rows)}"
 
 
+def flat_cost(size: Row) -> str:
+    """One number of tasks of `flat_cost.py`."""
+    rows = [
+        [
+            *(name, quartiles(row["wall_ms"]), median(row["cpu_ms"])),
+            *(median(row["cpu_ratio"]), median(row["cpu_over_flat"])),
+            *(f"{row['gflop']:.3g}", f"{row['temporaries_mib']:.3g}"),
+        ]
+        for name, row in size["results"].items()
+    ]
+    title = (
+        f"**T={size['num_tasks']}, width {size['width']}, batch {size['batch']}** "
+        f"({load(size)} after; the trunk has {size['trunk_mib']:.1f} MiB)"
+    )
+    head = ["step", "wall ms (quartiles)", "CPU ms", "/ mean", "/ flat_mtl"]
+    return f"\n{title}\n\n{table([*head, 'GFLOP', 'temporaries MiB'], rows)}"
+
+
 def _any(size: Row, key: str) -> bool:
     return any(row.get(key) for row in size["results"].values())
 

@@ -20,6 +20,7 @@ from benchmarks import (
     aggregate,
     cases,
     dense_cost,
+    flat_cost,
     gpu_check,
     gpu_checks,
     gpu_parts,
@@ -599,6 +600,20 @@ def test_every_way_to_step_is_timed(tmp_path, capsys):
 )
 def test_models_of_the_zoo_say_how_many_tasks_they_have(name, num_tasks):
     assert step_models.from_the_zoo(name, quick=True).num_tasks == num_tasks
+
+
+@pytest.mark.slow
+def test_what_perturbed_gradients_cost(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    assert flat_cost.main(["--quick", "--rounds=1", f"--out={path}"]) == 0
+    record = json.loads(path.read_text())
+    (size,) = record["sizes"]
+    assert set(size["results"]) == set(flat_cost.WAYS)
+    assert size["results"][flat_cost.FLAT]["cpu_over_flat"]["median"] == 1
+    for row in size["results"].values():
+        assert set(row["cpu_over_flat"]) == set(row["cpu_ratio"]) == SPREAD
+    assert "| samo, beta=0 |" in capsys.readouterr().out
+    assert "**T=2, width 16, batch 8**" in report.generated(record, None)
 
 
 @pytest.mark.slow

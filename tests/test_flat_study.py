@@ -173,7 +173,7 @@ def test_sentences_say_what_was_counted():
     text = rule.beyond_sam({"f_mean": found, "f_mgda": other})
     assert text.count("better with f_mean, worse with f_mgda") == 3
     assert "minus joint SAM: test accuracy +1.00 [+1.00, +1.00] points" in text
-    assert "no F- method" in rule.beyond_sam({})
+    assert "no F- or S- method" in rule.beyond_sam({})
 
 
 def test_pairs():
@@ -182,6 +182,9 @@ def test_pairs():
     ]
     assert pairs.against_sam(("mean", "f_mean", "sam")) == [("f_mean", "sam")]
     assert pairs.against_sam(("mean", "f_mean")) == []
+    both = ("mean", "f_mean", "s_mean", "s_cagrad", "cagrad")
+    assert pairs.against_flat(both) == [("s_mean", "f_mean")]
+    assert pairs.against_plain(both)[1:] == [("s_mean", "mean"), ("s_cagrad", "cagrad")]
 
 
 # --- Command line ---------------------------------------------------------------------

@@ -29,17 +29,15 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.chains.places import WRAPPER, inside, placed
 from mtl_optax.core.chains.state_parts import check_keeps_no_optimiser
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.stacked import task_norms
 from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 from mtl_optax.core.task_grads.at_other_params import rows_at
 from mtl_optax.core.task_grads.data_axis import local, mean_over
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.trees.leaves import chosen, only
+from mtl_optax.core.uphill import Leaves, moved, norm, unit, wide
 from mtl_optax.core.weighting import check_transformation
 from mtl_optax.wrappers.on_shared import on_shared
-
-_Leaves = list[jax.Array]
 
 
 class SAMOState(NamedTuple):
@@ -102,7 +100,8 @@ def samo(
       (read on shared leaves), gives the draws; other extra arguments go to the
       aggregator, `active` included: means are over the active tasks. Draws are made for
       all T tasks. Output scale: that of the aggregator. T=1 with a sum or mean and
-      beta=0 gives SAM's gradient. Where the mean gradient is zero nothing is perturbed.
+      beta=0 gives SAM's gradient. Where the mean gradient is zero nothing is perturbed;
+      one that cancels to rounding gives a direction like any other.
 
     Raises:
       ValueError: for a negative radius, `beta` outside [0, 1], a step that is not
@@ -110,19 +109,22 @@ def samo(
         missing or does not return T losses, for `normals=` of other shapes or with
         beta=0, or for gradients that are not stacked.
 
-    Cost: with lazy gradients 1 backward pass, and those of the heads; then 2T forward
-    passes, T forward and T backward passes; as many random numbers as T copies of the
-    shared parameters have; T copies of the gradient; one key of state.
+    Cost: T + 1 backward passes and 3T more forward passes with lazy gradients; as many
+    random numbers as T copies of the shared parameters have; T copies of the gradient,
+    and of the parameters at both ends and at the point, in so far as XLA lets them live
+    at once; the aggregator's state and one key. With `beta=0` on shared leaves all
+    tasks look from one point: 2 forward passes in place of 3T.
 
     Invariances: none to loss scales, but for those of the aggregator: the larger a loss
     the more the common part is its own.
 
     Guarantee: that of the aggregator, for the perturbed gradients.
 
-    When not to use it: in place of `flat_mtl` to save time, unless gradients cost more
-    than here: two forward passes take what one backward pass takes. Where `beta` is to
-    matter: in many dimensions a draw hardly follows the task's gradient. With a radius
-    below the parameters' precision, as 1e-3 is in bfloat16.
+    When not to use it: to save time over `flat_mtl`: two forward passes cost what one
+    backward pass does, and T gradients at one point share their forward pass. Where
+    each task's own part is to matter: in many dimensions a draw is nearly orthogonal to
+    the gradient, whatever its sign. With a radius below the precision of the
+    parameters: steps of 1e-3 vanish in bfloat16.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl
@@ -174,15 +176,12 @@ def samo(
             return given.stack(), state
 
         use, key = next_key(state.key)
-        if sam and normals is not None:
-            raise ValueError(
-                "samo: normals= has no effect with beta=0, which draws nothing. Leave "
-                "it out."
-            )
+        if sam:
+            _no_draws(normals)
         kept = _shared_leaves(shared, params)
         common = _mean(given.select(kept))
 
-        def uphill(task: int) -> _Leaves:
+        def uphill(task: int) -> Leaves:
             if sam:
                 return common
             z = _draws(use, normals, params, kept, task, given.num_tasks)
@@ -210,58 +209,67 @@ def _shared_leaves(shared: Any, params: optax.Params) -> tuple[bool, ...]:
     return chosen(shared, params, "shared=")
 
 
-def _mean(gradients: TaskGrads) -> _Leaves:
+def _mean(gradients: TaskGrads) -> Leaves:
     """The gradient of the mean loss of the active tasks; one backward pass if lazy."""
     mask = gradients.active
     present = jnp.ones(gradients.num_tasks, bool) if mask is None else mask
-    return _wide(gradients.pull(preference_or_uniform(None, present)))
+    return wide(gradients.pull(preference_or_uniform(None, present)))
+
+
+def _no_draws(given: Any) -> None:
+    if given is not None:
+        raise ValueError(
+            "samo: normals= has no effect with beta=0, which draws nothing. Leave it "
+            "out."
+        )
 
 
 def _draws(
     key: jax.Array, given: Any, params: Any, kept: tuple[bool, ...], task: int, of: int
-) -> _Leaves:
+) -> Leaves:
     """Normal numbers of one of so many tasks for each shared leaf."""
     leaves = jax.tree.leaves(only(params, kept))
     if given is None:
         keys = jax.random.split(jax.random.fold_in(key, task), len(leaves))
         return [standard_normals(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+    trees: list[Any] = [jax.tree.structure(x) for x in (given, params)]
     found = [jnp.shape(z) for z in jax.tree.leaves(given)]
     wanted = [(of, *p.shape) for p in jax.tree.leaves(params)]
-    if found != wanted or jax.tree.structure(given) != jax.tree.structure(params):
+    if found != wanted or trees[0] != trees[1]:
         raise ValueError(
             f"samo: normals= must be a tree like the parameters with a row a task, of "
             f"shapes {wanted}; got {found}. Rows of leaves that are not shared are not "
             "read."
         )
     rows = [z[task] for z in jax.tree.leaves(given)]
-    return _wide(list(itertools.compress(rows, kept)))
+    return wide(list(itertools.compress(rows, kept)))
 
 
 def _rise(
     losses_at: Callable[[optax.Params], Any],
     params: optax.Params,
     kept: tuple[bool, ...],
-    z: _Leaves,
+    z: Leaves,
     step: Any,
     task: int,
     axis_name: Any,
 ) -> jax.Array:
     """Slope of a task's loss along z; 0 where it is not a number."""
     ends = [
-        loss_of(losses_at(local(_moved(params, kept, sign * step, z), axis_name)), task)
+        loss_of(losses_at(local(moved(params, kept, sign * step, z), axis_name)), task)
         for sign in (1, -1)
     ]
-    plus, minus = mean_over(_wide(ends), axis_name)
+    plus, minus = mean_over(wide(ends), axis_name)
     slope = (plus - minus) / (2 * step)
     return jnp.where(jnp.isnan(slope), 0, slope)
 
 
-def _own_part(slope: jax.Array, z: _Leaves, common: _Leaves, variant: str) -> _Leaves:
+def _own_part(slope: jax.Array, z: Leaves, common: Leaves, variant: str) -> Leaves:
     """The estimate of a task's gradient, each leaf as long as that of the mean's."""
     if variant == "unmatched":
         return [slope * x for x in z]
     pairs = zip(common, z, strict=True)
-    return [jnp.sign(slope) * _norm([g]) * _unit([x])[0] for g, x in pairs]
+    return [jnp.sign(slope) * norm([g]) * unit([x])[0] for g, x in pairs]
 
 
 def _points(
@@ -269,7 +277,7 @@ def _points(
     params: optax.Params,
     kept: tuple[bool, ...],
     rho: Any,
-    uphill: Callable[[int], _Leaves],
+    uphill: Callable[[int], Leaves],
 ) -> Iterator[optax.Params]:
     """The parameters at which each task's gradient is asked for, one after the other.
 
@@ -278,37 +286,8 @@ def _points(
     rest = tuple(not keep for keep in kept)
     for task in range(given.num_tasks):
         radius = rho if given.active is None else jnp.where(given.active[task], rho, 0)
-        point = _moved(params, kept, radius, _unit(uphill(task)))
+        point = moved(params, kept, radius, unit(uphill(task)))
         if any(rest):
-            own = _unit(_wide(given.select(rest).row(task)))
-            point = _moved(point, rest, radius, own)
+            own = unit(wide(given.select(rest).row(task)))
+            point = moved(point, rest, radius, own)
         yield point
-
-
-def _moved(
-    params: optax.Params, kept: tuple[bool, ...], length: Any, direction: _Leaves
-) -> optax.Params:
-    """The parameters, the kept leaves so far along the direction."""
-    leaves, treedef = jax.tree.flatten(params)
-    steps = iter(direction)
-    new = [
-        (p + length * next(steps)).astype(p.dtype) if keep else p
-        for p, keep in zip(leaves, kept, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, new)
-
-
-def _unit(leaves: _Leaves) -> _Leaves:
-    """The leaves over their norm; zeros where that is zero or not finite."""
-    norm = _norm(leaves)
-    sound = (norm > 0) & jnp.isfinite(norm)
-    return [jnp.where(sound, x / jnp.where(sound, norm, 1), 0) for x in leaves]
-
-
-def _norm(leaves: _Leaves) -> jax.Array:
-    return task_norms([x[None] for x in leaves])[0]
-
-
-def _wide(tree: Any) -> _Leaves:
-    """The leaves, in float32 or wider."""
-    return [x.astype(jnp.result_type(float)) for x in jax.tree.leaves(tree)]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.studies.flat.pairs import against_plain, differences, runs
-from benchmarks.studies.flat.rule import CLAIMS, PLAIN, PLAINS, SAM
+from benchmarks.studies.flat.rule import CLAIMS, PLAIN, PLAINS, SAM, SAMO
 from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.report.frame import Drawn, grid
 from mtl_optax.study.report.paired import CONFIDENCE, interval
@@ -14,7 +14,7 @@ from mtl_optax.study.report.styles import styles
 
 
 def changes(result: StudyResult) -> Drawn | None:
-    """A panel a task and metric: F- minus plain in each condition, with intervals."""
+    """A panel a task and metric: minus plain in each condition, with intervals."""
     settings, tasks = result.first.settings, result.first.tasks
     pairs = against_plain(settings.methods)
     if not pairs or settings.seeds < 2:
@@ -47,9 +47,10 @@ def changes(result: StudyResult) -> Drawn | None:
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return Drawn(
         figure,
-        f"F- minus plain, joint SAM minus mean: means and {100 * CONFIDENCE:g} % "
-        f"intervals, paired over {settings.seeds} seeds. The paper's direction: "
-        f"accuracy not below 0, sharpness and calibration error below.",
+        f"F- (circles) and S- (squares) minus plain, joint SAM minus mean: means and "
+        f"{100 * CONFIDENCE:g} % intervals, paired over {settings.seeds} seeds. The "
+        f"paper's direction: accuracy not below 0, sharpness and calibration error "
+        f"below.",
     )
 
 
@@ -88,8 +89,9 @@ def landscape(result: StudyResult) -> Drawn:
     figure.supylabel(f"test accuracy of {task} / %", size="medium")
     return Drawn(
         figure,
-        f"The damaged task: hollow plain, filled F-, a line between the two; means "
-        f"over {settings.seeds} seeds. The paper's direction is up and left.",
+        f"The damaged task: hollow plain, filled F- (circles) and S- (squares), a line "
+        f"from the former; means over {settings.seeds} seeds. The paper's direction "
+        f"is up and left.",
     )
 
 
@@ -102,4 +104,6 @@ def _colour(method: str) -> str:
 
 
 def _marker(method: str) -> str:
-    return "*" if method == SAM else "o"
+    if method == SAM:
+        return "*"
+    return "s" if method in SAMO else "o"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmarks.studies.flat.rule import CLAIMS, PLAIN, SAM, Tally, tally
+from benchmarks.studies.flat.rule import CLAIMS, PLAIN, SAM, SAMO, Tally, tally
 from mtl_optax.study.engine import tidy
 from mtl_optax.study.engine.study import StudyResult
 
@@ -17,8 +17,14 @@ def against_plain(methods: Sequence[str]) -> list[Pair]:
     return [(m, PLAIN[m]) for m in methods if PLAIN.get(m) in methods]
 
 
+def against_flat(methods: Sequence[str]) -> list[Pair]:
+    """Every S- method with the F- method around the same one."""
+    found = [(method, f"f_{plain}") for method, plain in SAMO.items()]
+    return [pair for pair in found if set(pair) <= set(methods)]
+
+
 def against_sam(methods: Sequence[str]) -> list[Pair]:
-    """Every F- method with joint SAM."""
+    """Every F- and S- method with joint SAM."""
     return [(m, SAM) for m in methods if m in PLAIN and m != SAM and SAM in methods]
 
 
@@ -38,11 +44,13 @@ def differences(result: StudyResult) -> pd.DataFrame:
     methods = result.first.settings.methods
     table = runs(result).set_index([*RUN, "method"])["value"]
     values = table.unstack("method", sort=False)
+    every = (against_plain, against_flat, against_sam)
     of_pairs = [
         (values[method] - values[other])
         .reset_index(name="value")
         .assign(method=method, other=other)
-        for method, other in against_plain(methods) + against_sam(methods)
+        for pairs in every
+        for method, other in pairs(methods)
     ]
     if not of_pairs:
         return pd.DataFrame(columns=[*RUN, "value", "method", "other"])

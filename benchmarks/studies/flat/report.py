@@ -8,8 +8,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.studies.flat.figures import changes, landscape
-from benchmarks.studies.flat.pairs import differences, runs, tallies
-from benchmarks.studies.flat.rule import CLAIMS, RULE, SAM, beyond_sam, sentence
+from benchmarks.studies.flat.pairs import (
+    against_flat,
+    against_plain,
+    against_sam,
+    differences,
+    runs,
+    tallies,
+)
+from benchmarks.studies.flat.rule import CLAIMS, PLAIN, RULE, SAM, beyond_sam, sentence
 from mtl_optax.study.data.damaged import MEASURED
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import StudyResult
@@ -20,13 +27,15 @@ from mtl_optax.study.report.paired import INTERVALS, change, interval, mean_sd
 from mtl_optax.study.report.styles import styles
 
 TUNED = (
-    "The radius of each perturbed method and condition is the one of its grid with the "
+    "The radius of each perturbed method and condition (with S- methods also the share "
+    "beta of a task's own part) is the one of its grid with the "
     "best validation accuracy, mean over both tasks and over {seeds}; plain methods "
     "have nothing to choose, which is an advantage of the others. Optimiser "
     "{optimizer}, learning rate {rates}."
 )
-TO_PLAIN = "F- minus plain, sam minus mean, [95 % interval]"
-TO_SAM = "F- minus sam, [95 % interval]"
+TO_PLAIN = "F- and S- minus plain, sam minus mean, [95 % interval]"
+TO_FLAT = "S- minus F-, [95 % interval]"
+TO_SAM = "F- and S- minus sam, [95 % interval]"
 
 
 def document(result: StudyResult, documents: dict[str, Document]) -> Document:
@@ -74,11 +83,11 @@ def _tables(
     units = {x.name: str(x) for x in result.first.problem.metrics}
     head = ["method", "task", "radius", *(units[x] for x in CLAIMS)]
     changed = ["method", "task", *(f"{x} / {y.unit}" for x, y in CLAIMS.items())]
-    against_plain = found[found["other"] != SAM]
+    to_plain = found[found["method"].map(PLAIN) == found["other"]]
     for name in result.parts:
         rows = _by_metric(values, name, ["method", "task", "radius"], mean_sd)
         yield Table(name, note, head, rows, looks)
-        if rows := _by_metric(against_plain, name, ["method", "task"], change):
+        if rows := _by_metric(to_plain, name, ["method", "task"], change):
             yield Table(f"{name}: {TO_PLAIN}", "", changed, rows, looks)
 
 
@@ -95,16 +104,17 @@ def _counts(result: StudyResult, found: pd.DataFrame) -> Iterator[Table]:
     """What all conditions say."""
     every, looks = tallies(found), styles(result.first.methods)
     head = ["method", "metric", "along", "sure +/-", "mean difference", "paper"]
-    for title, of_sam in ((TO_PLAIN, False), (TO_SAM, True)):
+    methods = result.first.settings.methods
+    kinds = {TO_PLAIN: against_plain, TO_FLAT: against_flat, TO_SAM: against_sam}
+    for title, pairs in kinds.items():
         rows = [
             [
                 *(method, metric, f"{own.along} of {own.number}"),
                 *(f"{own.sure} / {own.against}", change(own.of_seed)),
                 *(CLAIMS[metric].paper, own.word),
             ]
-            for (method, other), counts in every.items()
-            for metric, own in counts.items()
-            if (other == SAM) == of_sam
+            for method, other in pairs(methods)
+            for metric, own in every.get((method, other), {}).items()
         ]
         if rows:
             yield Table(f"All conditions: {title}", "", [*head, "verdict"], rows, looks)

@@ -9,17 +9,17 @@ from mtl_optax.study.report.paired import CONFIDENCE, change, changes, minus, si
 
 SAM = "sam"
 PLAINS = ("mean", "mgda", "pcgrad", "cagrad", "imtl_g")
-# Method -> the one without perturbation. Joint SAM follows the sum, which is the mean
-# to Adam.
+# Method -> the one without perturbation: F-MTL (f_) and SAMO (s_) around it. Joint SAM
+# follows the sum, which is the mean to Adam.
 SAMO = {"s_mean": "mean", "s_cagrad": "cagrad"}
 PLAIN = {f"f_{plain}": plain for plain in PLAINS} | SAMO | {SAM: "mean"}
-ALIKE = "f_mean"  # aggregates as joint SAM does
+ALIKE = ("f_mean", "s_mean")  # which aggregate as joint SAM does
 MET, OPPOSITE, OPEN = "met", "opposite", "open"
 _ROUNDING = 1e-4  # metrics are float32: a smaller difference is none
 
 
 class Claim(NamedTuple):
-    """What the paper says of F- minus plain, in one metric."""
+    """What the paper on F-MTL says of perturbed minus plain, in one metric."""
 
     split: str  # on which it is measured
     sign: int  # +1: not lower, -1: lower
@@ -40,15 +40,15 @@ CLAIMS = {
 }
 
 RULE = (
-    f"Differences are F- minus plain, for joint SAM minus mean, paired over seeds. The "
-    f"verdict on a metric rests on the mean over all conditions and both tasks, one "
-    f"number a seed, with a {100 * CONFIDENCE:g} % interval by Student's t: {MET} if "
-    f"it lies wholly on the side that the paper names (accuracy at least that of "
-    f"plain, sharpness lower, calibration error lower), {OPPOSITE} if wholly on the "
-    f"other, else {OPEN}. Beside it the single comparisons, one a condition and task: "
-    f"how many lie on the paper's side (along), and how many intervals exclude 0 on it "
-    f"and on the other (sure +/-); where there is no difference, one in 40 does so on "
-    f"each side."
+    f"Differences are F- or S- minus plain, for joint SAM minus mean, paired over "
+    f"seeds; what the paper on F-MTL says is asked of all. The verdict on a metric "
+    f"rests on the mean over all conditions and both tasks, one number a seed, with a "
+    f"{100 * CONFIDENCE:g} % interval by Student's t: {MET} if it lies wholly on the "
+    f"side that the paper names (accuracy at least that of plain, sharpness lower, "
+    f"calibration error lower), {OPPOSITE} if wholly on the other, else {OPEN}. Beside "
+    f"it the single comparisons, one a condition and task: how many lie on the paper's "
+    f"side (along), and how many intervals exclude 0 on it and on the other (sure "
+    f"+/-); where there is no difference, one in 40 does so on each side."
 )
 PAIR = "{method} against {other}: {claims}."
 COUNTS = (
@@ -56,8 +56,8 @@ COUNTS = (
     "in {found.sure}, the opposite in {found.against}): {found.word}"
 )
 ADDS = (
-    "Does a perturbation for each task add to joint SAM? {alike}, which aggregates "
-    "alike, minus joint SAM: {numbers}, means over all conditions and tasks. "
+    "Does a perturbation for each task add to joint SAM? {numbers}, means over all "
+    "conditions and tasks. "
 )
 BEYOND = (
     "As far as intervals tell, against joint SAM: {claims}. All but {alike} aggregate "
@@ -127,18 +127,21 @@ def sentence(method: str, other: str, found: dict[str, Tally]) -> str:
 def beyond_sam(found: dict[str, dict[str, Tally]]) -> str:
     """What per-task flatness adds: method -> metric -> tally against joint SAM."""
     if not found:
-        return "Joint SAM has no F- method beside it."
-    text, claims = "", []
-    if ALIKE in found:
-        numbers = [
-            f"{CLAIMS[metric].title} {change(own.of_seed)} {CLAIMS[metric].unit}"
-            for metric, own in found[ALIKE].items()
-        ]
-        text = ADDS.format(alike=ALIKE, numbers=", ".join(numbers))
+        return "Joint SAM has no F- or S- method beside it."
+    numbers, claims = [], []
+    for alike in ALIKE:
+        if alike in found:
+            each = [
+                f"{CLAIMS[metric].title} {change(own.of_seed)} {CLAIMS[metric].unit}"
+                for metric, own in found[alike].items()
+            ]
+            text = f"{alike}, which aggregates alike, minus joint SAM: "
+            numbers.append(text + ", ".join(each))
     for metric, claim in CLAIMS.items():
         better, worse = (
             ", ".join(m for m, own in found.items() if own[metric].word == x) or "none"
             for x in (MET, OPPOSITE)
         )
         claims.append(f"{claim.title} better with {better}, worse with {worse}")
-    return text + BEYOND.format(alike=ALIKE, claims="; ".join(claims))
+    text = ADDS.format(numbers="; ".join(numbers)) if numbers else ""
+    return text + BEYOND.format(alike=" and ".join(ALIKE), claims="; ".join(claims))

@@ -17,7 +17,7 @@ from mtl_optax.study.report.paired import INTERVALS
 
 RADII = (0.01, 0.03, 0.1, 0.2)
 # Of each perturbed method; SAMO's share of a task's own part is chosen, too.
-GRIDS = {
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     method: {"rho_shared": RADII} | ({"beta": (0.1, 0.5)} if method in SAMO else {})
     for method in PLAIN
 }
@@ -44,8 +44,8 @@ def _part(name: str) -> Part:
     return Part(
         name=name,
         title=f"Flat minima, {name}",
-        question=f"{QUESTION} Here {what}. Do F- methods end in flatter minima, with "
-        "better accuracy and calibration?",
+        question=f"{QUESTION} Here {what}. Do F- and S- methods end in flatter "
+        "minima, with better accuracy and calibration?",
         problem=partial(damaged_digits, noise, fraction),
         settings=Settings(
             (*PLAINS, *PLAIN),
@@ -71,7 +71,8 @@ STUDY = Study(
     title="Flat minima",
     question=f"{QUESTION} The paper on F-MTL (Phan et al.) says that a perturbation "
     "for each task leads to flatter minima, to no less accuracy than that of the plain "
-    "method, and to better calibration. Does it? Does it add anything to joint SAM?",
+    "method, and to better calibration. Does it (F-), or does SAMO (S-), which knows "
+    "less of each task? Does either add anything to joint SAM?",
     parts=tuple(_part(name) for name in CONDITIONS),
     quick=(_part("noise_40"), _part("labels_10")),
     document=document,
