@@ -29,7 +29,7 @@ def colour(name: str) -> str:
     return "tab:grey" if name in BY_HAND else "tab:blue"
 
 
-def _drawn(path: Path, draw: Callable[[], Figure]) -> None:
+def drawn(path: Path, draw: Callable[[], Figure]) -> None:
     with matplotlib.rc_context(STYLE):
         draw().savefig(path, format="svg", metadata={"Date": None})
 
@@ -51,7 +51,7 @@ def _bars(record: Record, path: Path, key: str, label: str) -> None:
             ax.set_xlabel(label)
         return fig
 
-    _drawn(path, draw)
+    drawn(path, draw)
 
 
 def _number(value: Any) -> float | None:
@@ -90,7 +90,7 @@ def aggregate(record: Record, path: Path) -> None:
             ax.legend()
         return fig
 
-    _drawn(path, draw)
+    drawn(path, draw)
 
 
 def _over_best(row: Record) -> float | None:
@@ -117,7 +117,7 @@ def solvers(record: Record, path: Path) -> None:
             ax.set_xlabel("tasks")
         return fig
 
-    _drawn(path, draw)
+    drawn(path, draw)
 
 
 def scaling(record: Record, path: Path) -> None:
@@ -145,7 +145,7 @@ def scaling(record: Record, path: Path) -> None:
                 shown = ways
         return fig
 
-    _drawn(path, draw)
+    drawn(path, draw)
 
 
 def _any(sizes: Sequence[Record], key: str) -> bool:

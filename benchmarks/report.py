@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import figures, goals, solver_tables, tables
+from benchmarks import figures, goals, pareto_page, solver_tables, tables
 
 BEGIN = "<!-- Made by `python -m benchmarks.report`; what is written here is lost. -->"
 END = "<!-- From here on by hand again. -->"
@@ -94,6 +94,7 @@ KINDS: dict[str, Kind] = {
         tables.scaling,
         figures.scaling,
     ),
+<<<<<<< HEAD
     "flat_cost": Kind(
         "What perturbed gradients cost",
         "Whole steps of the MLP with three layers and a head a task, lazy gradients, "
@@ -101,6 +102,20 @@ KINDS: dict[str, Kind] = {
         "rounds. FLOPs (the body of a loop counts once, and `flat_mtl` has its T plain "
         "gradients in one) and temporaries are those of XLA's compiled step.",
         _each(tables.flat_cost),
+=======
+    "pareto": Kind(
+        "Pareto fronts in one program",
+        "One run for each preference, all of them in one vmapped program. `constant` "
+        "is the weighted sum; the others aim at the rays of the lattice (tchebycheff, "
+        "stch and epo with weights 1/p). Volumes are up to (1, ..., 1); *between the "
+        "ends* are points none of whose losses is below 0.02; spacing is Schott's, 0 "
+        "too where all points coincide: read it beside the rest. In the picture the "
+        "line is the known front; of DTLZ2 the colour is the third loss. Costs: one "
+        "program of all runs, against the program of one run, compiled once and called "
+        "for each; ratios above 1 are in favour of the front.",
+        pareto_page.body,
+        pareto_page.draw,
+>>>>>>> pareto
     ),
     "optimality": Kind(
         "How exact the quadratic programs' solutions are",

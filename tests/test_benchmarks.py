@@ -28,6 +28,7 @@ from benchmarks import (
     long_run,
     memory,
     optimality,
+    pareto,
     peers,
     per_sample,
     report,
@@ -674,3 +675,24 @@ def test_a_long_run_that_goes_wrong_is_noticed(tmp_path):
     plan = long_run.QUICK._replace(steps=10)
     active = np.asarray(long_run.worker.batch(9)[2].any(axis=(1, 2)))
     assert long_run.worker.skips(plan) == [0, int(active[1]), 0]
+
+
+@pytest.mark.slow
+def test_fronts_and_their_costs_are_measured(tmp_path, capsys):
+    path = tmp_path / "pareto.json"
+    options = ["--quick", "--methods", "constant", f"--out={path}"]
+    assert pareto.main([*options, "--problems", "VLMOP2", "digits"]) == 0
+    record = json.loads(path.read_text())
+    front, digits = record["sizes"]
+    assert front["count"] == len(front["results"]["constant"]["losses"]) == 6
+    assert 0 < front["results"]["constant"]["share"] <= 1
+    assert len(digits["results"]["constant"]["accuracies"]) == 3
+    (cost,) = record["costs"]
+    assert set(cost["wall_ratio"]) == SPREAD
+    assert "| VLMOP2 | constant | 6 x 5 |" in capsys.readouterr().out
+    assert report.main([f"{path}"]) == 0
+    assert "VLMOP2" in path.with_suffix(".svg").read_text()
+
+    options = [*options, "--parts", "costs", "--problems", "VLMOP2"]
+    assert pareto.main(options) == 0
+    assert json.loads(path.read_text())["sizes"] == record["sizes"]  # kept

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import mtl_optax as mtl
+from benchmarks.pareto_problems import PROBLEMS, stays_in
 from mtl_optax.analysis.pareto import (
     hypervolume,
     pareto_mask,
@@ -276,3 +277,39 @@ def test_what_is_wrong_is_said_with_its_cure(message):
     about |= {"params": START, "steps": 2} | WRONG[message]
     with pytest.raises(ValueError, match=message):
         mtl.pareto_front(about.pop("method_of"), about.pop("preferences"), **about)
+
+
+# --- Problems whose front is known ----------------------------------------------------
+
+
+def on_the_front(name, shares):
+    """Parameters of its points, from where its definition says that they are."""
+    first, second = shares
+    if name == "VLMOP2":
+        return np.full(10, (2 * first - 1) / 10**0.5)
+    if name == "DTLZ2":
+        return np.r_[first, second, np.full(10, 0.5)]
+    return np.r_[first, np.zeros(29)]
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_known_fronts_and_their_volumes(name):
+    """No point that is tried lies below the front, and the set reaches it."""
+    problem, rng = PROBLEMS[name], np.random.default_rng(0)
+    front = problem.front(1000)
+    losses = jax.jit(lambda x: jnp.stack(problem.losses(x)))
+    for shares in rng.uniform(0.01, 1, (5, 2)):
+        reached = losses(jnp.asarray(on_the_front(name, shares), jnp.float32))
+        assert np.min(np.abs(front - reached).max(axis=1)) < 0.05
+    random = rng.uniform(0, 1, (20, len(problem.start)))
+    above = np.stack([losses(jnp.asarray(x, jnp.float32)) for x in random])
+    assert not np.any((above[:, None] < front[None] - 1e-6).all(axis=-1))
+    found = hypervolume(front, np.ones(problem.num_tasks))
+    assert 0 < problem.volume - found < 0.06 * problem.volume
+    assert pareto_mask(front[1:-1]).all() or problem.num_tasks == 3
+
+
+def test_no_step_leaves_the_box():
+    tx, params = stays_in((0.0, 1.0)), jnp.array([0.1, 0.9, 0.5])
+    updates = tx.update(jnp.array([-1.0, 0.05, 0.7]), tx.init(params), params)[0]
+    np.testing.assert_allclose(params + updates, [0, 0.95, 1], atol=1e-6)
