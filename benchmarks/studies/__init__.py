@@ -10,5 +10,6 @@ STUDIES = {
     "arch": "architectures on the four tasks of transfer (minutes)",
     "towers": "width of task towers, with and without small auxiliary ones beside them",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
+    "bilevel": "one task matters, one is noise: does a second batch tell? (minutes)",
     "vmtl": "priors made of other domains, where labels are few (minutes)",
 }
