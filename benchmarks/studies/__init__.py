@@ -10,6 +10,7 @@ STUDIES = {
     "arch": "architectures on the four tasks of transfer (minutes)",
     "towers": "width of task towers, with and without small auxiliary ones beside them",
     "groups": "two, four, six tasks in two blocks: who finds them? (minutes)",
+    "bilevel": "one task matters, one is noise: does a second batch tell? (minutes)",
     "vmtl": "priors made of other domains, where labels are few (minutes)",
     "recent": "methods of 2022 to 2026: two and four tasks, losses of two scales",
 }

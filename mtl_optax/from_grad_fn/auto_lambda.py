@@ -140,7 +140,7 @@ def auto_lambda(
     num_tasks = checks.static_int("num_tasks", num_tasks)
     checks.at_least("learning_rate", learning_rate, 0)
     checks.one_of("variant", variant, ("raw", "softmax"))
-    _check_primary(primary, num_tasks)
+    primary = _of_all(primary, num_tasks)
     softmax = variant == "softmax"
     stepper = optax.adam(1e-3 if softmax else 1e-4) if optimizer is None else optimizer
     start = partial(scalars_from(stepper, init), num_tasks)
@@ -180,12 +180,12 @@ def auto_lambda(
 
         weights = weigh(state.learned)
         ahead = descended(params, learning_rate, train.pull(weights))
-        judges = jnp.where(batches.judging, 1.0 if primary is None else primary, 0.0)
+        judges = jnp.where(batches.judging, primary, 0)
         look = group_grads_at(batches.validation_losses, axis_name=axis_name)
         _, uphill = look(ahead, judges, batches.validation_active)
         slopes = train.along(uphill)
         slopes = softmax_slopes(weights, slopes) if softmax else slopes
-        moves = present & jnp.any(judges != 0)
+        moves = present & jnp.any(judges != 0) & jnp.isfinite(slopes)
         learned = step_scalars(stepper, -learning_rate * slopes, state.learned, moves)
         weights = weigh(learned)
         return train.pull(weights), AutoLambdaState(weights, learned)
@@ -193,15 +193,17 @@ def auto_lambda(
     return placed(init_state, update)
 
 
-def _check_primary(primary: Any, num_tasks: int) -> None:
+def _of_all(primary: Any, num_tasks: int) -> jax.Array:
+    """`primary` as `[T]` numbers, checked."""
     if isinstance(primary, (str, int)):
         raise ValueError(
             "auto_lambda: primary= tells of each task whether it is one, [T] bools or "
             f'a dict by name, such as {{"a": True, "b": False}}; got {primary!r}.'
         )
-    checks.optional_vectors(num_tasks, primary=primary)
-    if primary is None or isinstance(primary, jax.core.Tracer) or np.any(primary):
-        return
+    every = np.ones(num_tasks) if primary is None else primary
+    vector = checks.task_vector("primary", every, num_tasks)
+    if isinstance(vector, jax.core.Tracer) or np.any(vector):
+        return vector
     raise ValueError(
         "auto_lambda: primary= names no task, so that no loss would judge the weights: "
         "make the entry of one task or more True, or leave it out, and all are primary."

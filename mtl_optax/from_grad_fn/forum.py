@@ -241,7 +241,16 @@ def _units(second: LazyTaskGrads, down: Any) -> tuple[Any, ...]:
     lengths = jnp.where(some, norms * unit, 1)
     cosines = jnp.where(some[:, None] & some[None, :], cosines, 0)
     pull = lambda weights: zero_if_noise(rows, weights, gramian, unit)  # noqa: E731
-    return cosines, second.along(down) / lengths, lengths, pull
+    largest = _largest(down)  # products with all of it may be no numbers
+    short = jax.tree.map(lambda g: g / largest.astype(g.dtype), down)
+    return cosines, second.along(short) / lengths * largest, lengths, pull
+
+
+def _largest(tree: Any) -> jax.Array:
+    """The largest of all entries; 1 where all are 0."""
+    each = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
+    largest = jnp.max(jnp.stack(each)).astype(jnp.result_type(float))
+    return jnp.where(largest > 0, largest, 1)
 
 
 def _plus(nu: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:

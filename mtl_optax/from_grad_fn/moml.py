@@ -155,7 +155,7 @@ def moml(
             for task in range(num_tasks)
         ]
         gradient = _common_descent(jnp.stack(slopes), batches.judging)
-        moves = present & jnp.any(batches.judging)
+        moves = present & jnp.any(batches.judging) & jnp.all(jnp.isfinite(gradient))
         learned = step_scalars(stepper, gradient, state.learned, moves)
         weights = softmax_among(learned.values, present)
         return train.pull(weights), MOMLState(weights, learned)

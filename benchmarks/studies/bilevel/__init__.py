@@ -1,0 +1,1 @@
+"""Bilevel weights, where one auxiliary task is noise: does a second batch tell?"""
