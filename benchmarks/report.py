@@ -94,7 +94,6 @@ KINDS: dict[str, Kind] = {
         tables.scaling,
         figures.scaling,
     ),
-<<<<<<< HEAD
     "flat_cost": Kind(
         "What perturbed gradients cost",
         "Whole steps of the MLP with three layers and a head a task, lazy gradients, "
@@ -102,7 +101,7 @@ KINDS: dict[str, Kind] = {
         "rounds. FLOPs (the body of a loop counts once, and `flat_mtl` has its T plain "
         "gradients in one) and temporaries are those of XLA's compiled step.",
         _each(tables.flat_cost),
-=======
+    ),
     "pareto": Kind(
         "Pareto fronts in one program",
         "One run for each preference, all of them in one vmapped program. `constant` "
@@ -115,7 +114,6 @@ KINDS: dict[str, Kind] = {
         "for each; ratios above 1 are in favour of the front.",
         pareto_page.body,
         pareto_page.draw,
->>>>>>> pareto
     ),
     "optimality": Kind(
         "How exact the quadratic programs' solutions are",

@@ -23,9 +23,9 @@ NEW = {
     "epo": Tried("mgda"),
     "pmgda": Tried("mgda"),
     "sam_gs": Tried("aligned_mtl", {"gamma": (0.1, 0.5, 0.9)}),
-    "metabalance": Tried("gradnorm", {"r": (0.3, 0.7, 0.9)}),
-    "samo": Tried("f_mean", {"beta": (0.1, 0.5, 0.9)}),
-    "auto_lambda": Tried("uw", {"outer": (1e-4, 1e-3, 1e-2)}),
+    "metabalance": Tried("gradnorm", {"r": (0.3, 0.7)}),
+    "samo": Tried("f_mean", {"beta": (0.1, 0.5)}),
+    "auto_lambda": Tried("uw", {"outer": (1e-4, 1e-3)}),
     "moml": Tried("mgda", {"outer": (1e-3, 1e-2)}),
     "forum": Tried("mgda", {"outer": (1e-3, 1e-2)}),
 }
