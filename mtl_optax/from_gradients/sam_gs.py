@@ -135,7 +135,9 @@ def sam_gs(
     for name, value in {"beta": beta, "beta2": beta2, "gamma": gamma}.items():
         checks.at_least(name, value, 0)
         checks.at_most(name, value, 1)
-    checks.positive("1 - beta2", 1 if callable(beta2) else 1 - beta2)
+    checks.positive("1 - beta2", 1 - beta2)
+    if max_norm is not None:
+        checks.scalar("max_norm", max_norm)
     checks.positive("max_norm", max_norm)
     checks.one_of("variant", variant, ("code", "paper"))
     one_block(granularity)
