@@ -81,14 +81,6 @@ def descended(
     return jax.tree.map(moved, params, gradient)
 
 
-def softmax_among(values: jax.Array, active: jax.Array) -> jax.Array:
-    """The softmax `[T]` over the active tasks; 0 at the others."""
-    largest = jnp.max(values, initial=-jnp.inf, where=active)
-    powers = jnp.where(active, jnp.exp(jnp.where(active, values - largest, 0)), 0)
-    total = jnp.sum(powers)
-    return powers / jnp.where(total > 0, total, 1)
-
-
 def softmax_slopes(shares: jax.Array, slopes: jax.Array) -> jax.Array:
     """Slopes `[T]` in the shares as slopes in the values that these are softmax of.
 

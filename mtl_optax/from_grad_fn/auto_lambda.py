@@ -25,12 +25,12 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.bilevel import (
     both_batches,
     descended,
-    softmax_among,
     softmax_slopes,
 )
 from mtl_optax.core.chains.places import placed
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.method import transformation_method
+from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
 from mtl_optax.core.task_grads.shape_checks import check_params

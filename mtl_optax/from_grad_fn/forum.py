@@ -26,13 +26,13 @@ from mtl_optax.core.bilevel import (
     Batches,
     both_batches,
     descended,
-    softmax_among,
     softmax_slopes,
 )
 from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.chains.places import placed
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.method import transformation_method
+from mtl_optax.core.scalarization import softmax_among
 from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.value_gap import value_gap_weights
 from mtl_optax.core.state_guard import check_state
