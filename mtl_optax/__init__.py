@@ -195,9 +195,9 @@ __all__ = [
     "auto_lambda",
     "cso",
     "flat_mtl",
-    "samo",
     "forum",
     "moml",
+    "samo",
     "selective_groups",
     "task_affinity",
     # Wrappers.
