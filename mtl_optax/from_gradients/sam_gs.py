@@ -3,9 +3,10 @@ r"""SAM-GS: similarity-aware momentum gradient surgery (Borsani et al. 2025).
 `variant="code"` is the authors' code (MIT), `variant="paper"` their Algorithm 1. They
 differ in whether the mean similarity counts a task's similarity to itself (for two
 tasks the paper's is then 1/2 or more, and a `gamma` below that never equalises), in the
-code's factor T, and in where the paper adds 1e-8 once more. The clip is the code's; the
-paper has none. Of gradients that are all zero, which divide by zero there, the
-similarity is 1.
+code's factor T, and in where the paper adds 1e-8 once more. The clip is the code's
+(PyTorch's, which adds 1e-6 to the norm; here it is exact); the paper has none. Where
+both gradients of a pair are zero, which divides by zero there, the similarity is 1, and
+without a pair too.
 """
 
 from typing import Any, NamedTuple
