@@ -105,8 +105,8 @@ def sam_gs(
         not positive, an unknown `variant`, or what is no granularity; for gradients
         that are not stacked, or another task count.
 
-    Cost: T backward passes and T copies of the gradient; state of T copies more. No
-    solver.
+    Cost: T backward passes and T copies of the gradient; state of T copies more, and as
+    many again while they are summed. No solver.
 
     Invariances: none to loss scales: they decide which of both forms a step has, and in
     the second a gradient counts with its square.
@@ -220,9 +220,12 @@ def _norms(gradients: optax.Updates, blocks: tuple[int, ...]) -> jax.Array:
 def _shortened(rows: optax.Updates, gain: jax.Array, max_norm: Any) -> optax.Updates:
     """The sum of the rows times `gain`, of at most that norm; 0 where it is noise."""
     total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
-    size = task_norms(jax.tree.map(lambda x: x[None], total))[0]
-    lengths = task_norms(rows)
-    noise = size <= noise_floor(lengths.shape[0], size.dtype) * jnp.max(lengths)
+    largest = jax.tree.map(lambda x: jnp.max(jnp.abs(x), axis=0), rows)
+    size, apart = (
+        task_norms(jax.tree.map(lambda x: x[None], y))[0] for y in (total, largest)
+    )
+    num_tasks = jax.tree.leaves(rows)[0].shape[0]
+    noise = size <= noise_floor(num_tasks, size.dtype) * apart
     if max_norm is not None:
         gain = jnp.minimum(gain, max_norm / jnp.where(noise, 1, size))
     return jax.tree.map(lambda x: jnp.where(noise, 0, x * gain), total)
