@@ -81,11 +81,12 @@ def precision_weighted_mean(
     def of_leaf(mean: jax.Array, variance: jax.Array) -> jax.Array:
         wide = jnp.promote_types(mean.dtype, jnp.float32)
         present = mask.reshape((num_tasks,) + (1,) * (mean.ndim - 1))
-        spread = jnp.maximum(variance.astype(wide), _LEAST_VARIANCE) ** power
-        spread = jnp.minimum(spread.astype(wide), jnp.finfo(wide).max)
-        # Over the surest of them, so that a precision is no more than 1.
+        spread = variance.astype(wide)
+        spread = jnp.clip(spread, _LEAST_VARIANCE, jnp.finfo(wide).max)
+        # Over that of the surest, so that no power of it leaves the range of numbers.
         surest = jnp.min(spread, axis=0, keepdims=True, initial=jnp.inf, where=present)
-        weights = jnp.where(present, surest / spread, 0)
+        ratio = jnp.where(present, surest / spread, 1)
+        weights = jnp.where(present, (ratio**power).astype(wide), 0)
         total = jnp.sum(weights, axis=0)
         wanted = jnp.sum(weights * jnp.where(present, mean, 0), axis=0)
         wanted /= jnp.where(total > 0, total, 1)
