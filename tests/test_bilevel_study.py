@@ -93,6 +93,7 @@ def test_the_primary_task_decides():
     found = rule.judge(results, tasks)
     assert found.verdicts == {"unitary": "baseline", "moml": "better"}
     assert "moml, better: left 90.10 %, +10.00 [" in found.sentences["moml"]
+    assert "unitary, baseline: left 80.10 %." in found.sentences["unitary"]
     assert found.statement == "Against unitary, left is: moml better."
     assert "possible without" in rule.judge({"moml": Own(better, {})}, tasks).statement
 
