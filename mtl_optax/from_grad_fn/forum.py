@@ -122,8 +122,7 @@ def forum(
 
     When not to use it: where the second batch must stay unseen: the update is made of
     its gradients, so that it is training data; for those who want weighted training
-    losses: mostly nu is 0, and this is MGDA on the second batch. Where the losses'
-    gradients are much longer than 1, phi asks for much of q.
+    losses: where both batches agree nu is 0, and this is MGDA on the second batch.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
