@@ -10,7 +10,6 @@ from benchmarks import tables
 from benchmarks.figures import drawn
 
 Record = Mapping[str, Any]
-POINTS = 50  # at most, in a panel
 
 
 def body(record: Record) -> str:
@@ -96,7 +95,6 @@ def _limits(size: Record) -> tuple[float, float]:
 
 def _panel(ax: Any, size: Record, points: Any) -> None:
     points = [p for p in points if None not in p]
-    points = points[:: max(1, len(points) // POINTS)]
     front = size.get("front")
     if front and len(front[0]) == 2:
         ax.plot(*zip(*front, strict=True), color="0.7", lw=1)
