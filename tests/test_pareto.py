@@ -205,6 +205,9 @@ def test_a_front_can_be_jitted_over_its_preferences_and_has_a_reference_of_its_o
     np.testing.assert_allclose(front.losses, trained(TWO).losses, rtol=1e-5)
     np.testing.assert_allclose(front.reference, jnp.max(front.losses, axis=0))
     np.testing.assert_allclose(front.preferences, TWO)
+    many = jax.eval_shape(jax.vmap(trained), jnp.stack([TWO, TWO]))  # fronts at once
+    assert many.losses.shape == (2, 3, 2)
+    assert many.hypervolume.shape == (2,)
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
