@@ -527,6 +527,7 @@ def test_pcd_with_eps_divides_by_the_root_of_square_plus_eps():
         mtl.pcd(2, eps=-1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "centre"),
     [

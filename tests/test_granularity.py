@@ -180,6 +180,7 @@ def test_weightings_of_losses_take_blocks_too(name):
     chex.assert_trees_all_close(got, wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_pcgrad_leaf_by_leaf_is_modular_gradient_surgery():
     """Hand-checked: one leaf conflicts, the whole gradients do not."""
     stacked = {"a": jnp.array([[1.0, 0], [-1, 1]]), "b": jnp.array([[0.0, 1], [0, 2]])}

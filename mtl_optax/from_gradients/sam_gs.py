@@ -3,9 +3,10 @@ r"""SAM-GS: similarity-aware momentum gradient surgery (Borsani et al. 2025).
 `variant="code"` is the authors' code (MIT), `variant="paper"` their Algorithm 1. They
 differ in whether the mean similarity counts a task's similarity to itself (for two
 tasks the paper's is then 1/2 or more, and a `gamma` below that never equalises), in the
-code's factor T, and in where the paper adds 1e-8 once more. The clip is the code's; the
-paper has none. Of gradients that are all zero, which divide by zero there, the
-similarity is 1.
+code's factor T, and in where the paper adds 1e-8 once more. The clip is the code's
+(PyTorch's, which adds 1e-6 to the norm; here it is exact); the paper has none. Where
+both gradients of a pair are zero, which divides by zero there, the similarity is 1, and
+without a pair too.
 """
 
 from typing import Any, NamedTuple
@@ -104,8 +105,8 @@ def sam_gs(
         not positive, an unknown `variant`, or what is no granularity; for gradients
         that are not stacked, or another task count.
 
-    Cost: T backward passes and T copies of the gradient; state of T copies more. No
-    solver.
+    Cost: T backward passes and T copies of the gradient; state of T copies more, and as
+    many again while they are summed. No solver.
 
     Invariances: none to loss scales: they decide which of both forms a step has, and in
     the second a gradient counts with its square.
@@ -135,7 +136,9 @@ def sam_gs(
     for name, value in {"beta": beta, "beta2": beta2, "gamma": gamma}.items():
         checks.at_least(name, value, 0)
         checks.at_most(name, value, 1)
-    checks.positive("1 - beta2", 1 if callable(beta2) else 1 - beta2)
+    checks.positive("1 - beta2", 1 - beta2)
+    if max_norm is not None:
+        checks.scalar("max_norm", max_norm)
     checks.positive("max_norm", max_norm)
     checks.one_of("variant", variant, ("code", "paper"))
     one_block(granularity)
@@ -217,9 +220,12 @@ def _norms(gradients: optax.Updates, blocks: tuple[int, ...]) -> jax.Array:
 def _shortened(rows: optax.Updates, gain: jax.Array, max_norm: Any) -> optax.Updates:
     """The sum of the rows times `gain`, of at most that norm; 0 where it is noise."""
     total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
-    size = task_norms(jax.tree.map(lambda x: x[None], total))[0]
-    lengths = task_norms(rows)
-    noise = size <= noise_floor(lengths.shape[0], size.dtype) * jnp.max(lengths)
+    largest = jax.tree.map(lambda x: jnp.max(jnp.abs(x), axis=0), rows)
+    size, apart = (
+        task_norms(jax.tree.map(lambda x: x[None], y))[0] for y in (total, largest)
+    )
+    num_tasks = jax.tree.leaves(rows)[0].shape[0]
+    noise = size <= noise_floor(num_tasks, size.dtype) * apart
     if max_norm is not None:
         gain = jnp.minimum(gain, max_norm / jnp.where(noise, 1, size))
     return jax.tree.map(lambda x: jnp.where(noise, 0, x * gain), total)

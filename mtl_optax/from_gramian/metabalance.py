@@ -62,7 +62,7 @@ def metabalance(
         running mean is the smaller, or the larger, one already.
       granularity: "leaf", norms on each parameter array, as in the paper; a tree of
         labels, one norm for each block of them, or None, one over all, as in
-        :func:`mtl_optax.from_weighting`.
+        :func:`mtl_optax.from_weighting`, which has None for `metabalance.weighting`.
 
     Returns:
       A transformation of stacked task gradients `[T, *param]`, or lazy ones. The

@@ -65,8 +65,8 @@ def go4align(*, num_groups: int, step_size: ScalarOrSchedule = 1e-4) -> Weightin
 
     When not to use it: with losses that are or become zero or negative: they count as
     1e-19 (losses and v stay within 1e-19 and 9e18, in float32), and such a task is a
-    group of its own. Where two scales of losses are far apart and K is less than their
-    number: v of small losses are far from one another, and the rest is one group.
+    group of its own. Where losses differ by orders of magnitude and K is small: the
+    smallest, whose v are far apart, take a group each, and all others share one.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, mtl_optax as mtl

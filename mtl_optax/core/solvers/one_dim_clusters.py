@@ -51,7 +51,7 @@ def _runs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     def add(before: tuple[jax.Array, jax.Array], j: jax.Array) -> tuple[tuple, tuple]:
         mean, cost = before
-        size = jnp.maximum(j - place + 1, 1)
+        size = jnp.maximum(j - place + 1, 1).astype(values.dtype)
         away = values[j] - mean
         mean = jnp.where(place <= j, mean + away / size, 0)
         cost = jnp.where(place <= j, cost + away * (values[j] - mean), 0)
@@ -68,7 +68,7 @@ def _starts(costs: jax.Array, num_groups: int) -> jax.Array:
     def one_more(least: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         total = least[:-1, None] + costs
         start = jnp.argmin(total, axis=0).astype(jnp.int32)
-        return jnp.append(jnp.inf, jnp.min(total, axis=0)), start
+        return none.at[1:].set(jnp.min(total, axis=0)).at[0].set(jnp.inf), start
 
     none = jnp.full(costs.shape[0] + 1, jnp.inf, costs.dtype).at[0].set(0)
     return lax.scan(one_more, none, None, length=num_groups)[1]
