@@ -110,6 +110,16 @@ def test_a_dict_a_tuple_and_an_array_of_losses_are_the_same(name):
         chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-7)
 
 
+@EACH
+def test_a_tree_without_leaves_goes_through(name):
+    """As `optax.partition` hands one over, from which no number of tasks is read."""
+    make, extras = METHODS[name]
+    tx = make(owner=None) if name in ("selective_groups", "task_affinity") else make()
+    extras = {"losses_fn": lambda p: losses_fn(PARAMS, X), **extras}
+    update, _ = tx.update({}, tx.init({}), {}, **extras)
+    assert update == {}
+
+
 @EACH_BUT_THESE
 def test_it_is_needed_and_the_error_shows_the_call(name):
     refuse(name, rf"{name} needs the extra argument losses_fn=.*lambda p: losses_fn\(p")

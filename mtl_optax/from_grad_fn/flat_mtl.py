@@ -157,10 +157,10 @@ def flat_mtl(
     ) -> tuple[optax.Updates, FlatMTLState]:
         checks.required("flat_mtl", "params", params)
         given = as_task_grads(updates, None, params, losses=losses, active=active)
+        if not jax.tree.leaves(given.like()):
+            return given.stack(), state
         losses_at, given = asked("flat_mtl", losses_fn, given, params, extra_args)
         plain, mask = given.stack(), given.active
-        if not jax.tree.leaves(plain):
-            return plain, state
 
         groups = _groups(params, shared, norm)
         radii = {True: rho_shared, False: rho_specific}

@@ -171,9 +171,9 @@ def samo(
     ) -> tuple[optax.Updates, SAMOState]:
         checks.required("samo", "params", params)
         given = as_task_grads(updates, None, params, losses=losses, active=active)
-        losses_at, given = asked("samo", losses_fn, given, params, extra_args)
         if not jax.tree.leaves(given.like()):
             return given.stack(), state
+        losses_at, given = asked("samo", losses_fn, given, params, extra_args)
 
         use, key = next_key(state.key)
         if sam:
