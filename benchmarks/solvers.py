@@ -36,6 +36,8 @@ RULES: dict[str, mtl.Weighting] = {
     "dualproj": mtl.dualproj.weighting(reg_eps=REG_EPS),
     "mgda": mtl.mgda.weighting(),
     "cagrad": mtl.cagrad.weighting(c=0.4, rescale=0),
+    "imgrad": mtl.imgrad.weighting(rescale=0),
+    "conic": mtl.conic.weighting(cosine=0.9),
     "nash_mtl": mtl.nash_mtl.weighting(max_norm=1.0),
     "fairgrad": mtl.fairgrad.weighting(),
     "pcgrad": mtl.pcgrad.weighting(key=0),

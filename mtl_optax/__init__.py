@@ -25,6 +25,7 @@ from mtl_optax.core.init_like import init_like
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.core.metrics import metrics
 from mtl_optax.core.per_sample.per_sample_grads import per_sample_grads
+from mtl_optax.core.precision_weighted import precision_weighted_mean
 from mtl_optax.core.products import combine, gramian
 from mtl_optax.core.readings import (
     conflicts,
@@ -129,6 +130,7 @@ __all__ = [
     "masked_mean",
     "metrics",
     "per_sample_grads",
+    "precision_weighted_mean",
     "resize_tasks",
     "subsample_tasks",
     "task_cosines",

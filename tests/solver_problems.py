@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_optax.core.solvers import cagrad_solver, nash_solver
+from mtl_optax.core.solvers import cagrad_solver, conic_solver, nash_solver
 from mtl_optax.core.solvers.dual_cone import project_dual_cone
 from mtl_optax.core.solvers.min_norm import in_hull, min_norm_weights
 
@@ -56,6 +56,7 @@ MIN_NORM = jax.jit(min_norm_weights)
 IN_HULL = jax.jit(in_hull)
 NASH = jax.jit(nash_solver.nash_weights)
 CAGRAD = jax.jit(cagrad_solver.cagrad_weights)
+CONIC = jax.jit(conic_solver.conic_weights)
 
 ONE = np.float32(1)
 

@@ -13,6 +13,7 @@ import quadprog
 import scipy.sparse
 from solver_problems import (
     CAGRAD,
+    CONIC,
     DTYPES,
     EPS,
     FAMILIES,
@@ -54,26 +55,48 @@ def min_norm_oracle(gramian):
     return weights / weights.sum()
 
 
-def cagrad_oracle(rows, preference, c):
-    """The largest t with `<g_i, d> >= t` for all i and `|d - g0| <= c |g0|`."""
+def in_few_columns(rows):
+    """The same inner products over the square of a scale, and the scale."""
     scale = np.linalg.norm(rows)
     left, values, _ = np.linalg.svd(rows / scale, full_matrices=False)
-    rows = left * values
-    num_tasks, rank = rows.shape
+    return left * values, scale
+
+
+def cagrad_oracle(rows, preference, c):
+    """The largest t with `<g_i, d> >= t` for all i and `|d - g0| <= c |g0|`."""
+    rows, scale = in_few_columns(rows)
     centre = preference @ rows
     radius = c * np.linalg.norm(centre)
-    constraints = np.zeros((num_tasks + 1 + rank, rank + 1))
-    constraints[:num_tasks, :rank], constraints[:num_tasks, -1] = -rows, 1
-    constraints[num_tasks + 1 :, :rank] = -np.eye(rank)
-    bound = np.concatenate([np.zeros(num_tasks), [radius], -centre])
-    cones = [clarabel.NonnegativeConeT(num_tasks), clarabel.SecondOrderConeT(rank + 1)]
+    sides = np.zeros((0, rows.shape[1])), np.zeros(0)
+    return highest_level(rows, *sides, centre, radius) * scale**2
+
+
+def conic_oracle(rows, preference, cosine):
+    """The same within `|d| <= |g0|` and `<d, g0> >= cosine |g0|^2`."""
+    rows, scale = in_few_columns(rows)
+    mean = preference @ rows
+    length = np.linalg.norm(mean)
+    sides = mean[None] / length, np.array([cosine * length])
+    return highest_level(rows, *sides, np.zeros_like(mean), length) * scale**2
+
+
+def highest_level(rows, sides, least, centre, radius):
+    """The largest t: `rows d >= t`, `sides d >= least`, `|d - centre| <= radius`."""
+    num_tasks, rank = rows.shape
+    linear = num_tasks + len(sides)
+    constraints = np.zeros((linear + 1 + rank, rank + 1))
+    constraints[:linear, :rank] = -np.concatenate([rows, sides])
+    constraints[:num_tasks, -1] = 1
+    constraints[linear + 1 :, :rank] = -np.eye(rank)
+    bound = np.concatenate([np.zeros(num_tasks), -least, [radius], -centre])
+    cones = [clarabel.NonnegativeConeT(linear), clarabel.SecondOrderConeT(rank + 1)]
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-13
     objective = np.append(np.zeros(rank), -1.0)
     problem = (scipy.sparse.csc_matrix((rank + 1, rank + 1)), objective)
     problem += (scipy.sparse.csc_matrix(constraints), bound, cones, settings)
-    return clarabel.DefaultSolver(*problem).solve().x[-1] * scale**2
+    return clarabel.DefaultSolver(*problem).solve().x[-1]
 
 
 @over_sizes
@@ -210,6 +233,31 @@ def test_cagrad_matches_clarabel(num_tasks, dtype):
                 bound += c * radius * np.sqrt(max(simplex @ exact @ simplex, 0))
                 certified = (bound - level) / size / max(c, 1)
                 assert certified <= tolerance, (family, c, certified)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 10, 50])
+@over_dtypes
+@pytest.mark.slow
+def test_conic_matches_clarabel(num_tasks, dtype):
+    """The gain of the worst task, where the cone binds, where not, and in the hull."""
+    oracle = {np.float32: 1e-5, np.float64: 1e-8}[dtype]
+    # Norms and angles of what nearly cancels, in float32, are known to its roundings.
+    inside = {np.float32: 3e-4, np.float64: 1e-9}[dtype]
+    preference = np.full(num_tasks, 1 / num_tasks)
+    for family in FAMILIES:
+        rows = rows_of(family, num_tasks)
+        gramian, exact = gramians(rows, dtype)
+        square = preference @ exact @ preference
+        size = np.trace(exact) / num_tasks
+        for limit in (0.0, 0.3, 0.8, 0.99):
+            args = gramian, preference.astype(dtype), dtype(limit), everyone(num_tasks)
+            with jax.enable_x64(dtype is np.float64):
+                got = np.asarray(CONIC(*args), np.float64)
+            gap = conic_oracle(rows, preference, limit) - (exact @ got).min()
+            assert abs(gap) / size <= oracle, (family, limit, gap / size)
+            assert got @ exact @ got <= (1 + inside) * square, (family, limit)
+            way = preference @ exact @ got / square
+            assert way >= limit - inside, (family, limit, way)
 
 
 def test_cagrad_limits():

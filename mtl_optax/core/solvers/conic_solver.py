@@ -21,6 +21,7 @@ from mtl_optax.core.solvers.nonnegative_qp import nonnegative_qp_from
 Array = jax.Array
 
 _MAX_LEVELS = 40
+_LOST = 8  # times the noise floor of a squared length; below it has too few digits
 
 
 @jax.jit
@@ -90,8 +91,7 @@ def _nearest(seen: _Rows, mean: Array, level: Array, free: Array) -> _Point:
     )
     along = mean + dot(seen.slope, lift)
     aside = jnp.sqrt(jnp.maximum(dot(lift, dot(seen.across, lift)), 0))
-    terms = mean + jnp.sum(lift**2)
-    lost = along**2 + aside**2 <= noise_floor(len(lift), lift.dtype) * terms
+    lost = along**2 + aside**2 <= _noise(mean, lift)
     return _Point(mean, level, lift, free, along, aside, lost)
 
 
@@ -121,6 +121,7 @@ def _step(seen: _Rows, cosine: ArrayLike, rows: Array) -> tuple[Array, Array]:
         inner = stationary | (state.step > 0)
         mean = jnp.where(inner, jnp.ones_like(sine), 0)
         point = _nearest(seen, mean, state.level, state.point.free)
+        point = point._replace(lost=point.lost & stationary)
         excess = cosine * point.aside - sine * point.along
         out = (excess > 0) | point.lost
         low = jnp.where(inner & ~out, state.level, state.low)
@@ -128,7 +129,7 @@ def _step(seen: _Rows, cosine: ArrayLike, rows: Array) -> tuple[Array, Array]:
         new, turns = _level_on_piece(seen, point, cosine, sine)
         further = least + jnp.maximum(2 * (low - least), first - least)
         other = jnp.where(jnp.isfinite(high), (low + high) / 2, further)
-        within = (new > low) & (new < high)
+        within = (new > low) & (new < high) & ~point.lost
         new = jnp.where(within, new, other)
 
         miss, rounding = _miss(seen, point, cosine, sine)
@@ -162,8 +163,11 @@ def _step(seen: _Rows, cosine: ArrayLike, rows: Array) -> tuple[Array, Array]:
         1, cosine / jnp.where(point.along > 0, point.along * scale, 1)
     )
     scale = jnp.where(point.level < 0, shorter * scale, scale)
-    scale = jnp.where(jnp.any(point.lift > 0), scale, 1)
-    return scale * point.mean, scale * point.lift
+    plain = point.lost | ~jnp.any(point.lift > 0)
+    return (
+        jnp.where(plain, 1, scale * point.mean),
+        jnp.where(plain, 0, scale * point.lift),
+    )
 
 
 def _miss(
@@ -209,7 +213,11 @@ def _level_on_piece(
         -rest / jnp.where(below > 0, below, 1),
         top / jnp.where(square != 0, square, 1),
     )
-    floor = noise_floor(len(rise), rise.dtype)
-    left = 1 + dot(seen.slope, still)
-    turns = left > 2 * floor * (1 + jnp.sum(still**2))
+    turns = 1 + dot(seen.slope, still) > _noise(jnp.ones_like(sine), still)
     return level + gain, turns
+
+
+def _noise(mean: Array, lift: Array) -> Array:
+    """What a squared length must exceed to be told from rounding."""
+    floor = _LOST * noise_floor(len(lift), lift.dtype)
+    return floor * (mean + jnp.sum(lift**2))
