@@ -31,6 +31,7 @@ from mtl_optax.study.engine.problem import batch_indices
 MethodOf = Callable[[jax.Array], optax.GradientTransformationExtraArgs]
 METHODS = "constant", "tchebycheff", "stch", "pbi", "cosmos", "epo", "pmgda"
 END = 0.02  # a loss below that is an end of the front
+POINTS = 50
 WORST = 1.0  # of each task, where the volume ends
 
 
@@ -45,7 +46,7 @@ class Sizes(NamedTuple):
     steps: int = 1000
     digits: int = 25  # preferences
     digits_steps: int = 400
-    cost_steps: int = 200
+    cost_steps: int = 1000
     rounds: int = 5
 
 
@@ -90,6 +91,11 @@ def methods(num_tasks: int, chosen: Sequence[str] = METHODS) -> dict[str, Method
     return {name: made[name] for name in chosen}
 
 
+def thinned(points: np.ndarray) -> np.ndarray:
+    """Those that the picture shows."""
+    return points[:: max(1, len(points) // POINTS)]
+
+
 def summary(front: mtl.ParetoFront, volume: float) -> dict[str, Any]:
     """What the page says of a front."""
     losses = np.asarray(front.losses, np.float64)
@@ -98,7 +104,7 @@ def summary(front: mtl.ParetoFront, volume: float) -> dict[str, Any]:
         "non_dominated": int(front.non_dominated.sum()),
         "between": int((losses.min(axis=1) > END).sum()),
         "spacing": float(front.spacing),
-        "losses": losses.round(4).tolist(),
+        "losses": thinned(losses).round(4).tolist(),
     }
 
 
@@ -131,7 +137,7 @@ def toy(name: str, problem: Problem, sizes: Sizes) -> dict[str, Any]:
         "concave": problem.concave,
         "volume": problem.volume,
         "best_share": best / problem.volume,
-        "front": problem.front(100).round(4).tolist(),
+        "front": problem.front(POINTS).round(4).tolist(),
         "results": results,
     }
 

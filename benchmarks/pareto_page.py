@@ -10,7 +10,6 @@ from benchmarks import tables
 from benchmarks.figures import drawn
 
 Record = Mapping[str, Any]
-POINTS = 50  # at most, in a panel
 
 
 def body(record: Record) -> str:
@@ -76,7 +75,8 @@ def draw(record: Record, path: Path) -> None:
             for ax, name in zip(line, names, strict=True):
                 _panel(ax, size, size["results"][name]["losses"])
                 ax.set(xlim=limits, ylim=limits)
-                ax.tick_params(labelsize=6)
+                ax.locator_params(nbins=2)
+                ax.tick_params(labelsize=6, labelleft=ax is line[0])
             line[0].set_ylabel(f"{size['problem']}\nloss 2")
         for ax, name in zip(grid[0], names, strict=True):
             ax.set_title(name)
@@ -96,10 +96,11 @@ def _limits(size: Record) -> tuple[float, float]:
 
 def _panel(ax: Any, size: Record, points: Any) -> None:
     points = [p for p in points if None not in p]
-    points = points[:: max(1, len(points) // POINTS)]
     front = size.get("front")
     if front and len(front[0]) == 2:
         ax.plot(*zip(*front, strict=True), color="0.7", lw=1)
     first, second, *third = zip(*points, strict=True)
-    kind = {"c": third[0], "cmap": "viridis", "vmin": 0, "vmax": 1} if third else {}
-    ax.scatter(first, second, s=4, linewidths=0, **kind)
+    if third:
+        ax.scatter(first, second, s=4, lw=0, c=third[0], vmin=0, vmax=1)
+    else:
+        ax.plot(first, second, "o", ms=2, mew=0)

@@ -205,6 +205,27 @@ def test_a_front_can_be_jitted_over_its_preferences_and_has_a_reference_of_its_o
     np.testing.assert_allclose(front.losses, trained(TWO).losses, rtol=1e-5)
     np.testing.assert_allclose(front.reference, jnp.max(front.losses, axis=0))
     np.testing.assert_allclose(front.preferences, TWO)
+    many = jax.eval_shape(jax.vmap(trained), jnp.stack([TWO, TWO]))  # fronts at once
+    assert many.losses.shape == (2, 3, 2)
+    assert many.hypervolume.shape == (2,)
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_runs_are_trained_where_their_preferences_are(kind):
+    types = (getattr(jax.sharding.AxisType, kind),)
+    mesh = jax.make_mesh((8,), ("runs",), axis_types=types)
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
+    lattice = simplex_lattice(2, 7)
+    about = {"losses_fn": bowls, "params": START, "steps": 2, "reference": [9.0, 9.0]}
+    alike = mtl.pareto_front(TAKING["stch"], lattice, **about)
+    with jax.set_mesh(mesh):
+        there = jax.device_put(lattice, spread)
+        about["params"] = {"x": jnp.array([0.5, -0.2, 0.1])}  # on this mesh
+        front = mtl.pareto_front(TAKING["stch"], there, **about)
+    assert front.params["x"].sharding.spec[0] == "runs"
+    np.testing.assert_allclose(front.params["x"], alike.params["x"], rtol=1e-5)
+    np.testing.assert_allclose(front.hypervolume, alike.hypervolume, rtol=1e-5)
+    np.testing.assert_array_equal(front.non_dominated, alike.non_dominated)
 
 
 def test_a_method_of_the_losses_costs_one_backward_pass_however_many_runs():
@@ -299,13 +320,15 @@ def test_known_fronts_and_their_volumes(name):
     front = problem.front(1000)
     losses = jax.jit(lambda x: jnp.stack(problem.losses(x)))
     for shares in rng.uniform(0.01, 1, (5, 2)):
-        reached = losses(jnp.asarray(on_the_front(name, shares), jnp.float32))
+        x = jnp.asarray(on_the_front(name, shares), jnp.float32)
+        reached = np.asarray(losses(x))[None]
         assert np.min(np.abs(front - reached).max(axis=1)) < 0.05
     random = rng.uniform(0, 1, (20, len(problem.start)))
     above = np.stack([losses(jnp.asarray(x, jnp.float32)) for x in random])
     assert not np.any((above[:, None] < front[None] - 1e-6).all(axis=-1))
     found = hypervolume(front, np.ones(problem.num_tasks))
-    assert 0 < problem.volume - found < 0.06 * problem.volume
+    rough = 0.06 if problem.num_tasks == 3 else 0.003  # 31 x 31 points of a sphere
+    assert 0 < problem.volume - found < rough * problem.volume
     assert pareto_mask(front[1:-1]).all() or problem.num_tasks == 3
 
 

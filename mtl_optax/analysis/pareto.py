@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_optax.core.arguments.checks import static_int
+from mtl_optax.core.trees.replicated import whole
 
 Array = jax.Array
 
@@ -228,4 +229,5 @@ def _points(losses: Any) -> Array:
             "losses must be [N, T], one row a point and one column a task; got shape "
             f"{array.shape}."
         )
-    return array.astype(jnp.result_type(float))
+    # Every point is compared with every other: sharded ones are gathered first.
+    return whole(array.astype(jnp.result_type(float)))

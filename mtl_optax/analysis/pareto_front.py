@@ -64,8 +64,9 @@ def pareto_front(
       reference: `[T]`, of the hypervolume; None is the worst loss of each task among
         the runs, for which the ends of the front count nothing. Give one to compare.
       chunk_size: so many runs at a time, one group after the other, for less memory;
-        None is all at once. (`preferences` that are sharded over devices are trained
-        where they are.)
+        None is all at once. (Runs whose `preferences` are sharded over devices are
+        trained where these are; on Explicit axes call it within `jax.set_mesh`, with
+        starts made there.)
 
     Returns:
       A :class:`ParetoFront`. Runs that end in a NaN are not among the non-dominated and
@@ -171,7 +172,7 @@ def _preferences(given: Any) -> jax.Array:
             f"shape {array.shape}. One preference is a row of its own: p[None, :]."
         )
     array = array.astype(jnp.result_type(float))
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, jax.core.Tracer) or not array.is_fully_addressable:
         return array
     values = np.asarray(array)
     wrong = np.flatnonzero(
