@@ -147,12 +147,15 @@ def both_sides(x):
 
 
 def one_update(tx, losses_fn, params, validation=None, state=None, **extras):
-    _, grads = mtl.lazy_task_grads(losses_fn)(params)
     validation = losses_fn if validation is None else validation
-    extras = {"losses_fn": losses_fn, "validation_losses_fn": validation, **extras}
-    return tx.update(
-        grads, tx.init(params) if state is None else state, params, **extras
-    )
+
+    @jax.jit
+    def update(params, state):
+        _, grads = mtl.lazy_task_grads(losses_fn)(params)
+        asks = {"losses_fn": losses_fn, "validation_losses_fn": validation, **extras}
+        return tx.update(grads, state, params, **asks)
+
+    return update(params, tx.init(params) if state is None else state)
 
 
 def test_auto_lambda_by_hand():
@@ -291,6 +294,7 @@ def test_equal_tasks_are_no_reason_to_move():
 
 
 @EACH
+@pytest.mark.slow
 def test_rates_are_numbers_of_lanes(name):
     """Traced, under vmap; and the second batch changes no compiled step."""
     make = METHODS[name][0].func
@@ -329,46 +333,58 @@ def traced(tx, stacked=False, **extras):
     return jax.eval_shape(run)
 
 
-@EACH
+def injected():
+    make = optax.inject_hyperparams(
+        *(mtl.auto_lambda, "num_tasks"), hyperparam_dtype=jnp.float32
+    )
+    return make(num_tasks=2, learning_rate=0.1)
+
+
+METHOD = PUBLIC["auto_lambda"](2)
+ADAM = optax.chain(METHOD, optax.adam(0.1))
+AROUND = {
+    **{name: make(2) for name, make in PUBLIC.items()},
+    "schedule": mtl.moml(2, learning_rate=lambda count: 0.1 / (count + 1)),
+    "inject_hyperparams": injected(),
+    "task_affinity": optax.chain(
+        mtl.task_affinity(2, owner=None, learning_rate=0.1), ADAM
+    ),
+    "skip_nonfinite_tasks": mtl.skip_nonfinite_tasks(ADAM, 2),
+    "accumulate_tasks": mtl.accumulate_tasks(ADAM, 2, every_k=2),
+    "flat_mtl": mtl.flat_mtl(METHOD, rho_shared=0.1),
+    "stale": mtl.stale(ADAM, 2),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
 @pytest.mark.slow
 def test_what_stands_around_it_hands_the_second_batch_on(name):
-    method = PUBLIC[name](2)
-    adam = optax.chain(method, optax.adam(0.1))
-    lookahead = mtl.task_affinity(2, owner=None, learning_rate=0.1)
-    injected = optax.inject_hyperparams(
-        PUBLIC[name].func if name == "auto_lambda" else PUBLIC[name],
-        static_args=("num_tasks", "inner_steps")[: 1 + (name == "forum")],
-        hyperparam_dtype=jnp.float32,
-    )(num_tasks=2, learning_rate=0.1)
-    for tx in (
-        adam,
-        injected,
-        optax.chain(lookahead, adam),
-        mtl.skip_nonfinite_tasks(adam, 2),
-        mtl.accumulate_tasks(adam, 2, every_k=2),
-        mtl.flat_mtl(method, rho_shared=0.1),
-    ):
-        chex.assert_trees_all_equal_shapes(traced(tx, **GIVEN), PARAMS)
-        mtl.check_chain(tx, PARAMS, 2)
-    mtl.check_chain(adam, PARAMS, 2, **GIVEN)
+    tx = AROUND[name]
+    chex.assert_trees_all_equal_shapes(traced(tx, **GIVEN), PARAMS)
+    mtl.check_chain(tx, PARAMS, 2)
 
+
+def test_flax_hands_the_second_batch_on():
     def linen():
-        state = MultiTaskTrainState.create(apply_fn=None, params=PARAMS, tx=adam)
+        state = MultiTaskTrainState.create(apply_fn=None, params=PARAMS, tx=ADAM)
         _, grads = mtl.lazy_task_grads(wide_losses)(PARAMS, X)
         return state.apply_gradients(grads=grads, **GIVEN).params
 
     chex.assert_trees_all_equal_shapes(jax.eval_shape(linen), PARAMS)
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, adam, wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, ADAM, wrt=nnx.Param)
     before = model.kernel[...]
 
     def losses_fn(params):
         kernel = params["kernel"][...]
         return jnp.sum(kernel[:, 0] ** 2), jnp.sum((kernel[:, 1] - 1) ** 2)
 
-    _, grads = mtl.lazy_task_grads(losses_fn)(nnx.state(model, nnx.Param))
-    again = dict.fromkeys(GIVEN, losses_fn)
-    nnx_update(optimizer, model, grads, **again)
+    @nnx.jit
+    def step(model, optimizer):
+        _, grads = mtl.lazy_task_grads(losses_fn)(nnx.state(model, nnx.Param))
+        nnx_update(optimizer, model, grads, **dict.fromkeys(GIVEN, losses_fn))
+
+    step(model, optimizer)
     assert (model.kernel[...] != before).all()
 
 

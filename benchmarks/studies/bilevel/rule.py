@@ -7,11 +7,13 @@ from mtl_optax.study.report.paired import RULE as PAIRED
 from mtl_optax.study.report.paired import change, minus, word
 
 WITHOUT = f"without_{NOISY}"  # the sum of the others, told which one is noisy
-REFERENCES = (BASELINE, SINGLE_TASK, WITHOUT)
+FIRST = f"{PRIMARY}_first"  # the sum, with one fixed weight for the primary task
+REFERENCES = (BASELINE, SINGLE_TASK, WITHOUT, FIRST)
 RULE = (
     f"Test accuracy of {PRIMARY}, which alone chooses among candidates, minus that of "
     f"{BASELINE} at the same seed; and minus that of {SINGLE_TASK}, a network of its "
-    f"own, and of {WITHOUT}, which knows what the methods must find out. {PAIRED}"
+    f"own; of {WITHOUT}, which knows what the methods must find out; and of {FIRST}, "
+    f"which has one weight for {PRIMARY} all along, chosen as their rates are. {PAIRED}"
 )
 
 

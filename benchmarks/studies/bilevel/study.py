@@ -8,7 +8,7 @@ import optax
 import mtl_optax as mtl
 from benchmarks.studies.bilevel.figure import READINGS, weights
 from benchmarks.studies.bilevel.problem import NOISY, PRIMARY, WRONG, problem
-from benchmarks.studies.bilevel.rule import RULE, WITHOUT, judge
+from benchmarks.studies.bilevel.rule import FIRST, RULE, WITHOUT, judge
 from mtl_optax.study.data.digits import TASKS
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, alone
@@ -18,6 +18,7 @@ from mtl_optax.study.report.figures.differences import differences
 from mtl_optax.study.report.figures.losses import losses
 
 AHEAD = 0.1  # of auto_lambda's step ahead, as LibMTL's
+FACTORS = (2.0, 4.0, 8.0)  # of the fixed weight of the primary task
 OUTER = (1e-4, 1e-3, 1e-2)  # rates of Adam on what is learned
 
 
@@ -35,6 +36,14 @@ def without_noisy(num_tasks: int) -> optax.GradientTransformationExtraArgs:
     return mtl.constant(num_tasks, weights=rest.astype(float))
 
 
+def primary_first(
+    num_tasks: int, factor: Any = 2.0
+) -> optax.GradientTransformationExtraArgs:
+    """The sum, with this weight for the primary task."""
+    primary = jnp.arange(num_tasks) == list(TASKS).index(PRIMARY)
+    return mtl.constant(num_tasks, weights=jnp.where(primary, factor, 1.0))
+
+
 LEARNED = {
     "auto_lambda": bilevel(for_primary),
     "auto_lambda_softmax": bilevel(for_primary, variant="softmax"),
@@ -42,11 +51,14 @@ LEARNED = {
     "forum": bilevel(mtl.forum),
 }
 SETTINGS = Settings(
-    ("unitary", "single_task", WITHOUT, *LEARNED),
+    ("unitary", "single_task", WITHOUT, FIRST, *LEARNED),
     tuning_seeds=3,
     learning_rates=(1e-3, 3e-3),
     points=200,
-    grids={method: {"outer": OUTER} for method in LEARNED},
+    grids={
+        FIRST: {"factor": FACTORS},
+        **{method: {"outer": OUTER} for method in LEARNED},
+    },
 )
 STUDY = alone(
     Part(
@@ -68,7 +80,11 @@ STUDY = alone(
         figures=(accuracy, weights, differences, losses),
         rules=(RULE,),
         judge=judge,
-        methods={**LEARNED, WITHOUT: on_trunk(without_noisy)},
+        methods={
+            **LEARNED,
+            WITHOUT: on_trunk(without_noisy),
+            FIRST: on_trunk(primary_first),
+        },
         readings=READINGS,
     )
 )
