@@ -115,7 +115,10 @@ def test_a_tree_without_leaves_goes_through(name):
     """As `optax.partition` hands one over, from which no number of tasks is read."""
     make, extras = METHODS[name]
     tx = make(owner=None) if name in ("selective_groups", "task_affinity") else make()
-    extras = {"losses_fn": lambda p: losses_fn(PARAMS, X), **extras}
+    ask = lambda p: losses_fn(PARAMS, X)  # noqa: E731
+    extras = {"losses_fn": ask, **extras}
+    if name in ON_A_SECOND_BATCH:
+        extras["validation_losses_fn"] = ask
     update, _ = tx.update({}, tx.init({}), {}, **extras)
     assert update == {}
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
+import tiny_study
 
 from benchmarks import recent, recent_runs, report, stress_table
 from benchmarks.studies.recent import measured, rule, tables
@@ -42,13 +43,11 @@ def test_every_new_method_has_its_claim_and_its_place():
 
 
 def test_settings_that_are_tuned_are_those_of_the_methods():
-    part = STUDY.parts[0]
-    key, identity = jax.random.key(0), optax.identity()
-    of = Ingredients(part.problem(), identity, key, np.ones(2))
+    problem, identity = tiny_study.problem(), optax.identity()
+    of = Ingredients(problem, identity, jax.random.key(0), np.ones(2))
     for name, tried in NEW.items():  # or an hour of training would end in a TypeError
-        part.known[name](
-            of, **{field: values[0] for field, values in tried.grid.items()}
-        )
+        settings = {field: values[0] for field, values in tried.grid.items()}
+        assert callable(STUDY.parts[0].known[name](of, **settings).update)
 
 
 def test_words_are_those_of_the_interval():
@@ -65,55 +64,81 @@ def test_words_are_those_of_the_interval():
     assert rule.worst(np.array([[1.0, np.nan]])) == 1
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a quick run of the study leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = ["study", "recent", "--quick", "--steps", "3", "--out", str(folder)]
+    assert cli.main(command) == 0
+    return folder
+
+
 @pytest.mark.slow
-def test_quick_run_end_to_end(tmp_path, capsys, monkeypatch):
-    """And runs of some methods each are joined to what one run of all would write."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(name, *more):
-        folder = tmp_path / name
-        command = ["study", "recent", "--quick", "--steps", "3", "--out", str(folder)]
-        assert cli.main([*command, *more]) == 0
-        return folder
-
-    whole = run("whole")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "comparisons with the sum" in said
-    assert "no difference that these seeds can show" in said
-    for part in STUDY.quick:
-        own = measured.read(whole / part.name)
+def test_a_run_leaves_what_the_page_is_made_of(whole):
+    parts = {part.name: measured.read(whole / part.name) for part in STUDY.quick}
+    for own in parts.values():
         assert {*QUICK, "unitary"} < set(own.scores)
         assert all(x.shape == (2, 2, len(own.tasks)) for x in own.scores.values())
-    pieces = [
-        run("one", "--methods", f"unitary,{NEW[QUICK[0]].relative},{QUICK[0]}"),
-        run("two", "--methods", f"{NEW[QUICK[1]].relative},{QUICK[1]},unitary"),
-    ]
+    assert set(tables.new_in(parts)) == set(QUICK)
+    said = json.loads((whole / "config.json").read_text())["words"]
+    assert said[0] == tables.statement(parts)
+    assert "Of 8 comparisons with the sum, " in said[0]
+    page = recent.made(whole)
+    assert "### uw_so" in page
+    assert "* **Tuned**: the rate; temperature of 1, 10, 100." in page
+    assert page.count(CLAIMS["metabalance"]["claim"]) == 1
+
+
+@pytest.mark.slow
+def test_runs_of_some_methods_are_joined_to_what_one_of_all_would_write(
+    whole, tmp_path
+):
     name = STUDY.quick[0].name
-    recent_runs.joined([x / name for x in pieces], tmp_path / "joined")
+    first, second = (
+        piece(whole / name, tmp_path / x, own)
+        for x, own in (("a", QUICK[:1]), ("b", QUICK[1:]))
+    )
+    out = tmp_path / "joined"
+    recent_runs.joined([first, second], out)
     for file in (measured.RUNS, "summary.csv"):
         key = ["method", "scale"]
         ours, theirs = (
             pd.read_csv(x / file).sort_values(key, kind="stable", ignore_index=True)
-            for x in (tmp_path / "joined", whole / name)
+            for x in (out, whole / name)
         )
         pd.testing.assert_frame_equal(ours, theirs)
     ours, theirs = (
-        json.loads((x / "config.json").read_text())
-        for x in (tmp_path / "joined", whole / name)
+        json.loads((x / "config.json").read_text()) for x in (out, whole / name)
     )
     assert ours["statement"] == theirs["statement"]
     assert ours["verdicts"] == theirs["verdicts"]
-    assert len(ours["command"]) == 2
-
-    config = pieces[1] / name / "config.json"
-    config.write_text(config.read_text().replace('"steps": 3', '"steps": 4'))
+    change(second / "config.json", '"steps": 3', '"steps": 4')
     with pytest.raises(ValueError, match="differ in steps: 4 and 3"):
-        recent_runs.joined([x / name for x in pieces], tmp_path / "joined")
-    runs = pieces[0] / name / measured.RUNS
-    text = runs.read_text().replace("unitary,1,0.003,0,", "unitary,1,0.003,0,9")
-    (pieces[0] / name / "other.csv").write_text(text)
+        recent_runs.joined([first, second], out)
+    change(second / "config.json", '"steps": 4', '"steps": 3')
+    change(second / measured.RUNS, "unitary,1,0.003,0,", "unitary,1,0.003,0,9")
     with pytest.raises(ValueError, match="has other numbers of unitary"):
-        recent_runs.together([runs, runs.with_name("other.csv")])
+        recent_runs.joined([first, second], out)
+
+
+def piece(whole, folder, new):
+    """The files of a run of these, their relatives and the sum."""
+    names = {"unitary", *new, *(NEW[x].relative for x in new)}
+    folder.mkdir()
+    for file in (measured.RUNS, "summary.csv"):
+        rows = pd.read_csv(whole / file, dtype=str, keep_default_na=False)
+        rows[rows["method"].isin(names)].to_csv(folder / file, index=False)
+    config = json.loads((whole / "config.json").read_text())
+    for key in recent_runs.OF_METHODS:
+        config[key] = {k: v for k, v in config[key].items() if k in names}
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    return folder
+
+
+def change(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
 
 
 def test_the_committed_page_is_made_of_the_committed_numbers():

@@ -32,7 +32,7 @@ SETTINGS = Settings(
     grids={name: tried.grid for name, tried in NEW.items() if tried.grid},
 )
 # One that needs losses, one that needs the Gramian, and what each grew out of.
-QUICK = ("uw_so", "imgrad")
+QUICK = ("uw_so", "metabalance")
 _QUICK = Settings(
     (BASELINE, *(NEW[name].relative for name in QUICK), *QUICK),
     seeds=2,

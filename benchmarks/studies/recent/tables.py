@@ -20,8 +20,9 @@ NOTE = (
 
 
 def new_in(parts: Parts) -> list[str]:
-    """The new methods that were measured, in the order of NEW."""
-    return [name for name in NEW if all(name in own.scores for own in parts.values())]
+    """The new methods that were measured with what they are compared with."""
+    there = set.intersection(*(set(own.scores) for own in parts.values()))
+    return [x for x in NEW if {x, NEW[x].relative, BASELINE} <= there]
 
 
 def settings(parts: Parts) -> Iterator[tuple[str, Measured, int]]:

@@ -67,7 +67,7 @@ def _study(commands: Any, own: dict[str, str]) -> None:
 
     option(
         *("methods", _names, "A,B"),
-        "methods, separated by commas; all: every one, see mtl-optax methods",
+        "methods, separated by commas; all, also beside others: every usual one",
     )
     option("seeds", _count, "N", "runs a method")
     option("steps", _count, "N", "training steps")
