@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mtl_optax.core.products import gramian
 from mtl_optax.core.solvers import linalg
+from mtl_optax.core.solvers.spread import similarity
 from mtl_optax.core.task_grads.as_task_grads import unchecked
 
 
@@ -88,13 +89,7 @@ def magnitude_similarity(task_gradients: Any) -> jax.Array:
       for Multi-Task Learning <https://arxiv.org/abs/2001.06782>`_, 2020, definition 2.
     """
     _, norms = linalg.cosine_matrix(gramian(task_gradients))
-    one, other = norms[:, None], norms[None, :]
-    larger = jnp.maximum(one, other)
-    # By the ratio: squares of small norms would underflow.
-    ratio = jnp.where(
-        larger > 0, jnp.minimum(one, other) / jnp.where(larger > 0, larger, 1), 1
-    )
-    return 2 * ratio / (1 + ratio**2)
+    return similarity(norms)
 
 
 def conflict_fraction(task_gradients: Any) -> jax.Array:

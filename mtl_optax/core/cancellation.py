@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from mtl_optax.core.solvers.linalg import cancels, noise_floor
+from mtl_optax.core.stacked import task_norms
 from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.trees.branches import zeros_of
 
@@ -47,6 +48,23 @@ def zero_if_noise(
     known = jax.eval_shape(is_noise)
     noise = lax.cond(suspect, is_noise, lambda: zeros_of(known))
     return jax.tree.map(lambda x: jnp.where(noise, 0, x), update)
+
+
+def sum_of_rows(rows: optax.Updates) -> tuple[optax.Updates, jax.Array]:
+    """The sum of a stack `[T, *param]` over tasks, and its norm; zeros if it is noise.
+
+    For rows that belong to no weights, beside the largest of each coordinate.
+    """
+    total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
+    largest = jax.tree.map(lambda x: jnp.max(jnp.abs(x), axis=0), rows)
+    size, apart = (
+        task_norms(jax.tree.map(lambda x: x[None], tree))[0]
+        for tree in (total, largest)
+    )
+    num_tasks = jax.tree.leaves(rows)[0].shape[0]
+    noise = size <= noise_floor(num_tasks, size.dtype) * apart
+    total = jax.tree.map(lambda x: jnp.where(noise, 0, x), total)
+    return total, jnp.where(noise, 0, size)
 
 
 def _squared_norm(tree: optax.Updates, unit: jax.Array) -> jax.Array:

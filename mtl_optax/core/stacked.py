@@ -6,7 +6,7 @@ stack, `[T, *param]`.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -115,6 +115,13 @@ def task_norms(stacked: optax.Updates) -> jax.Array:
     largest = jnp.where(largest > 0, largest, 1)  # so that squares neither overflow
     near_one = [over(x.astype(largest.dtype), lead(largest, x)) for x in leaves]
     return largest * jnp.sqrt(task_sums([x**2 for x in near_one]))
+
+
+def norms_by_block(stacked: optax.Updates, blocks: Sequence[int]) -> jax.Array:
+    """The same on the leaves of each block, `[B, T]`."""
+    pairs = list(zip(jax.tree.leaves(stacked), blocks, strict=True))
+    each = [[leaf for leaf, at in pairs if at == i] for i in range(max(blocks) + 1)]
+    return jnp.stack(list(map(task_norms, each)))
 
 
 def over(values: jax.Array, largest: jax.Array) -> jax.Array:

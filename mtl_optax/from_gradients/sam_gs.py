@@ -17,14 +17,15 @@ import optax
 
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import NumbersOrSchedule, ScalarOrSchedule
+from mtl_optax.core.cancellation import sum_of_rows
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.solvers.linalg import noise_floor
+from mtl_optax.core.solvers.spread import similarity
 from mtl_optax.core.stacked import (
     follow,
     from_stack,
     moved,
+    norms_by_block,
     over,
-    task_norms,
     zero_stack,
 )
 from mtl_optax.core.stale_rows import rate_of
@@ -44,17 +45,12 @@ class SAMGSState(NamedTuple):
     calls: jax.Array  # [] int32, steps with an active task
 
 
-def _similarity(norms: jax.Array, active: jax.Array, variant: str) -> jax.Array:
-    """Mean over pairs of active tasks of 2ab / (a^2 + b^2), of norms a and b; [T]."""
-    one, other = norms[:, None], norms[None, :]
-    longer = jnp.maximum(one, other)
-    ratio = jnp.minimum(one, other) / jnp.where(longer > 0, longer, 1)
-    ratio = jnp.where(longer > 0, ratio, 1)
+def _mean_similarity(norms: jax.Array, active: jax.Array, variant: str) -> jax.Array:
+    """Over the pairs of active tasks with these norms `[T]`; 1 without a pair."""
     pairs = active[:, None] & active[None, :]
     if variant == "code":
         pairs &= ~jnp.eye(norms.shape[0], dtype=bool)
-    count = jnp.sum(pairs)
-    total = jnp.sum(2 * ratio / (1 + ratio**2), where=pairs)
+    total, count = jnp.sum(similarity(norms), where=pairs), jnp.sum(pairs)
     return jnp.where(count > 0, total / jnp.maximum(count, 1), 1)
 
 
@@ -145,9 +141,8 @@ def sam_gs(
 
     def init(params: optax.Params) -> SAMGSState:
         steps = replicated_zeros((num_tasks,), params).astype(jnp.int32)
-        imbalance = replicated_zeros(
-            (max(_blocks(granularity, params), default=0) + 1,), params
-        )
+        num_blocks = max(_blocks(granularity, params), default=0) + 1
+        imbalance = replicated_zeros((num_blocks,), params)
         calls = replicated_zeros((), params).astype(jnp.int32)
         return SAMGSState(zero_stack(params, num_tasks), steps, imbalance, calls)
 
@@ -167,8 +162,8 @@ def sam_gs(
 
         tree = jax.tree.map(lambda g: g[0], gradients) if params is None else params
         blocks = _blocks(granularity, tree)
-        norms = _norms(gradients, blocks)
-        similar = jnp.stack([_similarity(row, active, variant) for row in norms])
+        norms = norms_by_block(gradients, blocks)
+        similar = jnp.stack([_mean_similarity(row, active, variant) for row in norms])
         rate = rate_of(beta2, jnp.maximum(calls, 1))
         imbalance = moved(state.imbalance, (1 - similar) ** 2, rate)
         imbalance = jnp.where(some, imbalance, state.imbalance)
@@ -181,19 +176,15 @@ def sam_gs(
         present = jnp.sum(active)
         mean = jnp.sum(norms, axis=1, keepdims=True) / jnp.maximum(present, 1)
         to_mean = jnp.where(norms > 0, least * (mean / _or_one(norms)), 0)
-
-        def row(g: jax.Array, momentum: jax.Array, block: int) -> jax.Array:
-            by_momentum = jnp.abs(momentum) / (root[block] / least)
-            by_norm = lead(to_mean[block], g)
-            factor = jnp.where(similar[block] < gamma, by_norm, by_momentum)
-            return factor * over(g.astype(momentum.dtype), unit)
-
-        pairs = zip(*map(jax.tree.leaves, (gradients, momenta)), blocks, strict=True)
-        rows = jax.tree.unflatten(
-            jax.tree.structure(gradients), [row(*x) for x in pairs]
-        )
+        clash = similar < gamma
+        parts = jax.tree.map(lambda g: over(g.astype(unit.dtype), unit), gradients)
+        rows = _rows(parts, momenta, blocks, (clash, to_mean, root / least))
+        total, size = sum_of_rows(rows)
         gain = unit / least * (present if variant == "code" else 1)
-        new = _shortened(rows, gain, max_norm)
+        if max_norm is not None:
+            gain = jnp.minimum(gain, max_norm / _or_one(size))
+        gain = jnp.minimum(gain, jnp.finfo(gain.dtype).max)
+        new = jax.tree.map(lambda x: x * gain, total)
         return new, SAMGSState(momenta, steps, imbalance, calls)
 
     return from_stack(num_tasks, init, update)
@@ -210,22 +201,16 @@ def _blocks(granularity: Any, params: optax.Params) -> tuple[int, ...]:
     return (0,) * len(jax.tree.leaves(params)) if blocks is None else blocks
 
 
-def _norms(gradients: optax.Updates, blocks: tuple[int, ...]) -> jax.Array:
-    """Norms on the leaves of each block `[B, T]`."""
-    pairs = list(zip(jax.tree.leaves(gradients), blocks, strict=True))
-    each = [[leaf for leaf, at in pairs if at == i] for i in range(max(blocks) + 1)]
-    return jnp.stack(list(map(task_norms, each)))
+def _rows(
+    parts: optax.Updates, momenta: optax.Updates, blocks: tuple[int, ...], of_block: Any
+) -> optax.Updates:
+    """What is summed `[T, *param]`: gradients of one length, or times their momenta."""
 
+    def row(part: jax.Array, momentum: jax.Array, block: int) -> jax.Array:
+        clash, to_mean, root = (x[block] for x in of_block)
+        by_momentum = jnp.abs(momentum) / root
+        return jnp.where(clash, lead(to_mean, part), by_momentum) * part
 
-def _shortened(rows: optax.Updates, gain: jax.Array, max_norm: Any) -> optax.Updates:
-    """The sum of the rows times `gain`, of at most that norm; 0 where it is noise."""
-    total = jax.tree.map(lambda x: jnp.sum(x, axis=0), rows)
-    largest = jax.tree.map(lambda x: jnp.max(jnp.abs(x), axis=0), rows)
-    size, apart = (
-        task_norms(jax.tree.map(lambda x: x[None], y))[0] for y in (total, largest)
-    )
-    num_tasks = jax.tree.leaves(rows)[0].shape[0]
-    noise = size <= noise_floor(num_tasks, size.dtype) * apart
-    if max_norm is not None:
-        gain = jnp.minimum(gain, max_norm / jnp.where(noise, 1, size))
-    return jax.tree.map(lambda x: jnp.where(noise, 0, x * gain), total)
+    each = zip(jax.tree.leaves(parts), jax.tree.leaves(momenta), blocks, strict=True)
+    rows = [row(*x) for x in each]
+    return jax.tree.unflatten(jax.tree.structure(parts), rows)

@@ -26,7 +26,7 @@ from mtl_optax.core.arguments.schedules import ScalarOrSchedule
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.method import losses_method
 from mtl_optax.core.scalarization import positive, softmax_among
-from mtl_optax.core.solvers.linalg import noise_floor
+from mtl_optax.core.solvers.spread import from_mean, from_next
 from mtl_optax.core.trees.task_axis import TaskRows
 from mtl_optax.core.weighting import Weighting
 
@@ -39,32 +39,7 @@ class LDCState(NamedTuple):
     steps: TaskRows  # [T] int32, steps at which the task was active
 
 
-def _signs(gaps: jax.Array, of: jax.Array) -> jax.Array:
-    """Signs of differences of these numbers, 0 where they are rounding."""
-    noise = noise_floor(of.shape[0], of.dtype) * jnp.max(jnp.abs(of))
-    return jnp.where(jnp.abs(gaps) <= noise, 0, jnp.sign(gaps))
-
-
-def _from_mean(values: jax.Array, active: jax.Array) -> jax.Array:
-    """Slopes of `sum_t |u_t - mean(u)|` over the active tasks, 0 for the others."""
-    count = jnp.maximum(jnp.sum(active), 1)
-    values = jnp.where(active, values, 0)
-    signs = jnp.where(active, _signs(values - jnp.sum(values) / count, values), 0)
-    return jnp.where(active, signs - jnp.sum(signs) / count, 0)
-
-
-def _from_next(values: jax.Array, active: jax.Array) -> jax.Array:
-    """The same of `sum_t |u_t - u_{t+1}|`, over the active tasks in their order."""
-    order = jnp.argsort(~active, stable=True)
-    values = jnp.where(active, values, 0)
-    row = values[order]
-    pairs = jnp.arange(values.shape[0] - 1) < jnp.sum(active) - 1
-    signs = jnp.where(pairs, _signs(row[:-1] - row[1:], row), 0)
-    slopes = jnp.pad(signs, (0, 1)) - jnp.pad(signs, (1, 0))
-    return jnp.zeros_like(slopes).at[order].set(slopes)
-
-
-_SLOPES = {"symmetric": _from_mean, "neighbours": _from_next}
+_SLOPES = {"symmetric": from_mean, "neighbours": from_next}
 
 
 def _bounded(losses: jax.Array) -> jax.Array:
