@@ -36,13 +36,16 @@ RULES: dict[str, mtl.Weighting] = {
     "dualproj": mtl.dualproj.weighting(reg_eps=REG_EPS),
     "mgda": mtl.mgda.weighting(),
     "cagrad": mtl.cagrad.weighting(c=0.4, rescale=0),
-    "imgrad": mtl.imgrad.weighting(rescale=0),
-    "conic": mtl.conic.weighting(cosine=0.9),
     "nash_mtl": mtl.nash_mtl.weighting(max_norm=1.0),
     "fairgrad": mtl.fairgrad.weighting(),
     "pcgrad": mtl.pcgrad.weighting(key=0),
     "aligned_mtl": mtl.aligned_mtl.weighting(),
     "imtl_g": mtl.imtl_g.weighting(),
+}
+# No peer has these.
+OURS: dict[str, mtl.Weighting] = {
+    "imgrad": mtl.imgrad.weighting(rescale=0),
+    "conic": mtl.conic.weighting(cosine=0.9),
 }
 # Weights that depend on draws
 NOT_COMPARED = ("pcgrad",)
@@ -87,7 +90,9 @@ class Solver:
 def ours(matrices: Any, names: Sequence[str]) -> dict[str, Solver]:
     num_tasks = matrices.shape[-1]
     here = [jnp.asarray(matrix) for matrix in matrices]
-    found = {name: Solver(compiled(RULES[name], num_tasks), here) for name in names}
+    found = {
+        name: Solver(compiled((RULES | OURS)[name], num_tasks), here) for name in names
+    }
     return found | {LAUNCH: Solver(jax.jit(lambda gramian: gramian[0] + 1), here)}
 
 
@@ -184,7 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--tasks", nargs="+", type=int, help=f"default {TASKS}")
-    parser.add_argument("--methods", nargs="+", choices=RULES, default=[*RULES])
+    parser.add_argument(
+        "--methods", nargs="+", choices=RULES | OURS, default=[*RULES, *OURS]
+    )
     parser.add_argument("--rounds", type=int, help="default 15, with --quick 3")
     peers.add_choices(parser, jaxjd=True)
     parser.add_argument("--out", type=Path, help="JSON file to write")

@@ -54,7 +54,7 @@ def conic(*, cosine: ScalarOrSchedule = 0.5, preference: PerTask = None) -> Weig
         gradients that are not stacked, or another task count.
 
     Cost: at most T backward passes with lazy gradients; no state of its own; a few
-    T x T factorisations, up to twice those of CAGrad.
+    T x T factorisations, up to twice as many as CAGrad.
 
     Invariances: none to loss scales: the axis of the cone follows the largest gradient.
 

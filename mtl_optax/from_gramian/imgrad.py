@@ -84,10 +84,11 @@ def imgrad(*, alpha: ScalarOrSchedule = 0.8, rescale: Any = 1) -> Weighting:
     Invariances: none to loss scales: what is added is as long as the mean gradient
     says.
 
-    Guarantee: none on conflicts, but for :math:`\alpha < 1` a gain of at least
-    :math:`(1 - \alpha) \|g_0\|^2` for the mean loss. Of cagrad's, that the worst task
-    improves as fast as the ball allows, what is left holds for the smaller ball
-    :math:`\alpha \mu / (1.5 - \mu)` (larger for mu above 0.75) that the weights are of.
+    Guarantee: none on conflicts. For :math:`\alpha < 1` the mean loss gains at least
+    :math:`(1 - \alpha) \|g_0\|^2`, before the rescaling. The direction of what is added
+    is that of CAGrad in a ball of radius :math:`\alpha \mu / (1.5 - \mu)`, smaller than
+    alpha for mu below 0.75 and larger above; only in that ball is it the best for the
+    worst task.
 
     When not to use it: where losses differ in scale by design and the larger ones are
     to rule: a short gradient counts as an imbalance. Where gradients balance, mu near
