@@ -145,7 +145,14 @@ def alone(method, losses_fn, params, batches, optimizer):
     return params
 
 
-@pytest.mark.parametrize("name", TAKING)
+QUICK = "constant", "stch", "epo"
+RUNS = [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+    for name in TAKING
+]
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_each_run_is_that_of_its_preference_alone(name):
     sgd = optax.sgd(0.05)
     about = {"losses_fn": bowls, "params": START, "steps": 3, "optimizer": sgd}
@@ -158,6 +165,7 @@ def test_each_run_is_that_of_its_preference_alone(name):
         )
 
 
+@pytest.mark.slow
 def test_starts_batches_chunks_and_measures():
     """Against the runs one by one, in groups of 1, 2 and all."""
 
@@ -210,6 +218,7 @@ def test_a_front_can_be_jitted_over_its_preferences_and_has_a_reference_of_its_o
     assert many.hypervolume.shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_runs_are_trained_where_their_preferences_are(kind):
     types = (getattr(jax.sharding.AxisType, kind),)
