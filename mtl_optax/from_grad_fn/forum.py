@@ -23,26 +23,24 @@ from jax import lax
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.schedules import ScalarOrSchedule, next_step
 from mtl_optax.core.bilevel import (
-    Batches,
     both_batches,
     descended,
     softmax_among,
     softmax_slopes,
 )
-from mtl_optax.core.cancellation import zero_if_noise
 from mtl_optax.core.chains.places import placed
 from mtl_optax.core.learned import TaskScalars, scalars_from, step_scalars
 from mtl_optax.core.method import transformation_method
-from mtl_optax.core.solvers import linalg
 from mtl_optax.core.solvers.value_gap import value_gap_weights
 from mtl_optax.core.state_guard import check_state
 from mtl_optax.core.task_grads.at_other_params import group_grads_at
+from mtl_optax.core.task_grads.form import TaskGrads
 from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
-from mtl_optax.core.task_grads.linearised import LazyTaskGrads
 from mtl_optax.core.task_grads.losses_fn import asked
 from mtl_optax.core.task_grads.shape_checks import check_params
 from mtl_optax.core.trees.replicated import replicated_zeros
 from mtl_optax.core.trees.task_axis import TaskRows
+from mtl_optax.core.unit_gradients import unit_gradients
 
 
 class FORUMState(NamedTuple):
@@ -122,8 +120,7 @@ def forum(
 
     When not to use it: where the second batch must stay unseen: the update is made of
     its gradients, so that it is training data; for those who want weighted training
-    losses: mostly nu is 0, and this is MGDA on the second batch. Where the losses'
-    gradients are much longer than 1, phi asks for much of q.
+    losses: where both batches agree nu is 0, and this is MGDA on the second batch.
 
     Example:
       >>> import jax.numpy as jnp, mtl_optax as mtl
@@ -179,84 +176,64 @@ def forum(
             return train.like(), state
         ask, train = asked("forum", losses_fn, train, params, extra_args)
         check_state(state, jax.eval_shape(init, params), num_tasks)
-
         shares = softmax_among(state.learned.values, present)
-        down = train.pull(shares)  # the parameters' part of q
         look = group_grads_at(ask, axis_name=axis_name)
         look = partial(look, weights=shares, active=train.active)
-        before = look(params)[0] if train.losses is None else train.losses
-        after = look(_descent(look, params, down, learning_rate, inner_steps))[0]
-        gap = jnp.where(present, before - after, 0)
-        own = softmax_slopes(shares, jnp.where(jnp.all(jnp.isfinite(gap)), gap, 0))
-        # Of gradients whose square is no number as much as is one.
-        square = jnp.minimum(jnp.sum(own**2) + _squared_norm(down) + 1e-8, 1e30)
+        q = _value_gap(train, shares, look, params, learning_rate, inner_steps)
+        second = lazy_task_grads(batches.validation_losses, axis_name=axis_name)
+        held_out, judging = second(params)[1], batches.judging
+        held_out = dataclasses.replace(held_out, active=batches.validation_active)
+        units = unit_gradients(held_out, q.down)
 
-        second, judging = _second(batches, params, axis_name), batches.judging
-        cosines, along, lengths, pull = _units(second, down)
-        about = cosines, along, square, jnp.asarray(phi, square.dtype)
-        new = value_gap_weights(*about, judging)
-        share = step_size
+        about = units.cosines, units.along, q.square, jnp.asarray(phi, shares.dtype)
+        new, share = value_gap_weights(*about, judging), step_size
         if step_size is None:
             share = (state.step_count.astype(new.dtype) + 1) ** -0.75
         mean = state.objective_weights
         mean = jnp.where(judging, mean + share * (new - mean), mean)
         used = jnp.where(judging, mean, 0)
-        nu = jnp.maximum(jnp.sum(used * (phi - along / square)), 0)
-        step = jax.tree.map(partial(_plus, nu), pull(used / lengths), down)
+        nu = jnp.maximum(jnp.sum(used * (phi - units.along / q.square)), 0)
+        step = jax.tree.map(partial(_plus, nu), units.pull(used), q.down)
         moves = present & jnp.any(judging)
-        learned = step_scalars(stepper, nu * own, state.learned, moves)
+        learned = step_scalars(stepper, nu * q.own, state.learned, moves)
         count = next_step(state.step_count, judging)
         return step, FORUMState(nu * shares, mean, learned, count)
 
     return placed(init, update)
 
 
-def _descent(
-    look: Callable[..., Any], params: Any, down: Any, learning_rate: Any, steps: int
-) -> Any:
-    """The parameters after K plain steps, the first of them along `down`."""
+class _ValueGap(NamedTuple):
+    """The gradient of the weighted losses here minus those after K steps."""
 
+    down: Any  # the parameters' part
+    own: jax.Array  # [T], alpha's
+    square: jax.Array  # of the length of both
+
+
+def _value_gap(
+    train: TaskGrads,
+    shares: jax.Array,
+    look: Callable[..., Any],
+    params: Any,
+    learning_rate: Any,
+    steps: int,
+) -> _ValueGap:
     def step(_: Any, there: Any) -> Any:
         return descended(there, learning_rate, look(there)[1])
 
+    down = train.pull(shares)
     bounds = jnp.int32(1), jnp.int32(steps)
-    return lax.fori_loop(*bounds, step, descended(params, learning_rate, down))
-
-
-def _second(batches: Batches, params: Any, axis_name: Any) -> LazyTaskGrads:
-    """The validation gradients at the parameters."""
-    look = lazy_task_grads(batches.validation_losses, axis_name=axis_name)
-    return dataclasses.replace(look(params)[1], active=batches.validation_active)
-
-
-def _units(second: LazyTaskGrads, down: Any) -> tuple[Any, ...]:
-    """Products of unit gradients, with `down`, their lengths, and a weighted sum.
-
-    The length of a gradient of zero, which stays zero, counts as 1.
-    """
-    rows = second.computed()
-    gramian, unit = rows.measure()
-    cosines, norms = linalg.cosine_matrix(gramian)
-    some = norms > 0
-    lengths = jnp.where(some, norms * unit, 1)
-    cosines = jnp.where(some[:, None] & some[None, :], cosines, 0)
-    pull = lambda weights: zero_if_noise(rows, weights, gramian, unit)  # noqa: E731
-    largest = _largest(down)  # products with all of it may be no numbers
-    short = jax.tree.map(lambda g: g / largest.astype(g.dtype), down)
-    return cosines, second.along(short) / lengths * largest, lengths, pull
-
-
-def _largest(tree: Any) -> jax.Array:
-    """The largest of all entries; 1 where all are 0."""
-    each = [jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]
-    largest = jnp.max(jnp.stack(each)).astype(jnp.result_type(float))
-    return jnp.where(largest > 0, largest, 1)
+    first = descended(params, learning_rate, down)
+    there = lax.fori_loop(*bounds, step, first)
+    before = look(params)[0] if train.losses is None else train.losses
+    gap = before - look(there)[0]
+    gap = gap if train.active is None else jnp.where(train.active, gap, 0)
+    own = softmax_slopes(shares, jnp.where(jnp.all(jnp.isfinite(gap)), gap, 0))
+    wide = [x.astype(own.dtype) for x in jax.tree.leaves(down)]
+    square = sum((jnp.sum(x**2) for x in wide), jnp.sum(own**2)) + 1e-8
+    # Of gradients whose square is no number as much as is one.
+    return _ValueGap(down, own, jnp.minimum(square, 1e30))
 
 
 def _plus(nu: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
     return (first.astype(nu.dtype) + nu * second.astype(nu.dtype)).astype(first.dtype)
-
-
-def _squared_norm(tree: Any) -> jax.Array:
-    wide = [x.astype(jnp.result_type(float)) for x in jax.tree.leaves(tree)]
-    return sum((jnp.sum(x**2) for x in wide), jnp.zeros(()))
