@@ -5,6 +5,7 @@ with, or they are refused. Of a method that stands in several runs the last one 
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def joined(folders: Sequence[Path], out: Path, order: Iterable[str]) -> None:
         every = {name: x for config in configs for name, x in config[key].items()}
         whole[key] = {name: every[name] for name in order if name in every}
     whole["methods"] = list(whole["verdicts"])
-    whole["command"] = list(dict.fromkeys(config["command"] for config in configs))
+    commands = (re.sub(r" --out \S+", "", config["command"]) for config in configs)
+    whole["command"] = list(dict.fromkeys(commands))
     whole["wall_seconds"] = round(sum(config["wall_seconds"] for config in configs), 1)
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:

@@ -85,9 +85,12 @@ def accuracy(results: Path) -> Drawn:
 def _how(config: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in config["versions"].items())
     number = sum(method != SINGLE_TASK for method in config["methods"])
+    runs = config["command"] if isinstance(config["command"], list) else []
+    joined = f" Joined from {len(runs)} runs, see `config.json`." if runs[1:] else ""
     return (
         f"{number} methods and {SINGLE_TASK}; {versions}; {config['device']}, "
         f"{config['cpu_count']} cores, {config['wall_seconds']:.0f} s, not alone."
+        f"{joined}"
     )
 
 
