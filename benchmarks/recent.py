@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.recent_runs import ORDER, joined
+from benchmarks.join_runs import joined
 from benchmarks.report import page
 from benchmarks.studies.recent import tables
 from benchmarks.studies.recent.figures import worst
@@ -30,6 +30,7 @@ from mtl_optax.study.report.scale_rule import RULE as OF_SCALES
 RESULTS = Path(__file__).parent / "results" / "recent"
 CLAIMS = Path(__file__).parent / "studies" / "recent" / "claims.toml"
 BEGIN = "<!-- Made by `python -m benchmarks.recent`; what is written here is lost. -->"
+ORDER = STUDY.parts[0].settings.methods
 TITLE = "Recent methods: what their papers claim, and what they do here"
 
 
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.runs:
         for part in STUDY.parts:
             folders = [run / part.name for run in options.runs]
-            joined(folders, options.out / part.name)
+            joined(folders, options.out / part.name, ORDER)
     write(options.out)
     print(f"Written: {options.out / 'README.md'}")
     return 0

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tiny_study
 
-from benchmarks import recent, recent_runs, report, stress_table
+from benchmarks import join_runs, recent, report, stress_table
 from benchmarks.studies.recent import measured, rule, tables
 from benchmarks.studies.recent.study import QUICK, STUDY
 from benchmarks.studies.recent.tried import NEW
@@ -99,7 +99,7 @@ def test_runs_of_some_methods_are_joined_to_what_one_of_all_would_write(
         for x, own in (("a", QUICK[:1]), ("b", QUICK[1:]))
     )
     out = tmp_path / "joined"
-    recent_runs.joined([first, second], out)
+    join_runs.joined([first, second], out, recent.ORDER)
     for file in (measured.RUNS, "summary.csv"):
         key = ["method", "scale"]
         ours, theirs = (
@@ -114,11 +114,11 @@ def test_runs_of_some_methods_are_joined_to_what_one_of_all_would_write(
     assert ours["verdicts"] == theirs["verdicts"]
     change(second / "config.json", '"steps": 3', '"steps": 4')
     with pytest.raises(ValueError, match="differ in steps: 4 and 3"):
-        recent_runs.joined([first, second], out)
+        join_runs.joined([first, second], out, recent.ORDER)
     change(second / "config.json", '"steps": 4', '"steps": 3')
     change(second / measured.RUNS, "unitary,1,0.003,0,", "unitary,1,0.003,0,9")
     with pytest.raises(ValueError, match="has other numbers of unitary"):
-        recent_runs.joined([first, second], out)
+        join_runs.joined([first, second], out, recent.ORDER)
 
 
 def piece(whole, folder, new):
@@ -129,7 +129,7 @@ def piece(whole, folder, new):
         rows = pd.read_csv(whole / file, dtype=str, keep_default_na=False)
         rows[rows["method"].isin(names)].to_csv(folder / file, index=False)
     config = json.loads((whole / "config.json").read_text())
-    for key in recent_runs.OF_METHODS:
+    for key in join_runs.OF_METHODS:
         config[key] = {k: v for k, v in config[key].items() if k in names}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
