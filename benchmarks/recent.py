@@ -79,12 +79,15 @@ def _how(results: Path) -> str:
     last = len(config["seeds"]) - 1
     first, number = last + 1, config["tuning_seeds"]
     versions = ", ".join(f"{k} {v}" for k, v in config["versions"].items())
+    runs = config["command"] if isinstance(config["command"], list) else []
+    joined = f" Joined from {len(runs)} runs, see `config.json`." if runs[1:] else ""
     return (
         f"{config['optimizer'].capitalize()}, {config['steps']} steps, batch "
         f"{config['batch_size']}, {config['schedule']}; seeds 0 to {last}, test data. "
         f"Rate (of {_values(config['learning_rates'])}) and own setting are those with "
         f"the best validation accuracy on seeds {first} to {first + number - 1}, for "
         f"each method, number of tasks and scale. {versions}; {config['device']}."
+        f"{joined}"
     )
 
 
