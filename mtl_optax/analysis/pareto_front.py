@@ -11,7 +11,8 @@ from jax import lax
 
 from mtl_optax.analysis.pareto import hypervolume, pareto_mask, spacing
 from mtl_optax.core.arguments.checks import static_int
-from mtl_optax.core.arguments.losses import losses_vector, stack_losses
+from mtl_optax.core.arguments.losses import losses_vector, names_of, stack_losses
+from mtl_optax.core.arguments.names import agreed_names
 from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
 from mtl_optax.core.weighting import check_transformation
 
@@ -48,8 +49,8 @@ def pareto_front(
 
     Args:
       method_of: preference `[T]` -> a method for T tasks, for example
-        `lambda p: mtl.tchebycheff(T, preference=p)`. It is called once, on a tracer.
-        Of one that takes no preference all runs are the same.
+        `lambda p: mtl.tchebycheff(T, preference=p)`. It is called on tracers. Of
+        one that takes no preference all runs are the same.
       preferences: `[N, T]`, not negative, for example :func:`simplex_lattice`.
       losses_fn: `losses_fn(params) -> losses`, a dict (tasks in order of sorted names)
         or tuple of T scalars, or an array; `losses_fn(params, batch)` with `batches`.
@@ -74,10 +75,10 @@ def pareto_front(
 
     Raises:
       ValueError: for preferences that are not `[N, T]`, negative or all zero in a row;
-        for losses of another number of tasks, a method for another, or what is no
-        method; for `params` and `starts` both or neither, or starts of another N; for
-        `steps` that are missing or differ from the batches; for `batches` without
-        `evaluate`.
+        for losses of another number of tasks, or with other names where they are
+        judged; for a method for another number, what is no method or no optimiser; for
+        `params` and `starts` both or neither, or starts of another N; for `steps` that
+        are missing or differ from the batches; for `batches` without `evaluate`.
 
     Cost: of each step N forward passes and N times the method's backward passes (one
     for methods that see the losses alone), in programs of N lanes; memory for N
@@ -111,6 +112,11 @@ def pareto_front(
     evaluate = _evaluation(evaluate, losses_fn, batches)
     _check(method_of, losses_fn, evaluate, first, batches, num_tasks)
     after = optax.adam(1e-2) if optimizer is None else optimizer
+    if not hasattr(after, "update"):
+        raise ValueError(
+            "optimizer= is what follows the method, for example optax.adam(1e-2); got "
+            f"{getattr(after, '__name__', repr(after))}."
+        )
 
     def run(given: tuple[jax.Array, Any]) -> tuple[Any, jax.Array]:
         preference, start = given
@@ -256,6 +262,13 @@ def _check(
     num_tasks: int,
 ) -> None:
     """Raises for what would fail inside the program, without computing anything."""
+    if not callable(method_of):
+        raise ValueError(
+            "method_of takes a preference and returns a method, for example lambda p: "
+            f"mtl.tchebycheff({num_tasks}, preference=p); got "
+            f"{type(method_of).__name__}. For a method without a preference write "
+            "lambda p: method."
+        )
     if hasattr(method_of, "weighting"):
         name = getattr(method_of, "__name__", "a method")
         raise ValueError(
@@ -263,11 +276,12 @@ def _check(
             f"number of tasks. Write lambda p: mtl.{name}({num_tasks}, preference=p)."
         )
     batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
-    of_losses = jax.eval_shape(losses_fn, params, *batch)
-    for name, losses in (
-        ("losses_fn", of_losses),
-        ("evaluate", jax.eval_shape(evaluate, params)),
-    ):
+    returned = {
+        "losses_fn": jax.eval_shape(losses_fn, params, *batch),
+        "evaluate": jax.eval_shape(evaluate, params),
+    }
+    agreed_names({name: names_of(losses) for name, losses in returned.items()})
+    for name, losses in returned.items():
         found = jax.eval_shape(stack_losses, losses).shape[0]
         if found != num_tasks:
             raise ValueError(
