@@ -301,6 +301,12 @@ WRONG = {
     "auto_lambda needs.*Nor can .* mtl_optax.pareto_front, which has one batch": {
         "method_of": lambda p: mtl.auto_lambda(2, learning_rate=0.1, primary=p)
     },
+    r"reference must have one entry a task, shape \(2,\); got shape \(1,\)": {
+        "reference": [9.0]
+    },
+    "reference: .*'a', 'c'.*the gradients: .*'a', 'b'": {
+        "reference": {"a": 9.0, "c": 9.0}
+    },
     "what method_of returns takes a transformation": {"method_of": lambda p: None},
     "got both": {"starts": {"x": jnp.ones((3, 3))}},
     "got neither": {"params": None},

@@ -10,9 +10,9 @@ import optax
 from jax import lax
 
 from mtl_optax.analysis.pareto import hypervolume, pareto_mask, spacing
-from mtl_optax.core.arguments.checks import static_int
+from mtl_optax.core.arguments.checks import static_int, task_vector
 from mtl_optax.core.arguments.losses import losses_vector, names_of, stack_losses
-from mtl_optax.core.arguments.names import agreed_names
+from mtl_optax.core.arguments.names import Names, agreed_names, by_position
 from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
 from mtl_optax.core.weighting import check_transformation
 
@@ -62,8 +62,9 @@ def pareto_front(
       optimizer: what follows the method; None is `optax.adam(1e-2)`.
       evaluate: params -> losses, by which the front is judged, for example on test
         data; None is `losses_fn`, which with `batches` needs one.
-      reference: `[T]`, of the hypervolume; None is the worst loss of each task among
-        the runs, for which the ends of the front count nothing. Give one to compare.
+      reference: `[T]` or a dict by task name, of the hypervolume; None is the worst
+        loss of each task among the runs, for which the ends of the front count nothing.
+        Give one to compare.
       chunk_size: so many runs at a time, one group after the other, for less memory;
         None is all at once. (Runs whose `preferences` are sharded over devices are
         trained where these are; on Explicit axes call it within `jax.set_mesh`, with
@@ -76,9 +77,10 @@ def pareto_front(
     Raises:
       ValueError: for preferences that are not `[N, T]`, negative or all zero in a row;
         for losses of another number of tasks, or with other names where they are
-        judged; for a method for another number, what is no method or no optimiser; for
-        `params` and `starts` both or neither, or starts of another N; for `steps` that
-        are missing or differ from the batches; for `batches` without `evaluate`.
+        judged; for a reference that is not `[T]`; for a method for another number, what
+        is no method or no optimiser; for `params` and `starts` both or neither, or
+        starts of another N; for `steps` that are missing or differ from the batches;
+        for `batches` without `evaluate`.
 
     Cost: of each step N forward passes and N times the method's backward passes (one
     for methods that see the losses alone), in programs of N lanes; memory for N
@@ -110,7 +112,11 @@ def pareto_front(
     first, starts = _starts(params, starts, count)
     steps = _num_steps(steps, batches)
     evaluate = _evaluation(evaluate, losses_fn, batches)
-    _check(method_of, losses_fn, evaluate, first, batches, num_tasks)
+    names = _check(method_of, losses_fn, evaluate, first, batches, num_tasks)
+    if reference is not None:
+        reference = task_vector(
+            "reference", by_position(reference, "reference", names), num_tasks
+        )
     after = optax.adam(1e-2) if optimizer is None else optimizer
     if not hasattr(after, "update"):
         raise ValueError(
@@ -260,8 +266,11 @@ def _check(
     params: Any,
     batches: Any,
     num_tasks: int,
-) -> None:
-    """Raises for what would fail inside the program, without computing anything."""
+) -> Names | None:
+    """Raises for what would fail inside the program, without computing anything.
+
+    Returns the names of the tasks, if they have some.
+    """
     if not callable(method_of):
         raise ValueError(
             "method_of takes a preference and returns a method, for example lambda p: "
@@ -280,7 +289,7 @@ def _check(
         "losses_fn": jax.eval_shape(losses_fn, params, *batch),
         "evaluate": jax.eval_shape(evaluate, params),
     }
-    agreed_names({name: names_of(losses) for name, losses in returned.items()})
+    names = agreed_names({what: names_of(losses) for what, losses in returned.items()})
     for name, losses in returned.items():
         found = jax.eval_shape(stack_losses, losses).shape[0]
         if found != num_tasks:
@@ -290,6 +299,7 @@ def _check(
             )
     probe = jax.ShapeDtypeStruct((num_tasks,), jnp.result_type(float))
     jax.eval_shape(lambda p: _probe(method_of, p), probe)
+    return names
 
 
 def _probe(method_of: MethodOf, preference: Any) -> int:
