@@ -468,7 +468,7 @@ def test_it_needs_all_leaves():
 
 def test_primary_tasks_are_told_one_by_one():
     make = partial(mtl.auto_lambda, learning_rate=0.1)
-    for primary in ("a", 0):
+    for primary in ("a", 0, ["a"]):
         with pytest.raises(ValueError, match="tells of each task whether it is one"):
             make(2, primary=primary)
     with pytest.raises(ValueError, match="names no task"):

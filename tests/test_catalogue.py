@@ -75,6 +75,8 @@ def test_methods_command(capsys, monkeypatch):
     assert all(row.name in out for row in methods())
     assert "When not to use it: if task gradients differ much in length" in out
     assert max(map(len, out.splitlines())) <= 80
+    advice = out[out.index("Which to try") :]
+    assert re.search(r"One task matters, .*metabalance, auto_lambda,", advice)
 
 
 def test_costs_are_shortened():

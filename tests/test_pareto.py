@@ -77,6 +77,20 @@ def test_hypervolume_of_points_that_beat_the_reference_nowhere_is_zero():
     np.testing.assert_array_equal(both, [0, 4])
 
 
+def test_infinite_losses_make_no_measure_nan():
+    far = jnp.array([[-jnp.inf, 1.0, 0.0], [-jnp.inf, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    for size in (1, 2, 3):
+        assert hypervolume(far[:, :size], jnp.full(size, 2.0)) == jnp.inf
+    finite = jnp.array([[0.0, 4.0], [1.0, 3.0], [3.0, 1.0]])
+    assert hypervolume(finite, [jnp.inf, 5.0]) == jnp.inf
+    ended = jnp.concatenate([finite, jnp.array([[jnp.inf, 0.0], [jnp.inf, 0.5]])])
+    assert hypervolume(ended, [4.0, 5.0]) == hypervolume(finite, [4.0, 5.0])
+    assert spacing(ended) == spacing(finite) > 1
+    # Products of heights may leave the range, while a slab without height is none.
+    steep = jnp.array([[-1e30, -1e30, 0.0], [0.0, 0.0, 0.0]])
+    assert hypervolume(steep, jnp.ones(3)) == jnp.inf
+
+
 def test_spacing_is_the_deviation_of_distances_to_neighbours():
     points = np.random.default_rng(2).uniform(size=(7, 3))
     points[5, 1] = np.nan
@@ -279,6 +293,20 @@ WRONG = {
     },
     "evaluate returns 1 losses, but": {"evaluate": lambda p: (jnp.sum(p["x"]),)},
     "stch takes the number of tasks.*Write lambda p: mtl.stch": {"method_of": mtl.stch},
+    "got GradientTransformation.*write lambda p: method": {"method_of": mtl.mean(2)},
+    r"optimizer= is what follows.*adam\(1e-2\); got adam": {"optimizer": optax.adam},
+    r"named differently.*losses_fn: \['a', 'b'\]; evaluate: \['b', 'c'\]": {
+        "evaluate": lambda p: {"b": bowls(p)["b"], "c": bowls(p)["a"]}
+    },
+    "auto_lambda needs.*Nor can .* mtl_optax.pareto_front, which has one batch": {
+        "method_of": lambda p: mtl.auto_lambda(2, learning_rate=0.1, primary=p)
+    },
+    r"reference must have one entry a task, shape \(2,\); got shape \(1,\)": {
+        "reference": [9.0]
+    },
+    "reference: .*'a', 'c'.*the gradients: .*'a', 'b'": {
+        "reference": {"a": 9.0, "c": 9.0}
+    },
     "what method_of returns takes a transformation": {"method_of": lambda p: None},
     "got both": {"starts": {"x": jnp.ones((3, 3))}},
     "got neither": {"params": None},

@@ -339,6 +339,22 @@ def test_methods_take_them(method):
         chex.assert_trees_all_close(*pair, rtol=1e-4, atol=1e-6)
 
 
+def test_a_second_batch_weighs_them():
+    tx = mtl.auto_lambda(B, learning_rate=0.1, optimizer=optax.sgd(1.0))
+    args = {"active": ACTIVE, "validation_losses_fn": lambda p: mlp(p, -X, LABELS)}
+
+    @jax.jit
+    def updates(params):
+        return [
+            tx.update(make(mlp)(params, X, LABELS)[1], tx.init(params), params, **args)
+            for make in (mtl.per_sample_grads, mtl.task_grads)
+        ]
+
+    ours, others = updates(MLP)
+    chex.assert_trees_all_close(ours, others, rtol=1e-4, atol=1e-6)
+    assert jnp.ptp(mtl.task_weights(others[1])[ACTIVE]) > 1e-3  # they do weigh
+
+
 @pytest.mark.parametrize("method", ["upgrad", "unitary"])
 def test_a_sample_without_numbers_that_is_not_active(method):
     update = step(method, mtl.per_sample_grads, ACTIVE)

@@ -71,7 +71,7 @@ def hypervolume(losses: Any, reference: Any) -> Array:
         are compared. May be a tracer.
 
     Returns:
-      A scalar, at least 0.
+      A scalar, at least 0; infinite where a loss that counts, or the reference, is.
 
     Raises:
       ValueError: for losses that are not `[N, T]`, or a reference that is not `[T]`.
@@ -112,8 +112,7 @@ def _volume(gains: Array) -> Array:
     last, others = gains[:, -1], gains[:, :-1]
     if gains.shape[1] == 2:
         highest = jax.lax.cummax(others[:, 0])
-        rise = jnp.diff(highest, prepend=0)
-        return jnp.sum(last * rise)
+        return _sum_of_products(jnp.diff(highest, prepend=0), last)
     # Slabs between one height of the last and the next: under all that are as high.
     thickness = last - jnp.append(last[1:], 0)
     index = jnp.arange(len(last))
@@ -121,7 +120,12 @@ def _volume(gains: Array) -> Array:
     def slab(k: Array) -> Array:
         return _volume(jnp.where((index <= k)[:, None], others, 0))
 
-    return jnp.sum(thickness * jax.lax.map(slab, index))
+    return _sum_of_products(thickness, jax.lax.map(slab, index))
+
+
+def _sum_of_products(sides: Array, areas: Array) -> Array:
+    """A side of zero has no volume, nor has one between two infinite heights."""
+    return jnp.sum(jnp.where(sides > 0, sides * areas, 0))
 
 
 def spacing(losses: Any, mask: Any = None) -> Array:
@@ -134,7 +138,7 @@ def spacing(losses: Any, mask: Any = None) -> Array:
     Args:
       losses: `[N, T]`.
       mask: `[N]` bool, which points count, for example `pareto_mask(losses)`; None is
-        all. Rows with a NaN never do.
+        all. Rows that are not finite never do.
 
     Returns:
       A scalar: 0 for even distances, and for fewer than three points.
@@ -158,7 +162,7 @@ def spacing(losses: Any, mask: Any = None) -> Array:
       Optimization, MIT, 1995.
     """
     losses = _points(losses)
-    counts = ~jnp.any(jnp.isnan(losses), axis=1)
+    counts = jnp.all(jnp.isfinite(losses), axis=1)
     if mask is not None:
         if jnp.shape(mask) != counts.shape:
             raise ValueError(

@@ -10,8 +10,9 @@ import optax
 from jax import lax
 
 from mtl_optax.analysis.pareto import hypervolume, pareto_mask, spacing
-from mtl_optax.core.arguments.checks import static_int
-from mtl_optax.core.arguments.losses import losses_vector, stack_losses
+from mtl_optax.core.arguments.checks import static_int, task_vector
+from mtl_optax.core.arguments.losses import losses_vector, names_of, stack_losses
+from mtl_optax.core.arguments.names import Names, agreed_names, by_position
 from mtl_optax.core.task_grads.from_losses_fn import lazy_task_grads
 from mtl_optax.core.weighting import check_transformation
 
@@ -48,8 +49,8 @@ def pareto_front(
 
     Args:
       method_of: preference `[T]` -> a method for T tasks, for example
-        `lambda p: mtl.tchebycheff(T, preference=p)`. It is called once, on a tracer.
-        Of one that takes no preference all runs are the same.
+        `lambda p: mtl.tchebycheff(T, preference=p)`. It is called on tracers. Of
+        one that takes no preference all runs are the same.
       preferences: `[N, T]`, not negative, for example :func:`simplex_lattice`.
       losses_fn: `losses_fn(params) -> losses`, a dict (tasks in order of sorted names)
         or tuple of T scalars, or an array; `losses_fn(params, batch)` with `batches`.
@@ -61,8 +62,9 @@ def pareto_front(
       optimizer: what follows the method; None is `optax.adam(1e-2)`.
       evaluate: params -> losses, by which the front is judged, for example on test
         data; None is `losses_fn`, which with `batches` needs one.
-      reference: `[T]`, of the hypervolume; None is the worst loss of each task among
-        the runs, for which the ends of the front count nothing. Give one to compare.
+      reference: `[T]` or a dict by task name, of the hypervolume; None is the worst
+        loss of each task among the runs, for which the ends of the front count nothing.
+        Give one to compare.
       chunk_size: so many runs at a time, one group after the other, for less memory;
         None is all at once. (Runs whose `preferences` are sharded over devices are
         trained where these are; on Explicit axes call it within `jax.set_mesh`, with
@@ -74,10 +76,11 @@ def pareto_front(
 
     Raises:
       ValueError: for preferences that are not `[N, T]`, negative or all zero in a row;
-        for losses of another number of tasks, a method for another, or what is no
-        method; for `params` and `starts` both or neither, or starts of another N; for
-        `steps` that are missing or differ from the batches; for `batches` without
-        `evaluate`.
+        for losses of another number of tasks, or with other names where they are
+        judged; for a reference that is not `[T]`; for a method for another number, what
+        is no method or no optimiser; for `params` and `starts` both or neither, or
+        starts of another N; for `steps` that are missing or differ from the batches;
+        for `batches` without `evaluate`.
 
     Cost: of each step N forward passes and N times the method's backward passes (one
     for methods that see the losses alone), in programs of N lanes; memory for N
@@ -109,8 +112,17 @@ def pareto_front(
     first, starts = _starts(params, starts, count)
     steps = _num_steps(steps, batches)
     evaluate = _evaluation(evaluate, losses_fn, batches)
-    _check(method_of, losses_fn, evaluate, first, batches, num_tasks)
+    names = _check(method_of, losses_fn, evaluate, first, batches, num_tasks)
+    if reference is not None:
+        reference = task_vector(
+            "reference", by_position(reference, "reference", names), num_tasks
+        )
     after = optax.adam(1e-2) if optimizer is None else optimizer
+    if not hasattr(after, "update"):
+        raise ValueError(
+            "optimizer= is what follows the method, for example optax.adam(1e-2); got "
+            f"{getattr(after, '__name__', repr(after))}."
+        )
 
     def run(given: tuple[jax.Array, Any]) -> tuple[Any, jax.Array]:
         preference, start = given
@@ -254,8 +266,18 @@ def _check(
     params: Any,
     batches: Any,
     num_tasks: int,
-) -> None:
-    """Raises for what would fail inside the program, without computing anything."""
+) -> Names | None:
+    """Raises for what would fail inside the program, without computing anything.
+
+    Returns the names of the tasks, if they have some.
+    """
+    if not callable(method_of):
+        raise ValueError(
+            "method_of takes a preference and returns a method, for example lambda p: "
+            f"mtl.tchebycheff({num_tasks}, preference=p); got "
+            f"{type(method_of).__name__}. For a method without a preference write "
+            "lambda p: method."
+        )
     if hasattr(method_of, "weighting"):
         name = getattr(method_of, "__name__", "a method")
         raise ValueError(
@@ -263,11 +285,12 @@ def _check(
             f"number of tasks. Write lambda p: mtl.{name}({num_tasks}, preference=p)."
         )
     batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
-    of_losses = jax.eval_shape(losses_fn, params, *batch)
-    for name, losses in (
-        ("losses_fn", of_losses),
-        ("evaluate", jax.eval_shape(evaluate, params)),
-    ):
+    returned = {
+        "losses_fn": jax.eval_shape(losses_fn, params, *batch),
+        "evaluate": jax.eval_shape(evaluate, params),
+    }
+    names = agreed_names({what: names_of(losses) for what, losses in returned.items()})
+    for name, losses in returned.items():
         found = jax.eval_shape(stack_losses, losses).shape[0]
         if found != num_tasks:
             raise ValueError(
@@ -276,6 +299,7 @@ def _check(
             )
     probe = jax.ShapeDtypeStruct((num_tasks,), jnp.result_type(float))
     jax.eval_shape(lambda p: _probe(method_of, p), probe)
+    return names
 
 
 def _probe(method_of: MethodOf, preference: Any) -> int:

@@ -12,10 +12,9 @@ from mtl_optax.catalogue.methods import COSTS, INFERRED, Method, methods
 
 def markdown() -> str:
     """The whole page."""
-    advice = resources.files(__package__).joinpath("advice.md").read_text("utf-8")
     rows = methods()
     parts = [
-        *map(_linked, advice.splitlines()),
+        *map(_linked, _advice()),
         "\n## Costs\n",
         "T is the number of tasks.\n",
         _table(COSTS, [(_links(f"`{row.name}`"), *row.costs()[1:]) for row in rows]),
@@ -24,6 +23,18 @@ def markdown() -> str:
         *map(_section, rows),
     ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def guide() -> list[list[str]]:
+    """Head and rows of the advice: where one is, what to try, and why."""
+    lines = [line for line in _advice() if line.startswith("|")]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def _advice() -> list[str]:
+    text = resources.files(__package__).joinpath("advice.md").read_text("utf-8")
+    return text.splitlines()
 
 
 def _linked(line: str) -> str:

@@ -195,7 +195,8 @@ def auto_lambda(
 
 def _of_all(primary: Any, num_tasks: int) -> jax.Array:
     """`primary` as `[T]` numbers, checked."""
-    if isinstance(primary, (str, int)):
+    listed = primary if isinstance(primary, (list, tuple, set)) else [primary]
+    if isinstance(primary, int) or any(isinstance(one, str) for one in listed):
         raise ValueError(
             "auto_lambda: primary= tells of each task whether it is one, [T] bools or "
             f'a dict by name, such as {{"a": True, "b": False}}; got {primary!r}.'

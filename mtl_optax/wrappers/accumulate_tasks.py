@@ -80,7 +80,10 @@ def accumulate_tasks(
     (`gls`, `stch`, `tchebycheff`, `pbi`, `cosmos`, `scale_invariant`, `famo`, `nmt`,
     sliding `dwa`): those of the big batch are known at its end, so that T gradients
     must wait. A loss that is itself a mean over micro-batches costs them one forward
-    pass more, and no state: see the recipes.
+    pass more, and no state: see the recipes. Around a method that asks for losses again
+    (`flat_mtl`, `samo`, `forum`, `cso`, `selective_groups`) but with such a loss:
+    `losses_fn=` is that of the last micro-batch, from which alone `flat_mtl` and `samo`
+    make the update.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl

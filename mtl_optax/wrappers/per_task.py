@@ -55,7 +55,9 @@ def per_task(
 
     When not to use it: for a transformation of the combined update, which goes after
     the method and costs one copy. Note that Adam for each task destroys the ratio of
-    the tasks' gradient norms, on which MGDA, CAGrad and others decide.
+    the tasks' gradient norms, on which MGDA, CAGrad and others decide. Before
+    `flat_mtl` and `samo`, which make gradients anew and look at these for a direction
+    only: put it inside, `samo(optax.chain(per_task(...), method), ...)`.
 
     Example:
       >>> import jax.numpy as jnp, optax, mtl_optax as mtl

@@ -71,6 +71,10 @@ class PerSampleGrads(LazyTaskGrads):
         """Weighted sum of the gradients; one backward pass, with `blocks` too."""
         return self._whole(self.backward.run()).pull(weights, blocks)
 
+    def along(self, direction: optax.Updates) -> jax.Array:
+        """The inner product of each with a tree like one, `[B]`; one backward pass."""
+        return self.computed().along(direction)
+
     def stack(self) -> optax.Updates:
         """All gradients, `[B, *param]`; one backward pass."""
         return self.computed().stack()

@@ -40,14 +40,13 @@ def asked(
     """
     checks.renamed(extra_args)
     if not callable(losses_fn):
-        batch, of = _BATCHES[argument]
+        batch, of, nor = _BATCHES[argument]
         raise ValueError(
             f"{method} needs the extra argument {argument}=, the losses of {batch} "
             f"as a function of the parameters, which did not arrive (got {losses_fn!r})"
             ". Call, inside the jitted step, tx.update(task_gradients, state, params, "
             f"{argument}=lambda p: losses_fn(p, {of})). Flax's TrainState cannot pass "
-            "it: use mtl_optax.flax_support.MultiTaskTrainState. Nor can "
-            "optax.contrib.sam."
+            f"it: use mtl_optax.flax_support.MultiTaskTrainState. Nor can {nor}."
         )
 
     def checked(params: optax.Params) -> Any:
@@ -79,10 +78,13 @@ def asked(
     return checked, given
 
 
-# What each argument is of: in words, and in the call.
+# What each argument is of: in words, and in the call; and what cannot pass it on.
 _BATCHES = {
-    "losses_fn": ("this batch", "x, y"),
-    "validation_losses_fn": ("a second batch", "x_val, y_val"),
+    "losses_fn": ("this batch", "x, y", "optax.contrib.sam"),
+    "validation_losses_fn": (
+        *("a second batch", "x_val, y_val"),
+        "optax.contrib.sam, nor mtl_optax.pareto_front, which has one batch a step",
+    ),
 }
 _MASKS = {"losses_fn": "active", "validation_losses_fn": "validation_active"}
 
