@@ -156,6 +156,14 @@ def test_a_step_that_only_harms_is_short():
     np.testing.assert_array_equal(direction("conic", matrix, cosine=0.0), 0)
 
 
+def test_where_every_step_harms_it_is_the_vertex_that_harms_least():
+    """Of the linear program that is left where no length binds, its third vertex."""
+    rows = [[0, -1, -2], [-1, -3, 1], [1, -1, 1], [0, 1, 1], [1, 2, 1]]
+    wanted = np.array([108, -27, 18]) / 220  # harms by 0.0409, that before by 0.0692
+    # To what float32 leaves of a step in which the rows all but cancel.
+    assert_same(direction("conic", np.float64(rows), cosine=0.5), wanted, 1e-4)
+
+
 def test_where_gradients_cancel_the_mean_is_what_is_left():
     matrix = np.array([[1.0, 0.0], [-1.0, 0.0]])
     np.testing.assert_array_equal(direction("conic", matrix, cosine=0.5), 0)

@@ -215,6 +215,14 @@ def test_no_pull_where_losses_lie_on_the_preference(size):
         np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
+def test_an_infinite_loss_counts_as_a_huge_one():
+    for name in ("pbi", "cosmos"):
+        wanted, _ = step_on(name, [1e30, 1.0, 2.0], preference=P)
+        for largest in (2e38, np.inf):
+            got, _ = step_on(name, [largest, 1.0, 2.0], preference=P)
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_cosmos_of_zero_losses_is_the_weighted_sum():
     got, _ = step_on("cosmos", np.zeros(3), preference=P)
     np.testing.assert_allclose(got, P, rtol=1e-6)

@@ -186,6 +186,16 @@ def test_losses_of_any_size_and_zero_give_finite_weights():
     assert np.all(np.isfinite(weights))
 
 
+def test_an_infinite_loss_counts_as_a_huge_one():
+    """As those do whose inverse is no number, above 8.5e37."""
+    matrix, _, preference = problem(3, 2)
+    for name in ("epo", "pmgda"):
+        wanted = weigher(name, 3)(matrix, [1e30, 1, 2], preference)
+        for largest in (2e38, np.inf):
+            got = weigher(name, 3)(matrix, [largest, 1, 2], preference)
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_epo_on_the_ray_has_no_adjustment_from_rounding():
     """1/3 of three equal losses is no exact third: nothing may follow from that."""
     matrix, losses = problem(3, 4)[0], np.full(3, 0.7)

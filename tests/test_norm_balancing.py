@@ -152,6 +152,14 @@ def test_sam_gs_of_equal_norms_has_gains_of_a_thousand():
     np.testing.assert_allclose(alone, 1000 * rows[0] ** 2, rtol=1e-3)
 
 
+def test_sam_gs_equalises_gradients_that_are_nothing_beside_the_longest():
+    scales = np.array([1e-30, 1.0, 1e10, 1e30])
+    rows = scales[:, None] * np.array([[3.0, 4.0], [4.0, -3.0], [-1.0, 0.0], [0, 1.0]])
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    wanted = unit.sum(axis=0) / np.linalg.norm(unit.sum(axis=0))
+    np.testing.assert_allclose(one_update(mtl.sam_gs(4), rows), wanted, rtol=1e-6)
+
+
 def test_sam_gs_of_hostile_gradients():
     """Zero rows, cancelling ones, and such whose products are no numbers."""
     tx = mtl.sam_gs(3)

@@ -79,10 +79,15 @@ def softmax_among(
 
 
 def unit(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The vector divided by its length, and the length; zero stays zero."""
+    """The vector divided by its length, and the length; zero stays zero.
+
+    What is infinite counts as the largest number whose inverse is one.
+    """
+    tiny = float(jnp.finfo(vector.dtype).tiny)
+    vector = jnp.clip(vector, -1 / tiny, 1 / tiny)
     size = jnp.max(jnp.abs(vector))
     # Divided twice, since what can be represented cannot always be squared.
-    scaled = vector / jnp.where(size >= jnp.finfo(size.dtype).tiny, size, 1)
+    scaled = vector / jnp.where(size >= tiny, size, 1)
     length = jnp.sqrt(jnp.sum(scaled**2))
     return scaled / jnp.where(length > 0, length, 1), size * length
 

@@ -175,10 +175,9 @@ def sam_gs(
         least, unit = jnp.min(root), _or_one(jnp.max(norms))
         present = jnp.sum(active)
         mean = jnp.sum(norms, axis=1, keepdims=True) / jnp.maximum(present, 1)
-        to_mean = jnp.where(norms > 0, least * (mean / _or_one(norms)), 0)
-        clash = similar < gamma
-        parts = jax.tree.map(lambda g: over(g.astype(unit.dtype), unit), gradients)
-        rows = _rows(parts, momenta, blocks, (clash, to_mean, root / least))
+        to_mean = jnp.where(norms > 0, least * (mean / unit), 0)
+        forms = similar < gamma, _or_one(norms), to_mean, unit, root / least
+        rows = _rows(gradients, momenta, blocks, forms)
         total, size = sum_of_rows(rows)
         gain = unit / least * (present if variant == "code" else 1)
         if max_norm is not None:
@@ -202,15 +201,22 @@ def _blocks(granularity: Any, params: optax.Params) -> tuple[int, ...]:
 
 
 def _rows(
-    parts: optax.Updates, momenta: optax.Updates, blocks: tuple[int, ...], of_block: Any
+    gradients: optax.Updates,
+    momenta: optax.Updates,
+    blocks: tuple[int, ...],
+    forms: tuple[jax.Array, ...],
 ) -> optax.Updates:
     """What is summed `[T, *param]`: gradients of one length, or times their momenta."""
+    clash, norms, to_mean, unit, root = forms
 
-    def row(part: jax.Array, momentum: jax.Array, block: int) -> jax.Array:
-        clash, to_mean, root = (x[block] for x in of_block)
-        by_momentum = jnp.abs(momentum) / root
-        return jnp.where(clash, lead(to_mean, part), by_momentum) * part
+    def row(gradient: jax.Array, momentum: jax.Array, block: int) -> jax.Array:
+        wide = gradient.astype(unit.dtype)
+        # Over its own norm: what is nothing beside the largest has a direction too.
+        direction = over(wide, lead(norms[block], wide))
+        equal = lead(to_mean[block], wide) * direction
+        by_momentum = jnp.abs(momentum) / root[block] * over(wide, unit)
+        return jnp.where(clash[block], equal, by_momentum)
 
-    each = zip(jax.tree.leaves(parts), jax.tree.leaves(momenta), blocks, strict=True)
-    rows = [row(*x) for x in each]
-    return jax.tree.unflatten(jax.tree.structure(parts), rows)
+    leaves = jax.tree.leaves(gradients), jax.tree.leaves(momenta), blocks
+    rows = [row(*each) for each in zip(*leaves, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(gradients), rows)

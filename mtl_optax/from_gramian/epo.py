@@ -27,7 +27,8 @@ def _balance(
     losses: jax.Array, slopes: jax.Array, active: jax.Array
 ) -> epo_solver.Balance:
     """How far the losses are from the ray of equal r_t L_t, and what leads there."""
-    losses = jnp.where(active, jnp.maximum(losses, 0), 0)
+    most = 1 / float(jnp.finfo(losses.dtype).tiny)  # that still has an inverse
+    losses = jnp.where(active, jnp.clip(losses, 0, most), 0)
     largest = jnp.max(losses)  # first, since a sum of large ones may be no number
     relative = slopes * (losses / jnp.where(largest > 0, largest, 1))
     count, total = jnp.maximum(jnp.sum(active), 1), jnp.sum(relative)

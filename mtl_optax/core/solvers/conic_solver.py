@@ -193,6 +193,9 @@ def _level_on_piece(seen: _Seen, point: _Point) -> tuple[Array, Array]:
     small = -rest / jnp.where(half + root > 0, half + root, 1)
     large = (root - half) / jnp.where(square != 0, square, 1)
     turns = 1 + dot(seen.slope, still) > _noise(jnp.ones_like(along), still)
+    # Another piece comes before level 0 where a lift would be negative there.
+    floor = linalg.noise_floor(len(still), still.dtype) * (1 + jnp.max(jnp.abs(still)))
+    turns |= jnp.any(point.free & (still < -_LOST * floor))
     return level + jnp.where(half > 0, small, large), turns
 
 
