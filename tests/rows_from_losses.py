@@ -153,7 +153,12 @@ FROM_LOSSES = [
     Method(
         name="ldc",
         family="losses",
-        make=mtl.ldc,
+        # Initial losses are an argument of logs.
+        make=lambda num_tasks, initial_losses=None, **hyper: (
+            mtl.ldc(num_tasks, **hyper)
+            if initial_losses is None
+            else mtl.ldc(num_tasks, of="logs", initial_losses=initial_losses, **hyper)
+        ),
         # What the penalty gives to some tasks it takes from the others: all sigmoids
         # are equal.
         common=lambda num_tasks, norm: 1,

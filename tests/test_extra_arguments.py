@@ -176,7 +176,8 @@ def test_a_number_is_one_number(method, key):
             ValueError, match=f"{key} must be one number, or a function"
         ):
             method.make(2, **{key: value})
-    for value in (np.float32(1), jnp.array(1.0)):
+    one = 0.5 if (method.name, key) == ("sam_gs", "beta2") else 1  # that one is below 1
+    for value in (np.float32(one), jnp.array(float(one))):
         method.make(2, **{key: value})
     jax.eval_shape(lambda value: method.make(2, **{key: value}).init(PARAMS), 1.0)
 

@@ -62,7 +62,9 @@ def step(method, accumulate=1):
 def test_converges_on_a_parabola(method):
     """200 steps inside a scan, shrinking where the gradient's length does not rule."""
     shrinking = optax.exponential_decay(0.3, 1, 0.96)
-    learning_rate = 0.1 if method.degree >= 1 else shrinking
+    # That of balancer rules too, beside its usual one.
+    rules = method.degree >= 1 or method.name == "balancer"
+    learning_rate = 0.1 if rules else shrinking
     tx = optimiser(method, learning_rate)
     given = extras(method)
 

@@ -94,6 +94,21 @@ OTHERS = {
         {"learning_rate": (0.1, 0.3)},
         {"losses_fn": losses_fn},
     ),
+    "auto_lambda": (
+        mtl.auto_lambda,
+        {"learning_rate": (0.1, 0.3)},
+        {"validation_losses_fn": losses_fn},
+    ),
+    "moml": (
+        mtl.moml,
+        {"learning_rate": (0.1, 0.3)},
+        {"validation_losses_fn": losses_fn},
+    ),
+    "forum": (
+        mtl.forum,
+        {"learning_rate": (0.1, 0.3), "phi": (0.1, 2.0), "step_size": (1.0, 0.5)},
+        {"losses_fn": losses_fn, "validation_losses_fn": losses_fn},
+    ),
     "stale": (
         lambda num_tasks, **hyper: mtl.stale(
             mtl.mgda(num_tasks), num_tasks, refresh=num_tasks, **hyper

@@ -142,11 +142,6 @@ def ldc(
     checks.one_of("form", form, tuple(_SLOPES))
     checks.one_of("of", of, ("losses", "logs"))
     logs, tx = of == "logs", optax.adam(1e-3) if optimizer is None else optimizer
-    if not logs and not (initial_losses is None and epoch_steps is None):
-        raise ValueError(
-            "ldc: initial_losses= and epoch_steps= tell what losses are divided by "
-            'before the logarithm: say of="logs" too, or leave them out.'
-        )
     if epoch_steps is not None:
         epoch_steps = checks.static_int("epoch_steps", epoch_steps)
     router_at = scalars_from(tx, init)
@@ -156,6 +151,11 @@ def ldc(
         if initial_losses is not None:
             given = checks.task_vector("initial_losses", initial_losses, num_tasks)
             first = positive(given)
+        if not logs and not (initial_losses is None and epoch_steps is None):
+            raise ValueError(
+                "ldc: initial_losses= and epoch_steps= tell what losses are divided by "
+                'before the logarithm: say of="logs" too, or leave them out.'
+            )
         return LDCState(router_at(num_tasks), first, jnp.zeros(num_tasks, jnp.int32))
 
     def update(
