@@ -42,7 +42,9 @@ def joined(folders: Sequence[Path], out: Path, order: Iterable[str]) -> None:
         every = {name: x for config in configs for name, x in config[key].items()}
         whole[key] = {name: every[name] for name in order if name in every}
     whole["methods"] = list(whole["verdicts"])
-    commands = (re.sub(r" --out \S+", "", config["command"]) for config in configs)
+    # One, or those of a result that was joined before
+    given = (np.atleast_1d(config["command"]) for config in configs)
+    commands = (re.sub(r" --out \S+", "", str(x)) for each in given for x in each)
     whole["command"] = list(dict.fromkeys(commands))
     whole["wall_seconds"] = round(sum(config["wall_seconds"] for config in configs), 1)
     out.mkdir(parents=True, exist_ok=True)
