@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from jax import lax
-from toy_losses import module_losses, wide_losses
+from toy_losses import asked_points, module_losses, wide_losses
 
 import mtl_optax as mtl
 
@@ -58,28 +58,6 @@ def test_examples_of_the_specification(aggregator, mode, losses_fn, wanted):
     tx = mtl.flat_mtl(aggregator(2), rho_shared=0.1, mode=mode)
     update, _ = one_update(tx, losses_fn, POINT)
     np.testing.assert_allclose(update, wanted, atol=2e-6)
-
-
-def asked_points(tx, params, grads, **extras):
-    """Where the method asks for gradients again, leaves `[T, *param]`."""
-    seen = []
-
-    @jax.custom_vjp
-    def spy(params):
-        return params
-
-    def forward(params):
-        seen.append(params)
-        return params, None
-
-    spy.defvjp(forward, lambda _, cotangent: (cotangent,))
-    num_tasks = len(jax.tree.leaves(grads)[0])
-
-    def losses_fn(params):
-        return (sum(map(jnp.sum, jax.tree.leaves(spy(params)))),) * num_tasks
-
-    tx.update(grads, tx.init(params), params, losses_fn=losses_fn, **extras)
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *seen)
 
 
 def test_adaptive_perturbation():

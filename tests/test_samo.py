@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from toy_losses import linear_losses, losses_fn, parameters, wide_losses
+from toy_losses import asked_points, linear_losses, losses_fn, parameters, wide_losses
 
 import mtl_optax as mtl
 
@@ -147,32 +147,10 @@ PARAMS = parameters()
 MASK = {"trunk": True, "head": False}
 
 
-def asked_points(tx, grads, params=PARAMS, **extras):
-    """Where the method asks for gradients again, leaves `[T, *param]`."""
-    seen = []
-
-    @jax.custom_vjp
-    def spy(params):
-        return params
-
-    def forward(params):
-        seen.append(params)
-        return params, None
-
-    spy.defvjp(forward, lambda _, cotangent: (cotangent,))
-
-    def losses_at(params):
-        total = sum(jnp.vdot(x, x) for x in jax.tree.leaves(spy(params)))
-        return dict.fromkeys("abc", total)
-
-    tx.update(grads, tx.init(params), params, losses_fn=losses_at, **extras)
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *seen)
-
-
 def moves(**options):
     tx = mtl.samo(mtl.unitary(T), key=0, shared=MASK, **options)
     _, grads = mtl.task_grads(losses_fn)(PARAMS)
-    there = asked_points(tx, grads)
+    there = asked_points(tx, PARAMS, grads)
     return grads, jax.tree.map(lambda q, p: q - p[None], there, PARAMS)
 
 
@@ -225,7 +203,7 @@ def test_the_own_part_has_the_mean_gradients_length_on_each_leaf():
     """On one whose mean gradient is zero there is none; the whole is as long as rho."""
     rows, sizes = layer_rows(), {}
     tx = mtl.samo(mtl.mean(T), rho=0.3, beta=1, key=0)
-    there = asked_points(tx, rows, LAYERS)
+    there = asked_points(tx, LAYERS, rows)
     for k, x in jax.tree.map(lambda q, p: q - p[None], there, LAYERS).items():
         sizes[k] = np.linalg.norm(np.asarray(x).reshape(T, -1), axis=1)
     wanted = {k: np.linalg.norm(x.mean(axis=0)) for k, x in rows.items()}

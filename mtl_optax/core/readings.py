@@ -13,9 +13,10 @@ from mtl_optax.core.task_grads.as_task_grads import is_lazy
 
 # What records each reading.
 FAMILIES = {
-    "task_weights": "the from_losses and from_gramian methods, db_mtl, excess_mtl and "
-    "moco; graddrop, sam_gs, trimmed_mean and cso_project work coordinate by "
-    "coordinate, cso and selective_groups group by group, and have no task weights",
+    "task_weights": "the from_losses and from_gramian methods, db_mtl, excess_mtl, "
+    "moco, auto_lambda, moml and forum; graddrop, sam_gs, trimmed_mean and cso_project "
+    "work coordinate by coordinate, cso and selective_groups group by group, and have "
+    "no task weights",
     "task_gramian": "the from_gramian methods; those of the other families never form "
     "one of the task gradients",
 }
