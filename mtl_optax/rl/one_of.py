@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.chains.places import WRAPPER, inside, placed
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads
 
 
 class OneOfState(NamedTuple):
@@ -81,12 +82,15 @@ def one_of(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, OneOfState]:
+        # Once for all: what stands in a branch of its own is not shared.
+        about = {"losses": extra_args.get("losses"), "active": extra_args.get("active")}
+        gradients = as_task_grads(updates, None, params, **about).computed()
         like: list[Any] = []  # of the updates of each
 
         def run(at: int) -> tuple[optax.Updates, OneOfState]:
             states = list(state.states)
             new, states[at] = parts[at].update(
-                updates, states[at], params, **extra_args
+                gradients, states[at], params, **extra_args
             )
             like.append(jax.eval_shape(lambda: new))
             _check_alike(like[0], like[-1], at)
