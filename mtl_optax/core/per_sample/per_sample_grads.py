@@ -103,9 +103,9 @@ def per_sample_grads(
     weighted sum :math:`X^\top \operatorname{diag}(w) D`. This is instance-wise risk
     minimisation (Quinton and Rey 2024) at about the price of a plain step.
 
-    Tasks that each have a batch of their own, of one size, are samples too: losses `[T]`
-    of batches `[T, n, ...]`, as in multi-task reinforcement learning. Each is a sample
-    of n positions, whose rows may be put together for what tasks share.
+    Tasks that have a batch each, of one size, are samples too: losses `[T]` of batches
+    `[T, n, ...]`, as in multi-task reinforcement learning. Each is a sample of n
+    positions, whose rows may be put together for what tasks share.
 
     Args:
       losses_fn: `losses_fn(params, *args, **kwargs) -> losses`, an array `[B]`. Written
