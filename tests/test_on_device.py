@@ -1,13 +1,18 @@
 """Whole runs on the device: what is stored, when it is learnt from, and lanes."""
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from mtl_optax.rl import on_device
+import mtl_optax as mtl
+from mtl_optax import rl
+from mtl_optax.rl import on_device, replay
 from mtl_optax.rl.on_device import RunSettings
 from mtl_optax.rl.point_mass import TASKS, point_mass
 
@@ -127,3 +132,180 @@ def test_rewards_that_are_all_the_same_stay_as_they_are():
     run = on_device.start(COUNTING, env, settings, jax.random.key(0))
     _, info = on_device.step(COUNTING, env, settings, run)
     np.testing.assert_array_equal(info["batch"].reward, jnp.full((K, 5), -3.0))
+
+
+def test_a_look_tells_success_at_the_end_from_success_on_the_way():
+    """In an environment of counting: a task succeeds at the steps that are listed."""
+    at = {"never": (), "on the way": (1, 2), "at the end": (3,), "both": (0, 3)}
+    succeeds = jnp.array([[t in steps for t in range(4)] for steps in at.values()])
+
+    def step(time, action):
+        rewards = action[:, 0] * jnp.array([1.0, 2.0, 3.0, 4.0])
+        after = SimpleNamespace(obs=0, success=succeeds[:, time], reward=rewards)
+        return time + 1, after
+
+    env = SimpleNamespace(horizon=4, step=step, reset=lambda key: (jnp.int32(0), 0))
+    agent = SimpleNamespace(mode=lambda state, obs: jnp.full((4, 2), state))
+    found = on_device.evaluate(agent, env, 0.5, jax.random.key(0), episodes=3)
+    np.testing.assert_array_equal(found["success"], [0, 0, 1, 1])
+    np.testing.assert_array_equal(found["any_success"], [0, 1, 1, 1])
+    np.testing.assert_array_equal(found["return"], [2.0, 4.0, 6.0, 8.0])
+
+
+def test_a_look_solves_what_can_be_solved():
+    """With different starts in each episode, and no noise."""
+    env = point_mass()
+    wind = jnp.array([task.wind for task in TASKS])
+    mass = jnp.array([[task.mass] for task in TASKS])
+
+    def mode(state, obs):
+        force = 3 * (obs[:, 4:] - obs[:, :2]) - 2 * obs[:, 2:4]
+        return MIRROR * mass * (force - wind) * state
+
+    agent = SimpleNamespace(mode=mode)
+    look = jax.jit(
+        lambda strength: on_device.evaluate(agent, env, strength, jax.random.key(0), 8)
+    )
+    assert jnp.all(look(1.0)["success"] == 1)
+    assert jnp.all(look(0.0)["success"] < 0.5)
+    assert jnp.all(look(0.0)["return"] < look(1.0)["return"])
+
+
+TWO = point_mass((TASKS[5], TASKS[0]), horizon=5)  # names that are not sorted
+SLOPES = jnp.array([[3.0, 4.0], [-1.0, 0.0]])  # of the losses, along what is shared
+
+
+class Weights(NamedTuple):
+    """Of an agent that learns something cheaply."""
+
+    actor: dict[str, jax.Array]
+    critic: dict[str, jax.Array]
+
+
+def learning():
+    """Such an agent, and how often its update was traced."""
+    traces = []
+
+    def init(key):
+        params = {"all": jax.random.normal(key, (2,)), "own": jnp.ones(2)}
+        return Weights(params, params)
+
+    def act(state, obs, key=None):
+        noise = 0 if key is None else jax.random.normal(key, (2, 2))
+        return state.actor["all"][None] * (obs[:, 4:] - obs[:, :2]) + noise
+
+    def update(state, batch, key):
+        traces.append(1)
+        change = 0.01 * batch.reward.mean() * jax.random.normal(key, (2,))
+        return jax.tree.map(lambda x: x + change, state), change
+
+    def losses(sign):
+        def of(state, batch, key):
+            def losses_fn(params):
+                own = sign * SLOPES @ params["all"] + 7 * params["own"]
+                return {task: own[k] for k, task in enumerate(TWO.tasks)}
+
+            return losses_fn
+
+        return of
+
+    def shared(params):
+        return {"all": True, "own": False}
+
+    agent = SimpleNamespace(
+        **{"tasks": TWO.tasks, "init": init, "act": act, "mode": act, "update": update},
+        **{"actor_losses": losses(1), "critic_losses": losses(jnp.array([[1], [-1]]))},
+        **{"actor_shared": shared, "critic_shared": shared},
+    )
+    return agent, traces
+
+
+def test_runs_of_several_seeds_are_lanes_of_one_program():
+    agent, traces = learning()
+
+    def run(key):
+        run, records = on_device.train(agent, TWO, SETTINGS, key, 20, 10)
+        return run._replace(key=jax.random.key_data(run.key)), records
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    over_seeds = jax.jit(jax.vmap(run))
+    lanes, records = over_seeds(keys)
+    once = len(traces)
+    others, _ = over_seeds(jax.random.split(jax.random.key(1), 3))
+    assert len(traces) == once  # a second call compiles nothing
+
+    lane = lanes._replace(env=lanes.env._replace(key=jnp.zeros(3)))
+    lane = jax.tree.map(lambda x: x[1], (lane, records))
+    alone, looks = jax.jit(run)(keys[1])
+    alone = alone._replace(env=alone.env._replace(key=jnp.float32(0)))
+    chex.assert_trees_all_close(lane, (alone, looks), rtol=1e-4, atol=1e-5)
+    weights = np.concatenate([x.agent.actor["all"] for x in (lanes, others)])
+    assert len(np.unique(weights[:, 0])) == 6
+
+    assert np.array_equal(records["step"], [[10, 20]] * 3)
+    assert records["success"].shape == records["return"].shape == (3, 2, 2)
+    assert records["cosines"]["actor"].shape == (3, 2, 2, 2)
+    assert np.all(records["info"] != 0)  # of the last update before each look
+
+
+def test_conflict_is_told_on_what_tasks_share_and_in_their_order():
+    agent, _ = learning()
+    env = TWO._replace(tasks=TWO.tasks)
+    run = on_device.start(agent, env, SETTINGS, jax.random.key(0))
+    batch = replay.sample(run.buffer, jax.random.key(0), 4)
+    found = on_device.conflict(agent, run.agent, batch, jax.random.key(0))
+    np.testing.assert_allclose(found["actor"], [[1, -0.6], [-0.6, 1]], rtol=1e-6)
+    np.testing.assert_allclose(found["critic"], [[1, 0.6], [0.6, 1]], rtol=1e-6)
+
+    # Three tasks, whose order is not that of their names
+    three = agent.__dict__ | {
+        "tasks": ("c", "a", "b"),
+        "actor_losses": lambda *_: (
+            lambda params: {
+                "a": params["all"][0],
+                "b": -params["all"][0],
+                "c": params["all"][1] - params["all"][0],
+            }
+        ),
+    }
+    three["critic_losses"] = three["actor_losses"]
+    found = on_device.conflict(
+        SimpleNamespace(**three), run.agent, batch, jax.random.key(0)
+    )
+    r = 0.5**0.5
+    wanted = [[1, -r, r], [-r, 1, -1], [r, -1, 1]]
+    np.testing.assert_allclose(found["actor"], wanted, rtol=1e-6)
+
+    three["actor_shared"] = lambda params: {"all": False, "own": False}
+    found = on_device.conflict(
+        SimpleNamespace(**three), run.agent, batch, jax.random.key(0)
+    )
+    np.testing.assert_array_equal(found["actor"], np.eye(3))
+
+
+@pytest.mark.slow
+def test_small_networks_learn_in_some_hundred_steps():
+    """MT-SAC itself, from the sum of losses of two tasks without a conflict."""
+    env = point_mass((TASKS[0], TASKS[0]._replace(name="calm_2")))
+    actor = rl.multi_head(2, env.obs_dim, 2 * env.action_dim, hidden=(32,))
+    critic = rl.multi_head(2, env.obs_dim + env.action_dim, 1, hidden=(32,))
+
+    def chain():
+        return optax.chain(mtl.unitary(num_tasks=2), optax.adam(5e-3))
+
+    agent = rl.mtsac(
+        *(env.tasks, actor, critic, chain(), chain()),
+        **{"alpha_tx": optax.adam(5e-3), "init_alpha": 0.1},
+        **{"discount": 0.9, "tau": 0.02},
+    )
+    settings = RunSettings(batch_size=32, capacity=1500, random_steps=300, episodes=20)
+    run = jax.jit(lambda key: on_device.train(agent, env, settings, key, 1500, 300)[1])
+    returns = run(jax.random.key(0))["return"]
+    assert jnp.all(returns[-1] > 0.55 * returns[0])  # of negative rewards
+
+
+def test_errors_name_cause_and_cure():
+    with pytest.raises(ValueError, match=r"not those of the environment.*env.tasks"):
+        on_device.start(COUNTING, TWO, SETTINGS, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"multiple of every=10.*20 is one"):
+        on_device.train(COUNTING, ENV, SETTINGS, jax.random.key(0), 25, 10)

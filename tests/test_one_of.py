@@ -28,8 +28,8 @@ def start(seed):
     return {"trunk": jax.random.normal(key, (4, 8)), "head": jnp.ones((T, 8))}
 
 
-def losses_fn(params, lazily=None):
-    x = jnp.sin(jnp.arange(T * 5 * 4.0)).reshape(T, 5, 4)
+def losses_fn(params):
+    x = jnp.sin(jnp.arange(5 * 4.0)).reshape(1, 5, 4)
     guesses = jnp.tanh(x @ params["trunk"]) @ params["head"][..., None]
     wanted = jnp.array([1.0, -2.0, 30.0])[:, None]
     losses = jnp.mean((guesses[..., 0] - wanted) ** 2, axis=1)
@@ -68,6 +68,7 @@ def test_seeds_times_methods_are_what_each_method_gives_alone():
         alone = jax.jit(one)(jnp.arange(SEEDS))
         lane = jax.tree.map(lambda x, at=at: x[at], lanes)
         chex.assert_trees_all_close(lane, alone, rtol=1e-4, atol=1e-5)
-    trunks = lanes[0]["trunk"].reshape(len(METHODS) * SEEDS, -1)
-    apart = jnp.linalg.norm(trunks[:, None] - trunks[None], axis=-1)
-    assert jnp.all(apart + jnp.eye(len(trunks)) > 1e-3)
+    trunks = lanes[0]["trunk"].reshape(len(METHODS), SEEDS, -1)
+    for one, other in ((0, 2), (0, 3), (2, 3)):
+        assert jnp.min(jnp.abs(trunks[one] - trunks[other]).max(axis=-1)) > 1e-3
+    assert jnp.max(jnp.abs(trunks[:, 0] - trunks[:, 1])) > 1e-3
