@@ -188,7 +188,7 @@ def mtsac(
     def init(key: Array) -> AgentState:
         of_actor, of_critic = jax.random.split(key)
         actor_params, critic_params = actor.init(of_actor), critics.init(of_critic)
-        log_alpha = jnp.full(num_tasks, jnp.log(init_alpha))
+        log_alpha = jnp.full(num_tasks, jnp.log(init_alpha), jnp.result_type(float))
         return AgentState(
             *(actor_params, critic_params, critic_params, log_alpha),
             *(actor_tx.init(actor_params), critic_tx.init(critic_params)),
