@@ -62,6 +62,8 @@ class Agent(NamedTuple):
     # parameters to the losses [K], as `mtl_optax.per_sample_grads` takes it
     critic_losses: Callable[..., Callable[[Any], Array]]
     actor_losses: Callable[..., Callable[[Any], Array]]
+    critic_shared: Callable[[Any], Any]  # parameters -> True on what all tasks share
+    actor_shared: Callable[[Any], Any]
 
 
 def tanh_gaussian(outputs: Array, noise: Array) -> tuple[Array, Array]:
@@ -311,7 +313,8 @@ def mtsac(
         mean, _ = jnp.split(actor.apply(state.actor, obs[:, None]), 2, axis=-1)
         return jnp.tanh(mean[:, 0])
 
-    return Agent(tasks, init, act, mode, update, critic_losses, actor_losses)
+    functions = init, act, mode, update, critic_losses, actor_losses
+    return Agent(tasks, *functions, critics.shared, actor.shared)
 
 
 def _fewer(
