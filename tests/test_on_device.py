@@ -12,7 +12,7 @@ import pytest
 
 import mtl_optax as mtl
 from mtl_optax import rl
-from mtl_optax.rl import on_device, replay
+from mtl_optax.rl import on_device
 from mtl_optax.rl.on_device import RunSettings
 from mtl_optax.rl.point_mass import TASKS, point_mass
 
@@ -105,6 +105,25 @@ def test_batches_hold_what_the_task_itself_has_seen(run_and_infos):
             assert np.all((sampled[:, None] == seen[None]).all(-1).any(1))
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
+def test_the_buffer_is_written_in_place():
+    """A larger one needs no more room beside itself, with several lanes."""
+
+    def room(capacity, lanes):
+        settings = SETTINGS._replace(capacity=capacity)
+        keys = jax.random.split(jax.random.key(0), lanes)
+        run = jax.jit(jax.vmap(lambda key: steps(settings, key)[0]))
+        memory = run.lower(keys).compile().memory_analysis()
+        return memory.temp_size_in_bytes, memory.output_size_in_bytes
+
+    small, large = room(100, lanes=3), room(10_100, lanes=3)
+    rows = K * 10_000 * 4
+    # Zeros for the scalars of a row, with which all lanes begin, and not 3 x 16 rows.
+    assert large[0] - small[0] < 1.1 * rows
+    assert large[1] - small[1] > 3 * 15 * rows
+
+
 def test_rewards_divided_by_their_tasks_standard_deviation():
     key = jax.random.key(1)
     settings = SETTINGS._replace(normalized_rewards=True)
@@ -129,9 +148,13 @@ def test_rewards_that_are_all_the_same_stay_as_they_are():
 
     env = ENV._replace(reset=still, step=never)
     settings = SETTINGS._replace(normalized_rewards=True, random_steps=0)
-    run = on_device.start(COUNTING, env, settings, jax.random.key(0))
-    _, info = on_device.step(COUNTING, env, settings, run)
-    np.testing.assert_array_equal(info["batch"].reward, jnp.full((K, 5), -3.0))
+
+    def first(key):
+        run = on_device.start(COUNTING, env, settings, key)
+        return on_device.step(COUNTING, env, settings, run)[1]["batch"].reward
+
+    rewards = jax.jit(first)(jax.random.key(0))
+    np.testing.assert_array_equal(rewards, jnp.full((K, 5), -3.0))
 
 
 def test_a_look_tells_success_at_the_end_from_success_on_the_way():
@@ -219,6 +242,7 @@ def learning():
     return agent, traces
 
 
+@pytest.mark.slow
 def test_runs_of_several_seeds_are_lanes_of_one_program():
     agent, traces = learning()
 
@@ -249,14 +273,17 @@ def test_runs_of_several_seeds_are_lanes_of_one_program():
 
 def test_conflict_is_told_on_what_tasks_share():
     agent, _ = learning()
-    run = on_device.start(agent, TWO, SETTINGS, jax.random.key(0))
-    batch = replay.sample(run.buffer, jax.random.key(0), 4)
-    found = on_device.conflict(agent, run.agent, batch, jax.random.key(0))
-    np.testing.assert_allclose(found["actor"], [[1, -0.6], [-0.6, 1]], rtol=1e-6)
-    np.testing.assert_allclose(found["critic"], [[1, 0.6], [0.6, 1]], rtol=1e-6)
+    state = Weights(*2 * ({"all": jnp.ones(2), "own": jnp.ones(2)},))
 
-    nothing = agent.__dict__ | {"actor_shared": lambda _: {"all": False, "own": False}}
-    none = on_device.conflict(SimpleNamespace(**nothing), run.agent, batch, None)
+    @jax.jit
+    def found(state):
+        return on_device.conflict(agent, state, None, None)
+
+    cosines = found(state)
+    np.testing.assert_allclose(cosines["actor"], [[1, -0.6], [-0.6, 1]], rtol=1e-6)
+    np.testing.assert_allclose(cosines["critic"], [[1, 0.6], [0.6, 1]], rtol=1e-6)
+    agent.actor_shared = lambda _: {"all": False, "own": False}
+    none = jax.jit(lambda x: on_device.conflict(agent, x, None, None))(state)
     np.testing.assert_array_equal(none["actor"], np.eye(2))
 
 

@@ -14,7 +14,6 @@ METHODS = {
     "unitary": lambda: mtl.unitary(T),
     "famo": lambda: mtl.famo(T),
     "pcgrad": lambda: mtl.pcgrad(T, key=3),
-    "cagrad": lambda: mtl.cagrad(T, c=0.5),
 }
 MASK = {"trunk": True, "head": False}
 
@@ -69,7 +68,7 @@ def test_seeds_times_methods_are_what_each_method_gives_alone():
         lane = jax.tree.map(lambda x, at=at: x[at], lanes)
         chex.assert_trees_all_close(lane, alone, rtol=1e-4, atol=1e-5)
     trunks = lanes[0]["trunk"].reshape(len(METHODS), SEEDS, -1)
-    for one, other in ((0, 2), (0, 3), (2, 3)):
+    for one, other in ((0, 1), (0, 2), (1, 2)):
         assert jnp.min(jnp.abs(trunks[one] - trunks[other]).max(axis=-1)) > 1e-3
     assert jnp.max(jnp.abs(trunks[:, 0] - trunks[:, 1])) > 1e-3
 
@@ -77,7 +76,7 @@ def test_seeds_times_methods_are_what_each_method_gives_alone():
 def test_errors_name_cause_and_cure():
     with pytest.raises(ValueError, match="one transformation or more; got none"):
         one_of([], 0)
-    with pytest.raises(ValueError, match=r"which=4 is no index.*from 0 to 3"):
+    with pytest.raises(ValueError, match=r"which=4 is no index.*from 0 to 2"):
         one_of(made(), 4)
     params = start(0)
     stacked = jax.tree.map(lambda x: jnp.ones((T, *x.shape)), params)
