@@ -201,6 +201,15 @@ def swapped(params, x, y):
     return cross_entropy(jnp.sum(mixed, axis=2), y)
 
 
+def of_tasks(params, x):
+    """A batch for each task, whose rows lie together where tasks share; own heads."""
+    hidden = jnp.tanh(x.reshape(-1, x.shape[-1]) @ params["trunk"])
+    hidden = hidden.reshape(*x.shape[:2], -1)
+    return jnp.mean(jnp.einsum("knh,kh->kn", hidden, params["heads"]) ** 2, axis=1)
+
+
+TASKS = {"trunk": normal(48, 48), "heads": normal(B, 48)}
+BATCHES = normal(B, 16, 48, seed=5)
 RNN = {"u": normal(2, 6, 6), "w": normal(2, 6, 6, seed=1), "b": normal(2, 6, seed=2)}
 SEQUENCE = normal(B, 5, 3, seed=4)
 MODELS = {
@@ -226,6 +235,7 @@ MODELS = {
         LABELS,
     ),
     "one sample": (mlp, MLP, X[:1], LABELS[:1]),
+    "of_tasks": (of_tasks, TASKS, BATCHES),
 }
 FAST = {"mlp", "twice", "scanned"}  # of the fast run
 
@@ -450,6 +460,20 @@ def test_no_gradient_of_a_sample_is_made_in_one_backward_pass():
     assert not shapes & {f"f32[{B},17,19]", f"f32[{B},19,17]"}
     # Forward 3, cotangents 2, two for each layer's Gramian, last products 3.
     assert text.count("dot_general[") == 3 + 2 + 6 + 3
+
+
+def test_gradients_of_tasks_with_a_batch_each_are_made_once():
+    """Those of the trunk, cheaper than its factors, are there for the weighted sum."""
+
+    def both(params, x):
+        _, lazy = mtl.per_sample_grads(of_tasks)(params, x)
+        trunk = lazy.select((False, True)).computed()
+        return trunk.gramian(), trunk.pull(WEIGHTS)
+
+    shapes, text = arrays_of(both, TASKS, BATCHES)
+    assert f"f32[{B},48,48]" in shapes
+    # Forward 2, heads' gradients and what they pull back, the trunk's, its Gramian.
+    assert text.count("dot_general[") == 6
 
 
 def test_layers_in_a_scan_give_factors():

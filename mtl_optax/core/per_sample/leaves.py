@@ -28,6 +28,9 @@ from mtl_optax.core.task_grads.leaf_values import Values
 # A multiplication by way of the gradients takes as long as two of the others, for they
 # are written and read once more (measured on a CPU, for widths of 256 and 1024).
 _WRITTEN = 2
+# Gradients that were made for the Gramian are kept for the weighted sum up to this many
+# times the memory of the operands, which are multiplied once more otherwise.
+_KEPT = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,12 +129,12 @@ class Samples:
         return Values(rows=self.stack()).mix(combinations, active)
 
     def kept(self) -> "Samples | Values":
-        """These, or the gradients themselves where they take no more memory."""
+        """These, or the gradients themselves where they take not much more memory."""
         if self.recipe.by_rows:
             return self
         size = math.prod(self.recipe.gradient.aval.shape) * self.num_tasks
         operands = sum(jnp.size(x) for x in jax.tree.leaves(self.operands))
-        return Values(rows=self.stack()) if size <= operands else self
+        return Values(rows=self.stack()) if size <= _KEPT * operands else self
 
     def normal(self) -> tuple[jax.Array, jax.Array | None]:
         """By size from the factors, where nothing but them makes the gradient."""

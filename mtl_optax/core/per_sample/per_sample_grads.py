@@ -103,6 +103,10 @@ def per_sample_grads(
     weighted sum :math:`X^\top \operatorname{diag}(w) D`. This is instance-wise risk
     minimisation (Quinton and Rey 2024) at about the price of a plain step.
 
+    Tasks that have a batch each, of one size, are samples too: losses `[T]` of batches
+    `[T, n, ...]`, as in multi-task reinforcement learning. Each is a sample of n
+    positions, whose rows may be put together for what tasks share.
+
     Args:
       losses_fn: `losses_fn(params, *args, **kwargs) -> losses`, an array `[B]`. Written
         for the batch, as usual, up to the mean over it; the batch may lie on any axis.
@@ -130,10 +134,11 @@ def per_sample_grads(
     with m inputs, n outputs and L positions a sample, `(B L)^2 (m + n)`
     multiplications and `2 (B L)^2` numbers, or by way of the gradients
     `B L m n + B^2 m n` and `B m n` numbers, whichever is cheaper; convolutions always
-    by the latter. Factors `B L (m + n)` a layer live until the weighted sum. A method
+    by the latter. Factors `B L (m + n)` a layer live until the weighted sum, or the
+    gradients if that is at most twice as much. A method
     that reads single coordinates, or looks again (`aligned_mtl`), makes B gradients.
 
-    When not to use it: for tasks that are not samples; where B is so large that a
+    When not to use it: for tasks that share rows of data; where B is so large that a
     `[B, B]` Gramian and the method's own solver cost more than the pass (upgrad above a
     few hundred); across devices, for B is the batch of one.
 
