@@ -47,12 +47,12 @@ class Run(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The compiled parts. `store` and `learn` take the run's memory over."""
+    """The compiled parts; what is donated is written over."""
 
     start: Callable[[], Run]
     act: Callable[[Run, Any], jax.Array]
-    learn: Callable[[Run], tuple[Run, Any]]
-    store: Callable[..., Run]
+    learn: Callable[..., tuple[Any, Any]]  # state, donated, and the rest of a run
+    store: Callable[[Run, Any], Run]  # the run, donated, and a transition
     mode: Callable[[Any, Any], jax.Array]
 
 
@@ -85,11 +85,10 @@ def programs(agent: Any, settings: Settings) -> Programs:
         sampled = agent.act(run.agent, obs, drawn)
         return jnp.where(run.steps < settings.random_steps, anything, sampled)
 
-    def learn(run: Run) -> tuple[Run, Any]:
+    def learn(state: Any, run: Run) -> tuple[Any, Any]:
         sampling, updating = keys(run)[2:]
         batch = replay.sample(run.buffer, sampling, settings.batch_size)
-        state, info = agent.update(run.agent, batch, updating)
-        return run._replace(agent=state), info
+        return agent.update(state, batch, updating)
 
     def store(run: Run, transition: Any) -> Run:
         buffer = replay.add(run.buffer, replay.Batch(*transition))
@@ -166,7 +165,9 @@ def _stage(
     for done in range(first, first + settings.every):
         action = compiled.act(run, obs)
         if done >= settings.random_steps and done % settings.update_every == 0:
-            run, info = compiled.learn(run)  # runs beside the simulator
+            # Runs beside the simulator. The buffer is no result, or it would be copied.
+            state, info = compiled.learn(run.agent, run._replace(agent=None))
+            run = run._replace(agent=state)
         seen = environments.step(envs, action)
         transition = obs, action, seen.reward, seen.next_obs, seen.terminated
         run, obs = compiled.store(run, transition), seen.obs
