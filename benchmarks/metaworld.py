@@ -25,7 +25,7 @@ from mtl_optax.rl import metaworld
 from mtl_optax.rl.metaworld import environments
 from mtl_optax.study.engine.methods import TABLE
 
-EASY = ("reach-v3", "drawer-close-v3", "window-close-v3")
+EASY = ("drawer-close-v3", "reach-v3", "window-close-v3")
 STAGES = 20
 EPISODES = 5  # of each task after each stage
 QUICK = {
@@ -57,7 +57,7 @@ def agent(tasks: Sequence[str], method: str, hidden: Sequence[int], seed: int) -
 def settings(options: argparse.Namespace) -> metaworld.Settings:
     """Those of the command line; steps there are environment steps of all tasks."""
     chosen = metaworld.Settings(
-        tasks=tuple(options.tasks),
+        tasks=tuple(sorted(options.tasks)),  # as `mtsac` takes them
         reward_function_version=options.reward_version,
         seed=options.seed,
         stages=STAGES,
@@ -77,8 +77,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=300_000, help="of all tasks")
     parser.add_argument("--reward-version", default="v2", choices=environments.REWARDS)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
-    parser.add_argument("--batch-size", type=int, default=128, help="of each task")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
+    parser.add_argument("--batch-size", type=int, default=64, help="of each task")
     parser.add_argument("--update-every", type=int, default=1, help="steps")
     parser.add_argument("--vector-strategy", choices=environments.STRATEGIES)
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")

@@ -25,10 +25,10 @@ ACTION = 4
 REWARDS = ("v1", "v2")
 STRATEGIES = ("sync", "async")
 CORES = 4  # from which on a process a task can pay
-MT10 = (
-    *("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3"),
-    *("drawer-close-v3", "button-press-topdown-v3", "peg-insert-side-v3"),
-    *("window-open-v3", "window-close-v3"),
+MT10 = (  # sorted, as `mtsac` takes names
+    *("button-press-topdown-v3", "door-open-v3", "drawer-close-v3", "drawer-open-v3"),
+    *("peg-insert-side-v3", "pick-place-v3", "push-v3", "reach-v3"),
+    *("window-close-v3", "window-open-v3"),
 )
 
 

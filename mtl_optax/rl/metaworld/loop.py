@@ -7,6 +7,7 @@ the bits of one that was never stopped.
 
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,12 +131,17 @@ def train(
 
     Raises:
       Refused: if the folder holds a run and `resume` is False, or another run.
-      ValueError, ImportError: as `make_envs` does.
+      ValueError, ImportError: as `make_envs` does; if the agent is for other tasks.
 
     Cost: of a step K steps of the simulator and a third of a millisecond beside them; of
     an update what `agent.update` costs. A checkpoint is as large as the filled buffer.
     """
-    identity = {**settings._asdict(), **(about or {})}
+    if tuple(agent.tasks) != tuple(settings.tasks):
+        raise ValueError(
+            f"the agent is for {list(agent.tasks)}, the settings for "
+            f"{list(settings.tasks)}: give both the same names in the same order."
+        )
+    identity = {**settings._asdict(), **(about or {}), "versions": _versions()}
     written = Folder(folder, identity, resume=resume)
     compiled = programs(agent, settings)
     run = written.load(jax.eval_shape(compiled.start)) or compiled.start()
@@ -198,6 +204,11 @@ def _envs(settings: Settings, seed: int, vector_strategy: str | None) -> Any:
         vector_strategy=vector_strategy,
         max_episode_steps=settings.max_episode_steps,
     )
+
+
+def _versions() -> dict[str, str]:
+    names = ("mtl-optax", "jax", "jaxlib", "optax", "metaworld", "mujoco", "gymnasium")
+    return {name: version(name) for name in names}
 
 
 def _plain(info: Any) -> dict[str, list[float]]:
