@@ -32,6 +32,7 @@ QUICK = {
     **{"stages": 2, "every": 60, "random_steps": 20, "episodes": 1},
     **{"batch_size": 8, "capacity": 200, "max_episode_steps": 30},
 }
+QUICK_HIDDEN = [16]
 
 
 def chain(method: str, num_tasks: int, shared: Any, seed: int) -> Any:
@@ -87,33 +88,38 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Trains, and says after each stage how it went."""
-    options = arguments(given)
-    if options.tasks == ["MT10"]:
-        options.tasks = list(metaworld.MT10)
-    chosen = settings(options)
-    hidden = [16] if options.quick else options.hidden
-    about = {
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers depend on beside the settings."""
+    return {
         "method": options.method,
-        "hidden": hidden,
+        "hidden": QUICK_HIDDEN if options.quick else options.hidden,
         "optimiser": "clip by global norm 1, Adam 3e-4",
         "device": jax.devices()[0].device_kind,
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
     }
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Trains, and says how each stage went."""
+    options = arguments(given)
+    if options.tasks == ["MT10"]:
+        options.tasks = list(metaworld.MT10)
+    chosen, facts = settings(options), about(options)
+    learner = agent(chosen.tasks, options.method, facts["hidden"], options.seed)
     try:
-        for record in metaworld.train(
-            agent(chosen.tasks, options.method, hidden, options.seed),
+        records = metaworld.train(
+            learner,
             chosen,
             options.out,
-            about=about,
+            about=facts,
             resume=options.resume,
             vector_strategy=options.vector_strategy,
-        ):
-            success = np.mean(record["success"])
-            print(f"{record['environment_steps']:>9} {success:.2f}", flush=True)
+        )
     except (metaworld.Refused, ImportError, ValueError) as error:
         sys.exit(f"metaworld: {error}")
+    for record in records:
+        success = np.mean(record["success"])
+        print(f"{record['environment_steps']:>9} steps, success {success:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Meta-World through Gymnasium, with the extra `rl`: environments, training, success."""
+"""Meta-World through Gymnasium, with the extra `rl`."""
 
 from mtl_optax.rl.metaworld.checkpoint import Refused
 from mtl_optax.rl.metaworld.environments import MT10, Stepped, make_envs, reset, step

@@ -1,8 +1,8 @@
 """A training run on disk: what it is, what it measured, and its last checkpoint.
 
-A checkpoint is written between two stages, where every task begins an episode whose goal
-follows from seed and stage. So agent, buffer, keys and the number of steps are all of it:
-the simulator has no state that outlives its reset (a test holds that).
+A checkpoint is written between two stages, where every task begins an episode whose
+goal follows from seed and stage. So agent, buffer, keys and the number of steps are all
+of it: the simulator has no state that outlives its reset (a test holds that).
 """
 
 import json
@@ -42,7 +42,9 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             return
         if not resume:
-            raise Refused(f"{file} is there: pass --resume to go on, or another folder.")
+            raise Refused(
+                f"{file} is there: pass --resume to go on, or another folder."
+            )
         before = json.loads(file.read_text("utf-8"))
         _compare(before["run"], self.identity, file)
         self.records = before["records"]
@@ -62,7 +64,7 @@ class Folder:
         return jax.tree.unflatten(jax.tree.structure(like), saved)
 
     def save(self, tree: Any, record: dict[str, Any]) -> None:
-        """One more stage: its record, then the checkpoint that replaces the last one."""
+        """A stage more: its record, then the checkpoint that replaces the last."""
         import orbax.checkpoint as ocp
 
         self.records.append(record)
@@ -95,6 +97,6 @@ def _compare(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
     ]
     if differing:
         raise Refused(
-            f"{file} is of another run: {'; '.join(differing)}. Its numbers would not be "
-            "those of either: give the same settings, or another folder."
+            f"{file} is of another run: {'; '.join(differing)}. Its numbers would be "
+            "those of neither: give the same settings, or another folder."
         )

@@ -2,16 +2,19 @@
 
 Differences from `metaworld`, each of which a test holds:
 
-* Seeds hold. `Meta-World/custom-mt-envs` takes seed 0 for no seed, and `reset(seed=...)`
-  does not seed; `make_envs` and `reset` here give the same goals for the same seed.
-* What ends an episode is a time limit, and Gymnasium returns the first observation of the
-  next one. `step` has both: the true successor, for the bootstrap, and the one to act on.
+* Seeds hold. `Meta-World/custom-mt-envs` takes seed 0 for no seed, and
+  `reset(seed=...)` does not seed; `make_envs` and `reset` here give the same goals for
+  the same seed.
+* What ends an episode is a time limit, and Gymnasium returns the first observation of
+  the next one. `step` has both: the true successor, for the bootstrap, and the one to
+  act on.
 * The version of the reward is always given: success means the same in "v1" and "v2",
   returns do not.
 """
 
 import difflib
 import os
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,7 +85,7 @@ def make_envs(
     Example::
 
       envs = make_envs(("reach-v3", "push-v3"), seed=0, reward_function_version="v2")
-      obs = reset(envs, seed=0)                      # [2, 39]
+      obs = reset(envs, seed=0)  # [2, 39]
       stepped = step(envs, np.zeros((2, 4)))
 
     References:
@@ -104,15 +107,11 @@ def make_envs(
         "use_one_hot": one_hot,
         "max_episode_steps": max_episode_steps,
     }
-    if strategy == "async":
-        return _in_processes(gym, metaworld, tasks, options)
-    return gym.make_vec(
-        "Meta-World/custom-mt-envs",
-        envs_list=list(tasks),
-        vector_strategy="sync",
-        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-        **options,
-    )
+    make = partial(_in_this_process if strategy == "sync" else _in_processes, gym)
+    with warnings.catch_warnings():
+        # With a one-hot the space is of float32, as all is that `step` returns.
+        warnings.filterwarnings("ignore", ".*precision lowered by casting to float32")
+        return make(tasks, options)
 
 
 def reset(envs: Any, seed: int) -> NDArray:
@@ -190,7 +189,9 @@ def _check_tasks(tasks: Sequence[str], known: Any) -> None:
     for task in tasks:
         if task not in known:
             near = difflib.get_close_matches(task, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {[*known]}"
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"it has {[*known]}"
+            )
             raise ValueError(f'Meta-World has no task "{task}": {hint}')
 
 
@@ -212,23 +213,27 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _in_processes(
-    gym: Any, metaworld: Any, tasks: Sequence[str], options: dict[str, Any]
-) -> Any:
-    """As `make_vec` would; but its processes are forks, which may deadlock with JAX."""
-    first = options.pop("seed")
-    return gym.vector.AsyncVectorEnv(
-        [
-            partial(
-                metaworld.make_mt_envs,
-                task,
-                seed=first + k,
-                env_id=k,
-                num_tasks=len(tasks),
-                **options,
-            )
-            for k, task in enumerate(tasks)
-        ],
-        context="spawn",
+def _in_this_process(gym: Any, tasks: Sequence[str], options: dict[str, Any]) -> Any:
+    return gym.make_vec(
+        "Meta-World/custom-mt-envs",
+        envs_list=list(tasks),
+        vector_strategy="sync",
         autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+        **options,
     )
+
+
+def _in_processes(gym: Any, tasks: Sequence[str], options: dict[str, Any]) -> Any:
+    """As `make_vec` would; but its processes are forks, which may deadlock with JAX."""
+    from metaworld import make_mt_envs
+
+    first, num_tasks = options.pop("seed"), len(tasks)
+    made = [
+        partial(
+            *(make_mt_envs, task),
+            **{"seed": first + k, "env_id": k, "num_tasks": num_tasks, **options},
+        )
+        for k, task in enumerate(tasks)
+    ]
+    mode = gym.vector.AutoresetMode.SAME_STEP
+    return gym.vector.AsyncVectorEnv(made, context="spawn", autoreset_mode=mode)

@@ -133,8 +133,8 @@ def train(
       Refused: if the folder holds a run and `resume` is False, or another run.
       ValueError, ImportError: as `make_envs` does; if the agent is for other tasks.
 
-    Cost: of a step K steps of the simulator and a third of a millisecond beside them; of
-    an update what `agent.update` costs. A checkpoint is as large as the filled buffer.
+    Cost: of a step K steps of the simulator and under a millisecond beside them; of an
+    update what `agent.update` costs. A checkpoint has the size of the buffer.
     """
     if tuple(agent.tasks) != tuple(settings.tasks):
         raise ValueError(
@@ -220,6 +220,8 @@ def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def _between(before: tuple[float, float], after: tuple[float, float]) -> dict[str, float]:
+def _between(
+    before: tuple[float, float], after: tuple[float, float]
+) -> dict[str, float]:
     wall, cpu = (round(b - a, 3) for a, b in zip(before, after, strict=True))
     return {"wall_s": wall, "cpu_s": cpu}
