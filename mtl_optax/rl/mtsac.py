@@ -62,6 +62,8 @@ class Agent(NamedTuple):
     # parameters to the losses [K], as `mtl_optax.per_sample_grads` takes it
     critic_losses: Callable[..., Callable[[Any], Array]]
     actor_losses: Callable[..., Callable[[Any], Array]]
+    critic_shared: Callable[[Any], Any]  # parameters -> True on what all tasks share
+    actor_shared: Callable[[Any], Any]
 
 
 def tanh_gaussian(outputs: Array, noise: Array) -> tuple[Array, Array]:
@@ -188,9 +190,11 @@ def mtsac(
     def init(key: Array) -> AgentState:
         of_actor, of_critic = jax.random.split(key)
         actor_params, critic_params = actor.init(of_actor), critics.init(of_critic)
-        log_alpha = jnp.full(num_tasks, jnp.log(init_alpha))
+        log_alpha = jnp.full(num_tasks, jnp.log(init_alpha), jnp.result_type(float))
         return AgentState(
-            *(actor_params, critic_params, critic_params, log_alpha),
+            *(actor_params, critic_params),
+            jax.tree.map(jnp.copy, critic_params),  # so that a state may be donated
+            log_alpha,
             *(actor_tx.init(actor_params), critic_tx.init(critic_params)),
             jax.vmap(alpha_tx.init)(log_alpha),
         )
@@ -311,7 +315,8 @@ def mtsac(
         mean, _ = jnp.split(actor.apply(state.actor, obs[:, None]), 2, axis=-1)
         return jnp.tanh(mean[:, 0])
 
-    return Agent(tasks, init, act, mode, update, critic_losses, actor_losses)
+    functions = init, act, mode, update, critic_losses, actor_losses
+    return Agent(tasks, *functions, critics.shared, actor.shared)
 
 
 def _fewer(
