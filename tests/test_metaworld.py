@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import metaworld as command
+from benchmarks import metaworld_page, report
 from mtl_optax.rl import metaworld
 from mtl_optax.rl.metaworld import environments
 
@@ -30,10 +31,12 @@ def make(tasks=TASKS, seed=0, **options):
     return metaworld.make_envs(tasks, seed, **options)
 
 
-def test_without_the_extra_the_error_says_how_to_have_it(monkeypatch):
+def test_without_the_extra_the_error_says_how_to_have_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match=r'run: pip install "mtl-optax\[rl\]"'):
         make()
+    with pytest.raises(SystemExit, match=r'run: pip install "mtl-optax\[rl\]"'):
+        command.main(["--quick", "--out", str(tmp_path)])
 
 
 @simulated
@@ -229,5 +232,63 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     other = ["--quick", "--method", "pcgrad", "--seed", "5", "--resume"]
     with pytest.raises(SystemExit, match="method was cagrad, is pcgrad"):
         command.main([*other, "--out", str(options.out)])
-    with pytest.raises(ValueError, match="the same names in the same order"):
-        metaworld.train(agent, chosen._replace(tasks=TASKS[:2]), tmp_path / "new")
+    for wrong, said in (
+        ({"tasks": TASKS[:2]}, "the same names in the same order"),
+        ({"every": 0}, "every is 0; it is at least 1"),
+        ({"random_steps": -1}, "random_steps is -1; it is at least 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            metaworld.train(agent, chosen._replace(**wrong), tmp_path / "new")
+
+
+def run_of(method, seed, success, stages=6):
+    """As `train` writes it; `success` of both tasks at every stage."""
+    run = {"tasks": ["a", "b"], "reward_function_version": "v2", "seed": seed}
+    run |= {
+        "method": method,
+        "stages": 6,
+        "every": 100,
+        "hidden": [8],
+        "optimiser": "x",
+    }
+    run |= {"device": "cpu", "threads": "1", "versions": {"metaworld": "3.1.1"}}
+    settings = metaworld.Settings(("a", "b"), "v2")
+    clock = {"wall_s": 60.0, "cpu_s": 30.0}
+    record = {"train": clock, "evaluate": clock, "return": [1000.0, 2000.0]}
+    record |= {"success": success, "any_success": [1.0, 1.0]}
+    records = [record | {"environment_steps": 200 * (s + 1)} for s in range(stages)]
+    return {"run": settings._asdict() | run, "records": records}
+
+
+def test_the_page_says_protocol_and_reward_beside_the_numbers(tmp_path):
+    runs = (
+        *(run_of("unitary", 0, [1.0, 0.0]), run_of("unitary", 1, [1.0, 0.5])),
+        *(run_of("cagrad", 0, [0.2, 0.4]), run_of("cagrad", 1, [1.0, 1.0], stages=2)),
+    )
+    for run in runs:
+        name = f"{run['run']['method']}-{run['run']['seed']}.json"
+        (tmp_path / name).write_text(json.dumps(run))
+    text = metaworld_page.write(tmp_path).read_text("utf-8")
+    assert "reward function **v2**" in text
+    assert "metaworld 3.1.1" in text
+    assert "**Not finished, and not below:** cagrad, seed 1: 2 of 6 stages." in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    last = rows.index("| method | seeds | all tasks | a | b |")
+    unitary = "0.62 (0.50 to 0.75) | 1.00 (1.00 to 1.00) | 0.25 (0.00 to 0.50) |"
+    assert rows[last + 1] == f"| unitary | 2 | {unitary}"
+    assert rows[last + 2].startswith("| cagrad | 1 | 0.30 (0.30 to 0.30) |")
+    assert "| unitary | 6.0 (6.0 to 6.0) | 3.0 (3.0 to 3.0) |" in text
+    assert "<svg" in (tmp_path / metaworld_page.PICTURE).read_text("utf-8")
+
+    other = run_of("pcgrad", 0, [0.0, 0.0])
+    other["run"]["reward_function_version"] = "v1"
+    (tmp_path / "pcgrad-0.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="differ in reward_function_version"):
+        metaworld_page.write(tmp_path)
+
+
+def test_the_committed_page_is_made_of_the_committed_numbers():
+    text = (metaworld_page.RESULTS / "README.md").read_text("utf-8")
+    made = metaworld_page.made(metaworld_page.RESULTS)
+    name, begin = "README.md", metaworld_page.BEGIN
+    assert report.page(text, metaworld_page.TITLE, made, name, begin) == text

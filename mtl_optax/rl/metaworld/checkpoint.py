@@ -68,9 +68,8 @@ class Folder:
         import orbax.checkpoint as ocp
 
         self.records.append(record)
-        text = json.dumps({"run": self.identity, "records": self.records}, indent=1)
         half = self.path / f"{RESULT}.tmp"
-        half.write_text(text + "\n", "utf-8")
+        half.write_text(as_text(self.identity, self.records), "utf-8")
         half.replace(self.path / RESULT)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
         with self._manager() as manager:
@@ -87,6 +86,12 @@ class Folder:
             max_to_keep=1, enable_async_checkpointing=False
         )
         return ocp.CheckpointManager(self.path / "checkpoint", options=options)
+
+
+def as_text(run: dict[str, Any], records: list[dict[str, Any]]) -> str:
+    """JSON with a line for each record."""
+    lines = ",\n  ".join(map(json.dumps, records))
+    return f'{{"run": {json.dumps(run)},\n "records": [\n  {lines}\n]}}\n'
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:

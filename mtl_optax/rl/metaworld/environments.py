@@ -1,15 +1,8 @@
 """Meta-World's tasks as one vector environment, K tasks in the order they are given.
 
-Differences from `metaworld`, each of which a test holds:
-
-* Seeds hold. `Meta-World/custom-mt-envs` takes seed 0 for no seed, and
-  `reset(seed=...)` does not seed; `make_envs` and `reset` here give the same goals for
-  the same seed.
-* What ends an episode is a time limit, and Gymnasium returns the first observation of
-  the next one. `step` has both: the true successor, for the bootstrap, and the one to
-  act on.
-* The version of the reward is always given: success means the same in "v1" and "v2",
-  returns do not.
+Seeds hold here: `Meta-World/custom-mt-envs` takes seed 0 for no seed, and `metaworld`'s
+`num_goals` changes what is made after it, so it is no argument. The version of the
+reward is always given: success means the same in "v1" and "v2", returns do not.
 """
 
 import difflib
@@ -17,10 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 HORIZON = 500  # steps of an episode of Meta-World
 OBSERVATION = 39  # numbers in an observation, without a one-hot
@@ -33,17 +23,6 @@ MT10 = (  # sorted, as `mtsac` takes names
     *("peg-insert-side-v3", "pick-place-v3", "push-v3", "reach-v3"),
     *("window-close-v3", "window-open-v3"),
 )
-
-
-class Stepped(NamedTuple):
-    """What one step of all K tasks gave, in float32."""
-
-    next_obs: NDArray  # [K, d] what the action led to, in the same episode
-    obs: NDArray  # [K, d] what to act on next: of a new episode where one ended
-    reward: NDArray  # [K]
-    terminated: NDArray  # [K] 1.0 where nothing follows; a time limit is 0.0
-    success: NDArray  # [K] bool: solved in this step
-    ended: NDArray  # [K] bool: terminated or at the time limit
 
 
 def make_envs(
@@ -69,8 +48,8 @@ def make_envs(
       max_episode_steps: the time limit, at most 500.
 
     Returns:
-      A `gymnasium.vector.VectorEnv` in the mode SAME_STEP; `reset` and `step` here go
-      around it. `close` it when done.
+      A `gymnasium.vector.VectorEnv` in the mode SAME_STEP, for `reset` and `step` of
+      this package. `close` it when done.
 
     Raises:
       ImportError: where the extra is missing.
@@ -91,7 +70,7 @@ def make_envs(
     References:
       Yu et al. 2020, "Meta-World"; McLean et al. 2025, "Meta-World+".
     """
-    gym, metaworld = _packages()
+    gym, metaworld = packages()
     _check_tasks(tasks, metaworld.ALL_V3_ENVIRONMENTS)
     strategy = vector_strategy or ("async" if _cores() >= CORES else "sync")
     _one_of("reward_function_version", reward_function_version, REWARDS)
@@ -114,63 +93,8 @@ def make_envs(
         return make(tasks, options)
 
 
-def reset(envs: Any, seed: int) -> NDArray:
-    """A new episode of every task; the same for the same seed, whatever went before.
-
-    Args:
-      envs: from `make_envs`.
-      seed: says which of its goals each task has, in this episode and the next ones.
-
-    Returns:
-      Observations `[K, d]`, float32.
-    """
-    envs.call("seed", seed)  # `reset(seed=...)` of Meta-World is without effect
-    return np.float32(envs.reset()[0])
-
-
-def step(envs: Any, actions: Any) -> Stepped:
-    """One step of all tasks.
-
-    Args:
-      envs: from `make_envs`.
-      actions: `[K, 4]`, within -1 and 1.
-
-    Returns:
-      What it gave; where an episode ended, `next_obs` is its last observation and `obs`
-      the first of the next.
-
-    Raises:
-      ValueError: for another shape, or an action that is NaN or infinite: the simulator
-        would go on from it without a word.
-    """
-    actions = np.asarray(actions, np.float32)
-    if actions.shape != envs.action_space.shape:
-        raise ValueError(
-            f"actions have shape {actions.shape}, but {envs.num_envs} tasks take "
-            f"{envs.action_space.shape}: one row a task."
-        )
-    if not np.isfinite(actions).all():
-        rows = np.flatnonzero(~np.isfinite(actions).all(axis=1)).tolist()
-        raise ValueError(
-            f"actions of tasks number {rows} are NaN or infinite: most likely the "
-            "actor's parameters are. Look at its losses, or lower the learning rate."
-        )
-    obs, reward, terminated, truncated, infos = envs.step(actions)
-    ended = terminated | truncated
-    next_obs, success = obs.copy(), np.zeros(len(ended), bool)
-    if not ended.all():
-        success = infos["success"] > 0
-    if ended.any():
-        next_obs[ended] = np.stack(infos["final_obs"][ended])
-        success[ended] = infos["final_info"]["success"][ended] > 0
-    next_obs, obs, reward, terminated = map(
-        np.float32, (next_obs, obs, reward, terminated)
-    )
-    return Stepped(next_obs, obs, reward, terminated, success, ended)
-
-
-def _packages() -> tuple[Any, Any]:
-    """Both, or how to have them."""
+def packages() -> tuple[Any, Any]:
+    """Gymnasium and `metaworld`, or an ImportError that says how to have them."""
     try:
         import gymnasium
         import metaworld
@@ -227,12 +151,10 @@ def _in_processes(gym: Any, tasks: Sequence[str], options: dict[str, Any]) -> An
     """As `make_vec` would; but its processes are forks, which may deadlock with JAX."""
     from metaworld import make_mt_envs
 
-    first, num_tasks = options.pop("seed"), len(tasks)
+    common = {**options, "num_tasks": len(tasks)}
+    first = common.pop("seed")
     made = [
-        partial(
-            *(make_mt_envs, task),
-            **{"seed": first + k, "env_id": k, "num_tasks": num_tasks, **options},
-        )
+        partial(make_mt_envs, task, seed=first + k, env_id=k, **common)
         for k, task in enumerate(tasks)
     ]
     mode = gym.vector.AutoresetMode.SAME_STEP

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.rl.metaworld.environments import reset, step
+from mtl_optax.rl.metaworld.stepping import reset, step
 
 
 def evaluate(

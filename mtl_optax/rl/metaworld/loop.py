@@ -6,102 +6,18 @@ the bits of one that was never stopped.
 """
 
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtl_optax.rl import replay
-from mtl_optax.rl.metaworld import environments
 from mtl_optax.rl.metaworld.checkpoint import Folder
+from mtl_optax.rl.metaworld.environments import make_envs, packages
 from mtl_optax.rl.metaworld.evaluation import evaluate
-
-
-class Settings(NamedTuple):
-    """A run. Steps are of the vector environment: K environment steps each."""
-
-    tasks: tuple[str, ...]
-    reward_function_version: str
-    seed: int = 0
-    stages: int = 20
-    every: int = 5_000  # steps of a stage
-    random_steps: int = 1_500  # at first, uniform actions and no update
-    update_every: int = 1  # steps to one update
-    batch_size: int = 128  # of each task
-    capacity: int = 100_000  # of each task
-    episodes: int = 10  # of each task in an evaluation
-    evaluation_seed: int = 10_000  # of its goals: not those of the training
-    max_episode_steps: int = environments.HORIZON
-
-
-class Run(NamedTuple):
-    """All that a run has learnt and seen, between two steps."""
-
-    agent: Any  # AgentState
-    buffer: Any  # replay.Buffer
-    key: jax.Array  # raw data; each step folds its number in
-    steps: jax.Array  # int32 []
-
-
-class Programs(NamedTuple):
-    """The compiled parts; what is donated is written over."""
-
-    start: Callable[[], Run]
-    act: Callable[[Run, Any], jax.Array]
-    learn: Callable[..., tuple[Any, Any]]  # state, donated, and the rest of a run
-    store: Callable[[Run, Any], Run]  # the run, donated, and a transition
-    mode: Callable[[Any, Any], jax.Array]
-
-
-def programs(agent: Any, settings: Settings) -> Programs:
-    """Those of an agent of `mtl_optax.rl.mtsac`.
-
-    Args:
-      agent: for the tasks of the settings, in their order.
-      settings: sizes and seed.
-
-    Returns:
-      Functions of a `Run`.
-    """
-    sizes = environments.OBSERVATION, environments.ACTION
-    num_tasks = len(settings.tasks)
-
-    def start() -> Run:
-        key, init = jax.random.split(jax.random.key(settings.seed))
-        buffer = replay.init(num_tasks, settings.capacity, *sizes)
-        key = jax.random.key_data(key)
-        return Run(agent.init(init), buffer, key, jnp.zeros((), jnp.int32))
-
-    def keys(run: Run) -> jax.Array:
-        step_key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.steps)
-        return jax.random.split(step_key, 4)
-
-    def act(run: Run, obs: jax.Array) -> jax.Array:
-        drawn, uniform = keys(run)[:2]
-        anything = jax.random.uniform(uniform, (num_tasks, sizes[1]), minval=-1)
-        sampled = agent.act(run.agent, obs, drawn)
-        return jnp.where(run.steps < settings.random_steps, anything, sampled)
-
-    def learn(state: Any, run: Run) -> tuple[Any, Any]:
-        sampling, updating = keys(run)[2:]
-        batch = replay.sample(run.buffer, sampling, settings.batch_size)
-        return agent.update(state, batch, updating)
-
-    def store(run: Run, transition: Any) -> Run:
-        buffer = replay.add(run.buffer, replay.Batch(*transition))
-        return run._replace(buffer=buffer, steps=run.steps + 1)
-
-    return Programs(
-        jax.jit(start),
-        jax.jit(act),
-        jax.jit(learn, donate_argnums=0),
-        jax.jit(store, donate_argnums=0),
-        jax.jit(agent.mode),
-    )
+from mtl_optax.rl.metaworld.programs import Programs, Run, Settings, check, programs
+from mtl_optax.rl.metaworld.stepping import reset, step
 
 
 def train(
@@ -131,16 +47,14 @@ def train(
 
     Raises:
       Refused: if the folder holds a run and `resume` is False, or another run.
-      ValueError, ImportError: as `make_envs` does; if the agent is for other tasks.
+      ValueError: as `make_envs`; if the agent is for other tasks; for settings of 0.
+      ImportError: as `make_envs`.
 
     Cost: of a step K steps of the simulator and under a millisecond beside them; of an
     update what `agent.update` costs. A checkpoint has the size of the buffer.
     """
-    if tuple(agent.tasks) != tuple(settings.tasks):
-        raise ValueError(
-            f"the agent is for {list(agent.tasks)}, the settings for "
-            f"{list(settings.tasks)}: give both the same names in the same order."
-        )
+    check(settings, agent.tasks)
+    packages()
     identity = {**settings._asdict(), **(about or {}), "versions": _versions()}
     written = Folder(folder, identity, resume=resume)
     compiled = programs(agent, settings)
@@ -166,15 +80,15 @@ def _stage(
 ) -> tuple[Run, dict[str, Any]]:
     began, info = _clocks(), None
     episodes = np.random.SeedSequence([settings.seed, stage]).generate_state(1)
-    obs = environments.reset(envs, int(episodes[0]))
+    obs = reset(envs, int(episodes[0]))
     first = (stage - 1) * settings.every
     for done in range(first, first + settings.every):
         action = compiled.act(run, obs)
-        if done >= settings.random_steps and done % settings.update_every == 0:
+        if done >= max(settings.random_steps, 1) and done % settings.update_every == 0:
             # Runs beside the simulator. The buffer is no result, or it would be copied.
             state, info = compiled.learn(run.agent, run._replace(agent=None))
             run = run._replace(agent=state)
-        seen = environments.step(envs, action)
+        seen = step(envs, action)
         transition = obs, action, seen.reward, seen.next_obs, seen.terminated
         run, obs = compiled.store(run, transition), seen.obs
     jax.block_until_ready(run)
@@ -197,7 +111,7 @@ def _stage(
 
 
 def _envs(settings: Settings, seed: int, vector_strategy: str | None) -> Any:
-    return environments.make_envs(
+    return make_envs(
         settings.tasks,
         seed,
         reward_function_version=settings.reward_function_version,
