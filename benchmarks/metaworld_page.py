@@ -121,9 +121,9 @@ def protocol(run: Mapping[str, Any]) -> str:
         "what tasks share, in actor and critics apart.",
         f"Evaluation every {run['every']:,} steps a task: {run['episodes']} "
         "episodes of each with the policy's mean, on goals of seed "
-        f"{run['evaluation_seed']}, which are not those of the training. *Success at the "
-        "last step* counts an episode whose last step is a success, *at any step* one "
-        "that has some.",
+        f"{run['evaluation_seed']}, which are not those of the training. *Success at "
+        "the last step* counts an episode whose last step is a success, *at any step* "
+        "one that has some.",
         f"Device: {run['device']}, {run['threads']} thread(s). {versions}.",
     ]
     return "\n".join(f"* {line}" for line in lines)
