@@ -202,6 +202,8 @@ def draw(found: Mapping[str, Measured], path: Path) -> None:
                     ax.plot(steps, curve.mean(axis=0), label=method)
                     ax.fill_between(steps, curve.min(0), curve.max(0), alpha=0.15)
             line[0].set_ylabel(title)
+            for ax in line if reading != "return" else ():
+                ax.set_ylim(-0.05, 1.05)
         for ax, name in zip(axes[0], names, strict=True):
             ax.set_title(name)
         for ax in axes[-1]:
