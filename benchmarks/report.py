@@ -111,7 +111,14 @@ KINDS: dict[str, Kind] = {
         "does (it gives nothing away, and computes some norms for its logs): with "
         "summed loss, with its own mean of task gradients and PCGrad, and with ours in "
         "that place, by the recipe of `docs/recipes.md`.",
-        _each(lambda size: tables.rl_update(size, goals.RL_UPDATE, goals.RL_PEER)),
+        _each(
+            lambda size: "\n".join(
+                [
+                    tables.rl_update(size, goals.RL_UPDATE, goals.RL_PEER),
+                    tables.rl_forms(size["forms"]),
+                ]
+            )
+        ),
     ),
     "pareto": Kind(
         "Pareto fronts in one program",

@@ -76,6 +76,19 @@ class Size(NamedTuple):
 QUICK = Size(3, 8, (16, 16))
 
 
+def behind() -> optax.GradientTransformation:
+    """What follows the method."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-4, eps=1e-5))
+
+
+def needs(program: Any) -> dict[str, float]:
+    """What XLA says of a compiled program."""
+    return {
+        "gflop": (program.cost_analysis() or {}).get("flops", 0) / 1e9,
+        "temporaries_mib": program.memory_analysis().temp_size_in_bytes / MIB,
+    }
+
+
 def agent(name: str, size: Size) -> Any:
     """MT-SAC with this method for critic and actor."""
     actor, critic = size.networks
@@ -83,9 +96,7 @@ def agent(name: str, size: Size) -> Any:
     seen = min(fewer or size.num_tasks, size.num_tasks)
 
     def optimiser(network: Network) -> optax.GradientTransformation:
-        method = METHODS[name](seen)
-        about = optax.clip_by_global_norm(1.0), optax.adam(3e-4, eps=1e-5)
-        return optax.chain(mtl.on_shared(method, network.shared), *about)
+        return optax.chain(mtl.on_shared(METHODS[name](seen), network.shared), behind())
 
     return mtsac(
         tuple(f"task{k:02}" for k in range(size.num_tasks)),
@@ -132,9 +143,7 @@ def measure(
         if peer:
             over = timing.over(samples, name, [PEER])[PEER]
             row |= {f"{clock}_over_peer": over[clock] for clock in over}
-        row["gflop"] = (step.program.cost_analysis() or {}).get("flops", 0) / 1e9
-        row["temporaries_mib"] = step.program.memory_analysis().temp_size_in_bytes / MIB
-        row["compile_s"] = step.seconds
+        row |= needs(step.program) | {"compile_s": step.seconds}
     load = [before, timing.load_average()]
     about = size._asdict() | {"hidden": list(size.hidden)}
     return {**about, "rounds": rounds, "load_average": load, "results": results}
@@ -158,6 +167,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = dict.fromkeys([SUM, *options.methods])
     found = measure(size, rounds, options.peer, tuple(names))
     print(tables.rl_update(found, goals.RL_UPDATE, goals.RL_PEER), flush=True)
+    from benchmarks import rl_forms
+
+    found["forms"] = rl_forms.measure(size, rounds)
+    print(tables.rl_forms(found["forms"]), flush=True)
     if options.out:
         record = {"benchmark": "rl_update", "quick": options.quick, "sizes": [found]}
         timing.write_json(options.out, record | {"environment": environment})

@@ -100,6 +100,21 @@ def flat_cost(size: Row) -> str:
     return f"\n{title}\n\n{table([*head, 'GFLOP', 'temporaries MiB'], rows)}"
 
 
+def rl_forms(size: Row) -> str:
+    """The critics' step of `rl_update.py` by the form of the gradients."""
+    rows = [
+        [
+            *(name, quartiles(row["wall_ms"]), median(row["wall_ratio"])),
+            *(median(row["cpu_ms"]), median(row["cpu_ratio"])),
+            *(f"{row['gflop']:.3g}", f"{row['temporaries_mib']:.3g}"),
+        ]
+        for name, row in size["results"].items()
+    ]
+    head = ["critics' step", "wall ms (quartiles)", "/ sum", "CPU ms", "/ sum"]
+    made = table([*head, "GFLOP", "temporaries MiB"], rows)
+    return f"\n**CAGrad, by the form of its gradients** ({load(size)} after)\n\n{made}"
+
+
 def rl_update(size: Row, over_sum: float, over_peer: float) -> str:
     """One size of `rl_update.py`, and what was aimed at."""
     columns = {

@@ -631,6 +631,7 @@ def test_what_an_update_of_mt_sac_costs(tmp_path, capsys):
     assert size["results"][rl_update.SUM]["wall_ratio"]["median"] == 1
     made = report.generated(record, None)
     assert "**3 tasks, 8 transitions of each, hidden layers 16 x 16**" in made
+    assert "| lazy_task_grads |" in made
     assert "| cagrad, subsample 4 |" in capsys.readouterr().out
 
 
@@ -645,6 +646,7 @@ def test_goals_of_an_update_of_mt_sac_are_told():
     assert "pcgrad / peer's PCGrad: 0.5, aimed at 0.6 or less." in table
 
 
+@pytest.mark.slow
 def test_an_update_of_mt_sac_takes_hardly_more_flops_than_with_the_sum():
     """Tasks have rows of their own: one backward pass, whatever their number.
 
