@@ -5,6 +5,7 @@ of its environments only the spaces are needed, so a simulator need not be there
 """
 
 import ast
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -27,14 +28,11 @@ SHARED = "peer: mtl.pcgrad on shared leaves"
 
 
 def environment(path: Path) -> dict[str, Any]:
-    """Versions of what it stands on, and its commit where git left it."""
+    """Versions of what it stands on, and its commit."""
+    asked = ["git", "-C", f"{path}", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     versions = {name: version(name) for name in PACKAGES}
-    head = path / ".git" / "HEAD"
-    if head.is_file():
-        at = head.read_text().strip()
-        ref = path / ".git" / at.removeprefix("ref: ")
-        commit = ref.read_text().strip() if at.startswith("ref: ") else at
-        versions["metaworld-algorithms"] = commit[:7]
+    versions["metaworld-algorithms"] = commit.strip() or "unknown"
     return {"peers": {"versions": versions}}
 
 

@@ -1,15 +1,18 @@
 """The benchmarks run, and what they compute from times is right; no time is checked."""
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from methods import METHODS
 from rich.console import Console
@@ -30,6 +33,7 @@ from benchmarks import (
     optimality,
     pareto,
     peers,
+    peers_metaworld,
     per_sample,
     report,
     rl_update,
@@ -633,6 +637,36 @@ def test_what_an_update_of_mt_sac_costs(tmp_path, capsys):
     assert "**3 tasks, 8 transitions of each, hidden layers 16 x 16**" in made
     assert "| lazy_task_grads |" in made
     assert "| cagrad, subsample 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_with_a_peers_configuration(monkeypatch):
+    """Theirs in place of the stand-in, whatever it is."""
+    made = []
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class OptimizerConfig:
+        lr: float = 3e-4
+        max_grad_norm: float | None = None
+
+        def spawn(self):
+            made.append(self.max_grad_norm)
+            return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(self.lr))
+
+    theirs = ModuleType("metaworld_algorithms.config.optim")
+    theirs.OptimizerConfig = OptimizerConfig
+    for name in ("metaworld_algorithms", "metaworld_algorithms.config"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, theirs.__name__, theirs)
+    monkeypatch.setitem(sys.modules, "recipe", None)
+    config = peers_metaworld.recipe()["MethodConfig"]
+    assert issubclass(config, OptimizerConfig)
+    assert made == [1.0, 1.0]
+
+
+def test_a_folder_that_is_no_checkout(tmp_path):
+    with pytest.raises(ValueError, match="no folder metaworld_algorithms there; give"):
+        peers_metaworld.found_at(tmp_path)
 
 
 def test_goals_of_an_update_of_mt_sac_are_told():
