@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mtl_optax import task_grads
+from mtl_optax import per_sample_grads
 from mtl_optax.analysis.conflict import cosine_similarity
 from mtl_optax.rl import replay
 from mtl_optax.rl.point_mass import Env
@@ -162,7 +162,7 @@ def conflict(
     found = {}
     for name, losses_fn in losses.items():
         params = getattr(agent_state, name)
-        gradients = jax.tree.leaves(task_grads(losses_fn)(params)[1])
+        gradients = jax.tree.leaves(per_sample_grads(losses_fn)(params)[1].stack())
         mask = jax.tree.leaves(getattr(agent, f"{name}_shared")(params))
         kept = [g for g, shared in zip(gradients, mask, strict=True) if shared]
         found[name] = cosine_similarity(kept) if kept else jnp.eye(len(agent.tasks))
