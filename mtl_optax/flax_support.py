@@ -1,6 +1,7 @@
 """What Flax's training loops lack to call our methods.
 
-Besides this, `mtl_optax.nn` and the study need Flax; the methods do not.
+Besides this, `mtl_optax.nn`, `mtl_optax.rl` and the study need Flax; the methods do
+not.
 """
 
 import copy

@@ -201,6 +201,15 @@ def swapped(params, x, y):
     return cross_entropy(jnp.sum(mixed, axis=2), y)
 
 
+def stacked(params, x, y):
+    """Two values side by side on an axis of their own, before or behind the batch."""
+    one, two = x @ params["a"], x @ params["b"]
+    before = jnp.stack([jnp.tanh(one), two]).sum(axis=0)
+    behind = jnp.stack([one * y[:, None], two], axis=-1)
+    first, second = jnp.unstack(behind, axis=2)
+    return jnp.sum(before * first + second**2, axis=1)
+
+
 def of_tasks(params, x):
     """A batch for each task, whose rows lie together where tasks share; own heads."""
     hidden = jnp.tanh(x.reshape(-1, x.shape[-1]) @ params["trunk"])
@@ -235,6 +244,7 @@ MODELS = {
         LABELS,
     ),
     "one sample": (mlp, MLP, X[:1], LABELS[:1]),
+    "stacked": (stacked, {"a": normal(3, 5), "b": normal(3, 5, seed=1)}, X, LABELS),
     "of_tasks": (of_tasks, TASKS, BATCHES),
 }
 FAST = {"mlp", "twice", "scanned"}  # of the fast run

@@ -66,8 +66,8 @@ def test_who_needs_flax():
             for package, users in needing.items():
                 if f"{name}.".startswith(f"{package}."):
                     users.add(folder)
-    assert needing["flax"] == {"flax_support.py", "nn", "study"}
-    assert needing["mtl_optax.nn"] == {"nn"}
+    assert needing["flax"] == {"flax_support.py", "nn", "rl", "study"}
+    assert needing["mtl_optax.nn"] == {"nn", "rl"}
 
 
 def test_one_file_asks_in_which_form_gradients_come():

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from mtl_optax.core.arguments.losses import differentiable, losses_and_aux
+from mtl_optax.core.arguments.names import sorted_names
 from mtl_optax.core.per_sample.leaves import Samples
 from mtl_optax.core.per_sample.program import Backward, forward
 from mtl_optax.core.task_grads.deferred import Deferred
@@ -48,6 +49,7 @@ class PerSampleGrads(LazyTaskGrads):
             ),
             treedef=treedef,
             num_tasks=self.num_tasks,
+            names=self.names,
             losses=self.losses,
             active=self.active,
         )
@@ -89,7 +91,10 @@ class PerSampleGrads(LazyTaskGrads):
 
 
 def per_sample_grads(
-    losses_fn: Callable[..., Any], *, has_aux: bool = False
+    losses_fn: Callable[..., Any],
+    *,
+    has_aux: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Callable[..., Any]:
     r"""One task a sample: losses `[B]`, and lazy gradients of which one pass gives all.
 
@@ -112,6 +117,8 @@ def per_sample_grads(
         for the batch, as usual, up to the mean over it; the batch may lie on any axis.
         (Or `jax.vmap` of a loss of one sample.) It must be traceable.
       has_aux: whether `losses_fn` returns `(losses, aux)`.
+      names: of tasks that are samples, in the order of the batch, which must be that of
+        `sorted`; what has one value a task may then be a dict by these names.
 
     Returns:
       A function `(params, *args, **kwargs) -> (losses [B], lazy)`, or `((losses, aux),
@@ -120,14 +127,15 @@ def per_sample_grads(
       jitted step. A NaN stays in its sample; leave it out with `active=`.
 
     Raises:
-      ValueError: when called, if the losses are no array `[B]`, a parameter is no array
-        of real numbers, or samples depend on each other or cannot be shown not to:
-        BatchNorm in training mode, a mean or a softmax over the batch, contrastive
-        losses, sorting or shuffling it, an operation that is not known here. It is
-        shown in the backward pass, while tracing, by following the axis of the batch
-        from the losses' cotangent to each parameter; what is under `stop_gradient` does
-        not matter. Arguments whose first axis is B are taken for the batch; close over
-        one that is none and happens to have it.
+      ValueError: for names that are not sorted; when called, if the losses are no array
+        `[B]`, one for each name, a parameter is no array of real numbers, or samples
+        depend on each other or cannot be shown not to: BatchNorm in training mode, a
+        mean or a softmax over the batch, contrastive losses, sorting or shuffling it,
+        an operation that is not known here. It is shown in the backward pass, while
+        tracing, by following the axis of the batch from the losses' cotangent to each
+        parameter; what is under `stop_gradient` does not matter. Arguments whose first
+        axis is B are taken for the batch; close over one that is none and happens to
+        have it.
 
     Cost: one forward and one backward pass, in which the weights' last products are
     left out until they are needed, once, for the weighted sum. For a Gramian by leaf,
@@ -162,6 +170,7 @@ def per_sample_grads(
       <https://arxiv.org/abs/2406.16232>`_, 2024, section 5. Goodfellow, `Efficient
       Per-Example Gradient Computations <https://arxiv.org/abs/1510.01799>`_, 2015.
     """
+    known = None if names is None else _in_order(names)
 
     def value_and_lazy_grads(params: optax.Params, *args: Any, **kwargs: Any) -> Any:
         check_params("per_sample_grads", params)
@@ -175,17 +184,30 @@ def per_sample_grads(
             out = losses_fn(jax.tree.unflatten(treedef, params), *args, **kwargs)
             losses, aux = losses_and_aux(out, has_aux)
             aux, aux_tree = jax.tree.flatten(aux)
-            return _one_a_sample(losses), aux
+            return _one_a_sample(losses, known), aux
 
         losses, aux, backward = forward(flat_losses, leaves, rest)
-        lazy = PerSampleGrads(losses=losses, params=params, backward=backward)
+        lazy = PerSampleGrads(
+            losses=losses, names=known, params=params, backward=backward
+        )
         aux = jax.tree.unflatten(aux_tree, aux)
         return ((losses, aux) if has_aux else losses), lazy
 
     return value_and_lazy_grads
 
 
-def _one_a_sample(losses: Any) -> jax.Array:
+def _in_order(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if they are different and sorted."""
+    given = tuple(names)
+    if given != sorted_names(set(given)):
+        raise ValueError(
+            f"per_sample_grads: tasks stand in sorted order of their names, each once; "
+            f"got {list(given)}. Sort them, and the batches with them."
+        )
+    return given
+
+
+def _one_a_sample(losses: Any, names: tuple[str, ...] | None) -> jax.Array:
     """The losses, if they are an array `[B]`."""
     if not hasattr(losses, "shape") or jnp.ndim(losses) != 1:
         kind = f"shape {losses.shape}" if hasattr(losses, "shape") else type(losses)
@@ -193,6 +215,11 @@ def _one_a_sample(losses: Any) -> jax.Array:
             "per_sample_grads: losses_fn must return one loss a sample, an array [B]; "
             f"got {kind}. Leave out the mean over the batch, and take it over all other"
             " axes; for tasks that are no samples use mtl_optax.lazy_task_grads."
+        )
+    if names is not None and len(names) != len(losses):
+        raise ValueError(
+            f"per_sample_grads: {len(names)} names, {list(names)}, but losses_fn "
+            f"returned {len(losses)} losses: give one of each task."
         )
     return differentiable(losses)
 

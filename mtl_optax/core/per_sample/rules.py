@@ -142,6 +142,19 @@ def _not_along(parameter: str) -> Rule:
     return rule
 
 
+def _stack(eqn: Any, rows: Rows, ctx: Any) -> Row:
+    """A new axis, before or behind that of the batch."""
+    row = elementwise(eqn, rows, ctx)
+    return Row(row.axis + (eqn.params["axis"] <= row.axis), row.inner)
+
+
+def _unstack(eqn: Any, rows: Rows, _: Any) -> Row:
+    row, gone = only_row(rows), eqn.params["axis"]
+    if row.axis == gone:
+        mixed(eqn, "runs along the batch")
+    return Row(row.axis - (gone < row.axis), row.inner)
+
+
 def _window(eqn: Any, rows: Rows, ctx: Any) -> Row:
     """A pooling whose windows hold one sample each."""
     row, params = only_row(rows), eqn.params
@@ -255,7 +268,9 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "split": _not_along("axis"),
     "squeeze": _reshape,
+    "stack": _stack,
     "transpose": _transpose,
+    "unstack": _unstack,
 }
 
 # Operands in which an operation is linear together; all other ones must be still. The

@@ -1,0 +1,194 @@
+"""Networks of K tasks as pairs of functions: rows of each task in, rows of each out.
+
+Each network adds the one-hot vector of the task itself, so that observations hold none.
+The first layers have He's uniform initial values, the last ones nearly zero ones: the
+choice is ours.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mtl_optax.nn import SoftModularNet
+
+Array = jax.Array
+_HIDDEN = jax.nn.initializers.he_uniform()
+_LAST = 1e-3  # bound of a last layer's initial values
+
+
+class Network(NamedTuple):
+    """Functions of parameters."""
+
+    init: Callable[[Array], Any]  # key -> parameters
+    apply: Callable[[Any, Array], Array]  # parameters, [K, n, d] -> [K, n, out]
+    shared: Callable[[Any], Any]  # parameters -> True where all tasks share a leaf
+
+
+def multi_head(
+    num_tasks: int, in_dim: int, out_dim: int, hidden: Sequence[int] = (400, 400, 400)
+) -> Network:
+    """A trunk for all tasks, which sees the one-hot too, and a linear head for each.
+
+    Args:
+      num_tasks: K.
+      in_dim: d, without the one-hot.
+      out_dim: of each head.
+      hidden: widths of the trunk's layers, with ReLU.
+    """
+    sizes = [in_dim + num_tasks, *hidden]
+
+    def init(key: Array) -> Any:
+        trunk, heads = jax.random.split(key)
+        return {
+            "trunk": _layers(trunk, sizes),
+            "heads": {
+                "kernel": _uniform(heads, (num_tasks, sizes[-1], out_dim)),
+                "bias": jnp.zeros((num_tasks, out_dim)),
+            },
+        }
+
+    def apply(params: Any, x: Array) -> Array:
+        heads = params["heads"]
+        features = _trunk(params["trunk"], with_one_hot(x))
+        y = jnp.einsum("kni,kio->kno", features, heads["kernel"])
+        return y + jnp.broadcast_to(heads["bias"][:, None], y.shape)
+
+    return Network(init, apply, partial(_all_but, "heads"))
+
+
+def one_hot_mlp(
+    num_tasks: int, in_dim: int, out_dim: int, hidden: Sequence[int] = (400, 400, 400)
+) -> Network:
+    """One network for all tasks, which tells them by the one-hot alone.
+
+    Args:
+      num_tasks: K.
+      in_dim: d, without the one-hot.
+      out_dim: of the last layer.
+      hidden: widths of the layers before, with ReLU.
+    """
+    sizes = [in_dim + num_tasks, *hidden]
+
+    def init(key: Array) -> Any:
+        trunk, last = jax.random.split(key)
+        head = {
+            "kernel": _uniform(last, (sizes[-1], out_dim)),
+            "bias": jnp.zeros(out_dim),
+        }
+        return {"trunk": _layers(trunk, sizes), "head": head}
+
+    def apply(params: Any, x: Array) -> Array:
+        return _dense(params["head"], _trunk(params["trunk"], with_one_hot(x)))
+
+    return Network(init, apply, lambda params: jax.tree.map(lambda _: True, params))
+
+
+def soft_modules(num_tasks: int, in_dim: int, out_dim: int, **options: Any) -> Network:
+    """A :class:`mtl_optax.nn.SoftModularNet`; the one-hot reaches its routing alone.
+
+    Args:
+      num_tasks: K.
+      in_dim: d.
+      out_dim: of the outputs.
+      **options: others of `SoftModularNet`, as `num_layers`.
+    """
+
+    def build(key: Array, num_tasks: int) -> SoftModularNet:
+        rngs = nnx.Rngs(params=key)
+        return SoftModularNet(in_dim, num_tasks, out_dim, **options, rngs=rngs)
+
+    # A task's rows go through the network that has its embedding for the only one.
+    graph = nnx.graphdef(nnx.eval_shape(lambda: build(jax.random.key(0), 1)))
+
+    def init(key: Array) -> Any:
+        params = nnx.to_pure_dict(nnx.state(build(key, num_tasks)))
+        return {**params, "own": jnp.stack(list(params["own"].values()))}
+
+    def apply(params: Any, x: Array) -> Array:
+        def of_task(own: Array, x: Array) -> Array:
+            return nnx.merge(graph, {**params, "own": {"0": own}})({"0": x})["0"]
+
+        return jax.vmap(of_task)(params["own"], x)
+
+    return Network(init, apply, partial(_all_but, "own"))
+
+
+def independent(num_tasks: int, network: Network) -> Network:
+    """K networks that share nothing: what single-task learning is.
+
+    Args:
+      num_tasks: K.
+      network: of one task.
+    """
+
+    def init(key: Array) -> Any:
+        return jax.vmap(network.init)(jax.random.split(key, num_tasks))
+
+    def apply(params: Any, x: Array) -> Array:
+        return jax.vmap(network.apply)(params, x[:, None])[:, 0]
+
+    return Network(init, apply, lambda params: jax.tree.map(lambda _: False, params))
+
+
+def twin(network: Network) -> Network:
+    """Two networks side by side, with parameters `{"0": ..., "1": ...}`.
+
+    Args:
+      network: with outputs `[K, n, 1]`; `apply` of the pair gives `[2, K, n]`.
+    """
+
+    def init(key: Array) -> Any:
+        first, second = jax.random.split(key)
+        return {"0": network.init(first), "1": network.init(second)}
+
+    def apply(params: Any, x: Array) -> Array:
+        return jnp.stack([network.apply(own, x)[..., 0] for own in params.values()])
+
+    def shared(params: Any) -> Any:
+        return {name: network.shared(own) for name, own in params.items()}
+
+    return Network(init, apply, shared)
+
+
+def with_one_hot(x: Array) -> Array:
+    """Rows `[K, n, d]` with the task they belong to, `[K, n, d + K]`."""
+    num_tasks, n, _ = x.shape
+    task = jnp.eye(num_tasks, dtype=x.dtype)[:, None]
+    return jnp.concatenate([x, jnp.broadcast_to(task, (num_tasks, n, num_tasks))], -1)
+
+
+def _all_but(owned: str, params: Any) -> Any:
+    """True on the leaves of all parts but one."""
+    return {
+        part: jax.tree.map(lambda _, here=part != owned: here, leaves)
+        for part, leaves in params.items()
+    }
+
+
+def _layers(key: Array, sizes: Sequence[int]) -> list[Any]:
+    keys = jax.random.split(key, len(sizes))
+    return [
+        {"kernel": _HIDDEN(own, (d_in, d_out)), "bias": jnp.zeros(d_out)}
+        for own, d_in, d_out in zip(keys, sizes, sizes[1:], strict=False)
+    ]
+
+
+def _trunk(layers: list[Any], x: Array) -> Array:
+    """Of the rows of all tasks at once, which is a tenth faster than block by block."""
+    rows = x.reshape(-1, x.shape[-1])
+    for layer in layers:
+        rows = jax.nn.relu(_dense(layer, rows))
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+def _dense(layer: Any, x: Array) -> Array:
+    y = x @ layer["kernel"]
+    return y + jnp.broadcast_to(layer["bias"], y.shape)
+
+
+def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    return jax.random.uniform(key, shape, minval=-_LAST, maxval=_LAST)
