@@ -107,15 +107,14 @@ def step(agent: Any, env: Env, settings: RunSettings, run: Run) -> tuple[Run, An
     if settings.normalized_rewards:
         batch = batch._replace(reward=batch.reward / _std(rewards, run.time)[:, None])
 
-    def update(old: Any) -> Any:
-        return agent.update(old, batch, keys[4])
-
-    def no_update(old: Any) -> Any:
-        info = jax.eval_shape(update, old)[1]
-        return old, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)
-
-    # The buffer stays outside, so that no branch copies it.
-    learnt, info = lax.cond(exploring, no_update, update, run.agent)
+    update = jax.jit(agent.update)  # so that it is traced once, though asked for twice
+    like = jax.eval_shape(update, run.agent, batch, keys[4])[1]
+    learnt, info = lax.cond(  # The buffer stays outside: no branch copies it.
+        exploring,
+        lambda old: (old, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)),
+        lambda old: update(old, batch, keys[4]),
+        run.agent,
+    )
     run = Run(learnt, state, after.obs, buffer, rewards, run.time + 1, keys[0])
     return run, info
 
