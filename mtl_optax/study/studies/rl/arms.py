@@ -5,10 +5,10 @@ network all tasks share every parameter: a task is told by its one-hot vector al
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -24,6 +24,7 @@ TASKS = ENV.tasks
 HIDDEN = (64, 64)
 DISCOUNT = 0.95  # a horizon of 20 steps, in episodes of 50
 ALPHA = 0.1  # temperatures at the start
+HIGHEST = 0.5  # temperature that famo reckons with
 FAST = 3  # losses of cagrad_fast: those of two tasks, and the mean of the others
 DECAY = 3e-4  # of sum_regularised
 ACTOR, CRITIC = "actor", "critic"  # names of the problems that methods are made for
@@ -36,7 +37,11 @@ def one_hot(in_dim: int, out_dim: int) -> rl.Network:
 
 def modules(in_dim: int, out_dim: int) -> rl.Network:
     """Two layers of two modules, of half the width each."""
-    sizes = {"module_dim": HIDDEN[0] // 2, "embed_dim": HIDDEN[0], "gate_dim": HIDDEN[0]}
+    sizes = {
+        "module_dim": HIDDEN[0] // 2,
+        "embed_dim": HIDDEN[0],
+        "gate_dim": HIDDEN[0],
+    }
     return rl.soft_modules(len(TASKS), in_dim, out_dim, **sizes)
 
 
@@ -112,10 +117,10 @@ def lowest_actor_loss(alpha: float) -> float:
     return -alpha * ENV.action_dim * float(np.log(2)) / (1 - DISCOUNT)
 
 
-def famo(of: Ingredients, alpha: Any = 1.0) -> optax.GradientTransformation:
+def famo(of: Ingredients, alpha: Any = HIGHEST) -> optax.GradientTransformation:
     """FAMO above a bound of the losses; those of critics are squares, above 0."""
     bound = lowest_actor_loss(alpha) if of.problem.name == ACTOR else 0.0
-    rule = mtl.famo(of.num_tasks, min_losses=jax.numpy.full(of.num_tasks, bound))
+    rule = mtl.famo(of.num_tasks, min_losses=jnp.full(of.num_tasks, bound))
     return optax.chain(among_tasks(rule, of.problem), of.optimizer)
 
 

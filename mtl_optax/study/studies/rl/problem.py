@@ -22,12 +22,16 @@ from mtl_optax.study.studies.rl.arms import (
     ACTOR,
     ALPHA,
     CRITIC,
+    DECAY,
     DISCOUNT,
     ENV,
+    FAST,
     HIDDEN,
+    HIGHEST,
     PLAIN,
     TASKS,
     Arm,
+    lowest_actor_loss,
 )
 
 CAPACITY = 10_000  # transitions of each task that are kept
@@ -35,6 +39,25 @@ RANDOM = 500  # random steps at the start, if they are not more than a tenth
 LOOK, END = 10, 100  # episodes of each task: at each record, and at the end
 CLIP = 1.0  # of the norm of what a method gives, before Adam
 SUCCESS = Metric("success", "%")
+
+
+ABOUT = (
+    "A point mass a task; each has a twist, and rewards of a scale from 0.1 to 10. "
+    f"MT-SAC: an actor and two critics of {len(HIDDEN)} layers of {HIDDEN[0]} units for "
+    f"all tasks, which a one-hot vector tells apart; discount {DISCOUNT:g}; a "
+    f"temperature for each task, from {ALPHA:g}; an update after each step of all "
+    f"tasks, with gradients clipped to norm {CLIP:g} behind the method. Success: the "
+    f"share of {END} episodes whose last step is at the goal, with the mean action. "
+    f"sum_regularised is the sum as Kurin et al. (2022) regularise it: L2 of {DECAY:g} "
+    "on the actor, before Adam, and rewards divided by their standard deviation in the "
+    "task; theirs is a running estimate in the buffer, ours is of all rewards so far. "
+    f"cagrad_fast has gradients of {FAST} losses, of {FAST - 1} tasks and of the mean "
+    "of the rest. soft_modules is a soft modular network with the sum, weighed by the "
+    "temperatures; independent has a network for each task. famo sees the losses of "
+    "actors above the lowest that they can have: rewards are at most 0, so that no "
+    "value exceeds what entropy adds, at a temperature of up to "
+    f"{HIGHEST:g}; its lower bound is {lowest_actor_loss(HIGHEST):.1f}."
+)
 
 
 class Watched(NamedTuple):
@@ -65,13 +88,7 @@ def problem(arm: Arm = PLAIN) -> Problem:
         chosen_on="end",  # on other seeds
         reported_on="end",
         programs=partial(programs, arm),
-        about=f"Point masses, one a task, each with a twist, and rewards of scales from "
-        f"0.1 to 10. MT-SAC: an actor and two critics of {len(HIDDEN)} layers of "
-        f"{HIDDEN[0]} units for all tasks, which a one-hot vector tells apart; "
-        f"discount {DISCOUNT:g}; a temperature for each task, from {ALPHA:g}; an update "
-        f"after each step, with gradients clipped to norm {CLIP:g} behind the method. "
-        f"Success: the share of {END} episodes whose last step is at the goal, with the "
-        "mean action.",
+        about=ABOUT,
         facts={"discount": DISCOUNT, "hidden": HIDDEN, "horizon": ENV.horizon},
     )
 
@@ -89,8 +106,8 @@ def shared_by_all(params: Any) -> Any:
 def init(arm: Arm, seed: int) -> tuple[Any, Any]:
     """Parameters and the rest of a run, before its first step."""
     sizes = on_device.RunSettings(capacity=CAPACITY)
-    run = on_device.start(without_methods(arm), ENV, sizes, jax.random.key(seed))
-    return divided(run)[:2]
+    start = partial(on_device.start, without_methods(arm), ENV, sizes)
+    return jax.jit(lambda key: divided(start(key))[:2])(jax.random.key(seed))
 
 
 def divided(run: on_device.Run) -> Carry:
@@ -98,7 +115,8 @@ def divided(run: on_device.Run) -> Carry:
     agent = run.agent
     params = {ACTOR: agent.actor, CRITIC: agent.critic}
     rest = dict.fromkeys(("actor", "critic", "actor_opt", "critic_opt"))
-    state = run._replace(agent=agent._replace(**rest), time=None)
+    state: Any = run._replace(agent=agent._replace(**rest))
+    state = state._replace(time=None)
     return Carry(params, state, (agent.actor_opt, agent.critic_opt))
 
 
@@ -164,8 +182,7 @@ def programs(arm: Arm, method: Method, recipe: Recipe) -> tuple[Any, Any]:
     def init(params: Any, lane: Lanes) -> Any:
         txs = (transformation(arm, method, recipe, lane, x) for x in (ACTOR, CRITIC))
         return tuple(
-            tx.init(params[name])
-            for tx, name in zip(txs, (ACTOR, CRITIC), strict=True)
+            tx.init(params[name]) for tx, name in zip(txs, (ACTOR, CRITIC), strict=True)
         )
 
     def of_lane(carry: Carry, lane: Lanes, steps: int, done: Any) -> Any:
