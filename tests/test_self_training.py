@@ -1,4 +1,4 @@
-"""A problem that trains itself: the engine keeps its lanes, stops, shards and choices."""
+"""A problem that trains itself: its lanes, stops, shards and choices stay."""
 
 import jax
 import jax.numpy as jnp
