@@ -43,7 +43,7 @@ SUCCESS = Metric("success", "%")
 
 ABOUT = (
     "A point mass a task; each has a twist, and rewards of a scale from 0.1 to 10. "
-    f"MT-SAC: an actor and two critics of {len(HIDDEN)} layers of {HIDDEN[0]} units for "
+    f"MT-SAC: an actor and two critics, {len(HIDDEN)} layers of {HIDDEN[0]} units for "
     f"all tasks, which a one-hot vector tells apart; discount {DISCOUNT:g}; a "
     f"temperature for each task, from {ALPHA:g}; an update after each step of all "
     f"tasks, with gradients clipped to norm {CLIP:g} behind the method. Success: the "

@@ -14,6 +14,12 @@ COST = {
     "update": "ms an update",
     "step": "ms a step of a run",
 }
+NOTE = (
+    "An update of actor, critics and temperatures, compiled alone for one seed: FLOPs "
+    "as XLA counts them, a loop once, and the fastest of rounds in turn. A step of a "
+    "run acts and moves the masses too, several seeds at a time, with its share of the "
+    f"evaluations, beside other methods. Behind each its ratio to {BASELINE}."
+)
 
 
 def any_success(result: PartResult) -> Table:
@@ -72,11 +78,7 @@ def cost(result: PartResult) -> Table:
         rows.append(cells)
     return Table(
         "Cost",
-        "An update of actor, critics and temperatures, compiled alone for one seed: "
-        "FLOPs as XLA counts them, a loop once; the fastest of rounds in turn. A step "
-        "of a run acts and steps the environment too, several seeds at a time, with its "
-        f"share of the evaluations, beside other methods. Behind each: ratio to "
-        f"{BASELINE}.",
+        NOTE,
         ["method", *(x for name in names for x in (COST[name], "ratio"))],
         rows,
         styles(result.methods),
