@@ -192,7 +192,9 @@ def mtsac(
         actor_params, critic_params = actor.init(of_actor), critics.init(of_critic)
         log_alpha = jnp.full(num_tasks, jnp.log(init_alpha), jnp.result_type(float))
         return AgentState(
-            *(actor_params, critic_params, critic_params, log_alpha),
+            *(actor_params, critic_params),
+            jax.tree.map(jnp.copy, critic_params),  # so that a state may be donated
+            log_alpha,
             *(actor_tx.init(actor_params), critic_tx.init(critic_params)),
             jax.vmap(alpha_tx.init)(log_alpha),
         )
