@@ -72,3 +72,26 @@ def test_seeds_times_methods_are_what_each_method_gives_alone():
     for one, other in ((0, 2), (0, 3), (2, 3)):
         assert jnp.min(jnp.abs(trunks[one] - trunks[other]).max(axis=-1)) > 1e-3
     assert jnp.max(jnp.abs(trunks[:, 0] - trunks[:, 1])) > 1e-3
+
+
+def test_errors_name_cause_and_cure():
+    with pytest.raises(ValueError, match="one transformation or more; got none"):
+        one_of([], 0)
+    with pytest.raises(ValueError, match=r"which=4 is no index.*from 0 to 3"):
+        one_of(made(), 4)
+    params = start(0)
+    stacked = jax.tree.map(lambda x: jnp.ones((T, *x.shape)), params)
+    tx = one_of([mtl.unitary(T), optax.identity()], 0)
+    with pytest.raises(ValueError, match=r"0 and 1 must agree.*come out stacked"):
+        jax.eval_shape(tx.update, stacked, tx.init(params), params)
+
+
+def test_a_chain_with_it_is_checked_like_others():
+    params = start(0)
+    clip = optax.clip_by_global_norm(1.0)
+    for parts in ([mtl.unitary(T), mtl.imtl_g(T)], [mtl.unitary(T), mtl.famo(T)]):
+        tx = optax.chain(mtl.on_shared(one_of(parts, 1), MASK), optax.adam(1e-3))
+        mtl.check_chain(tx, params, T)
+    wrong = one_of([mtl.unitary(T), optax.chain(clip, mtl.imtl_g(T))], 1)
+    with pytest.raises(ValueError, match="stands before the method"):
+        mtl.check_chain(optax.chain(wrong, optax.adam(1e-3)), params, T)

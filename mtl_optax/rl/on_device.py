@@ -162,8 +162,6 @@ def conflict(
       Cosines "actor" and "critic", each `[K, K]` in the order of the tasks, negative
       where two tasks conflict; only the diagonal where nothing is shared.
     """
-    names = sorted(agent.tasks)  # the order in which a dict of losses is read
-    at = jnp.array([names.index(task) for task in agent.tasks])
     losses = {
         "actor": agent.actor_losses(agent_state, batch, key),
         "critic": agent.critic_losses(agent_state, batch, key),
@@ -174,8 +172,7 @@ def conflict(
         gradients = jax.tree.leaves(task_grads(losses_fn)(params)[1])
         mask = jax.tree.leaves(getattr(agent, f"{name}_shared")(params))
         kept = [g for g, shared in zip(gradients, mask, strict=True) if shared]
-        cosines = cosine_similarity(kept) if kept else jnp.eye(len(names))
-        found[name] = cosines[at[:, None], at[None]]
+        found[name] = cosine_similarity(kept) if kept else jnp.eye(len(agent.tasks))
     return found
 
 

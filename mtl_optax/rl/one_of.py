@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mtl_optax.core.chains.places import WRAPPER, inside, placed
-from mtl_optax.core.task_grads.as_task_grads import as_task_grads
+from mtl_optax.core.task_grads.as_task_grads import as_task_grads, is_lazy
 
 
 class OneOfState(NamedTuple):
@@ -82,15 +83,15 @@ def one_of(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, OneOfState]:
-        # Once for all: what stands in a branch of its own is not shared.
-        about = {"losses": extra_args.get("losses"), "active": extra_args.get("active")}
-        gradients = as_task_grads(updates, None, params, **about).computed()
+        if is_lazy(updates):  # once for all: what is in a branch stays in it
+            about = {name: extra_args.get(name) for name in ("losses", "active")}
+            updates = as_task_grads(updates, None, params, **about).computed()
         like: list[Any] = []  # of the updates of each
 
         def run(at: int) -> tuple[optax.Updates, OneOfState]:
             states = list(state.states)
             new, states[at] = parts[at].update(
-                gradients, states[at], params, **extra_args
+                updates, states[at], params, **extra_args
             )
             like.append(jax.eval_shape(lambda: new))
             _check_alike(like[0], like[-1], at)
@@ -103,16 +104,12 @@ def one_of(
 
 
 def _check_alike(first: Any, other: Any, at: int) -> None:
-    if jax.tree.structure(first) == jax.tree.structure(other):
-        pairs = zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
-        unlike = [f"{a} and {b}" for a, b in pairs if a != b]
-        if not unlike:
-            return
-    else:
-        unlike = [f"{jax.tree.structure(first)} and {jax.tree.structure(other)}"]
-    raise ValueError(
-        f"one_of: the updates of transformations 0 and {at} must agree; got "
-        f"{unlike[0]}. Probably one of them holds no method, so that gradients come "
-        "out stacked: let each be a method or begin with one, as in "
-        "optax.chain(mtl_optax.cagrad(num_tasks), ...)."
-    )
+    one, two = (jax.tree_util.tree_flatten_with_path(x)[0] for x in (first, other))
+    unlike = [f"{a} and {b}" for a, b in zip_longest(one, two) if a != b]
+    if unlike:
+        raise ValueError(
+            f"one_of: the updates of transformations 0 and {at} must agree; got "
+            f"{unlike[0]}. Probably one of them holds no method, so that gradients "
+            "come out stacked: let each be a method or begin with one, as in "
+            "optax.chain(mtl_optax.cagrad(num_tasks), ...)."
+        )
