@@ -16,15 +16,9 @@ from mtl_optax.study.engine.settings import Candidate
 from mtl_optax.study.engine.transformations import Ingredients
 from mtl_optax.study.studies.rl import arms, figures, rule, tables
 from mtl_optax.study.studies.rl.arms import ACTOR, ARMS, CRITIC, ENV, PLAIN, TASKS
-from mtl_optax.study.studies.rl.problem import (
-    Watched,
-    divided,
-    init,
-    joined,
-    problem,
-    programs,
-)
+from mtl_optax.study.studies.rl.problem import init, problem
 from mtl_optax.study.studies.rl.study import STUDY
+from mtl_optax.study.studies.rl.training import Watched, divided, joined
 
 Own = namedtuple(
     "Own", "score path metrics chosen candidates run_seconds", defaults=[None] * 5
@@ -135,7 +129,7 @@ def test_a_run_is_divided_and_joined_without_loss(name):
 
 def test_a_method_on_two_batches_is_refused():
     with pytest.raises(ValueError, match=r"no validation split.*leave it out"):
-        programs(PLAIN, METHODS["moml"], Recipe(steps=10))
+        problem().programs(METHODS["moml"], Recipe(steps=10))
 
 
 def made(names, seeds=3, records=4):

@@ -12,7 +12,8 @@ from mtl_optax.rl import replay
 from mtl_optax.study.engine.methods import METHODS
 from mtl_optax.study.engine.program import Lanes, Recipe
 from mtl_optax.study.studies.rl.arms import ARMS, ENV, OWN, PLAIN, TASKS
-from mtl_optax.study.studies.rl.problem import transformation
+from mtl_optax.study.studies.rl.problem import problem
+from mtl_optax.study.studies.rl.training import transformation
 
 ROUNDS, UPDATES = 15, 20  # the fastest of so many rounds, of so many updates each
 RATE = 1e-3
@@ -51,7 +52,7 @@ def compiled(name: str, settings: dict[str, Any], recipe: Recipe) -> tuple[Any, 
     one = np.ones(len(TASKS))
     lane = Lanes(np.array(0, np.int32), np.array(RATE), one, one, settings)
     method = {**METHODS, **OWN}[name]
-    agent = arm.agent(partial(transformation, arm, method, recipe, lane))
+    agent = arm.agent(partial(transformation, problem(arm), arm, method, recipe, lane))
     state = jax.jit(agent.init)(jax.random.key(0))
     shape, key = (len(TASKS), recipe.batch_size), jax.random.key(1)
     obs = jax.random.normal(key, (*shape, ENV.obs_dim))

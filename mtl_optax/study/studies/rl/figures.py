@@ -7,7 +7,7 @@ from mtl_optax.study.engine.study import MethodResult, PartResult
 from mtl_optax.study.report.figures import curves
 from mtl_optax.study.report.frame import Drawn
 from mtl_optax.study.report.paired import CONFIDENCE, interval
-from mtl_optax.study.studies.rl.problem import LOOK, Watched
+from mtl_optax.study.studies.rl.training import LOOK, Watched
 
 
 def of_runs(own: MethodResult, name: str) -> NDArray:
