@@ -103,9 +103,9 @@ def step(agent: Any, env: Env, settings: RunSettings, run: Run) -> tuple[Run, An
     buffer = replay.add(run.buffer, replay.Batch(*seen))
     rewards = _moved(run.rewards, after.reward, run.time)
 
-    batch = replay.sample(buffer, keys[3], settings.batch_size)
-    if settings.normalized_rewards:
-        batch = batch._replace(reward=batch.reward / _std(rewards, run.time)[:, None])
+    run = run._replace(env=state, obs=after.obs, buffer=buffer, rewards=rewards)
+    run = run._replace(time=run.time + 1, key=keys[0])
+    batch = sampled(settings, run, keys[3])
 
     update = jax.jit(agent.update)  # so that it is traced once, though asked for twice
     like = jax.eval_shape(update, run.agent, batch, keys[4])[1]
@@ -115,8 +115,15 @@ def step(agent: Any, env: Env, settings: RunSettings, run: Run) -> tuple[Run, An
         lambda old: update(old, batch, keys[4]),
         run.agent,
     )
-    run = Run(learnt, state, after.obs, buffer, rewards, run.time + 1, keys[0])
-    return run, info
+    return run._replace(agent=learnt), info
+
+
+def sampled(settings: RunSettings, run: Run, key: jax.Array) -> replay.Batch:
+    """A batch as an update gets it."""
+    batch = replay.sample(run.buffer, key, settings.batch_size)
+    if not settings.normalized_rewards:
+        return batch
+    return batch._replace(reward=batch.reward / _std(run.rewards, run.time)[:, None])
 
 
 def evaluate(
@@ -227,7 +234,7 @@ def train(
     def block(run: Run, _: None) -> tuple[Run, dict[str, Any]]:
         run, infos = lax.scan(one, run, None, every)
         key, *keys = jax.random.split(run.key, 4)
-        batch = replay.sample(run.buffer, keys[0], settings.batch_size)
+        batch = sampled(settings, run, keys[0])
         record = {
             "step": run.time,
             **evaluate(agent, env, run.agent, keys[1], settings.episodes),
@@ -248,5 +255,5 @@ def _moved(old: Moments, reward: jax.Array, count: jax.Array) -> Moments:
 
 def _std(moments: Moments, count: jax.Array) -> jax.Array:
     """Standard deviations `[K]`; 1 for a task whose rewards were all the same."""
-    variance = moments.squares / (count + 1)
+    variance = moments.squares / jnp.maximum(count, 1)
     return jnp.where(variance > 0, jnp.sqrt(variance), 1)

@@ -100,6 +100,9 @@ class Problem(NamedTuple):
     # (params, state after the losses) -> connection strengths, for cso
     strength_fn: Callable[[Any, Any], Any] | None = None
     watch: Callable[[Any, Any], Any] = nothing  # -> a small array, kept as a path
+    # (method, recipe) -> the two functions of `program.programs`, where training makes
+    # its own data: asked in place of it, so that nobody asks for `losses`
+    programs: Callable[[Any, Any], tuple[Any, Any]] | None = None
     precision: str = "float32"  # or "float64"
     about: str = ""  # for the report: what is trained
     facts: dict[str, Any] = {}  # noqa: RUF012  for config.json; read only

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -131,7 +132,8 @@ def _train(
     tick(name, "compiling", 0)
     start = time.perf_counter()
     problem, method = work.problem, work.method
-    init, advance = programs(problem, method, recipe)
+    make = problem.programs or partial(programs, problem)
+    init, advance = make(method, recipe)
     init, chunk = jax.jit(init), recipe.chunk
     blocks = [Block(lanes, common) for lanes in work.each()]
     carries = [block.carry(init) for block in blocks]

@@ -14,6 +14,7 @@ OWN = {
     "stress": "one of two losses is multiplied by 1000 (default)",
     "transfer": "four tasks, two of which suffer from joint training",
     "toy": "two losses of two parameters, whose best compromise is known",
+    "rl": "six point masses learn by reinforcement: soft actor-critic with any method",
     "null": "two tasks at equal scales: does any method differ from the sum?",
 }
 CLONE = pathlib.Path(__file__).resolve().parents[3]

@@ -1,0 +1,1 @@
+"""Multi-task reinforcement learning: MT-SAC on point masses that conflict."""
