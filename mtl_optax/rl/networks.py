@@ -146,7 +146,13 @@ def twin(network: Network) -> Network:
         return {"0": network.init(first), "1": network.init(second)}
 
     def apply(params: Any, x: Array) -> Array:
-        return jnp.stack([network.apply(own, x)[..., 0] for own in params.values()])
+        values = jnp.stack([network.apply(own, x) for own in params.values()])
+        if values.shape[1:] != (*x.shape[:2], 1):
+            raise ValueError(
+                f"A critic has one output a row, {(*x.shape[:2], 1)}; got "
+                f"{values.shape[1:]}: make its network with out_dim=1."
+            )
+        return values[..., 0]
 
     def shared(params: Any) -> Any:
         return {name: network.shared(own) for name, own in params.items()}
