@@ -110,11 +110,22 @@ class Adam:
 class Reference:
     """The state of a run, updated in place."""
 
-    def __init__(self, actor, critic, rule, *, rate, clip, alpha_rate, weights=None):
-        self.actor, self.critic = copy.deepcopy(actor), copy.deepcopy(critic)
-        self.target = copy.deepcopy(critic)
+    def __init__(
+        self,
+        actor,
+        critic,
+        rule,
+        log_alpha,
+        target,
+        rate=0.0,
+        clip=1.0,
+        alpha_rate=0.0,
+        weights=None,
+    ):
+        self.actor, self.critic, self.target = copy.deepcopy((actor, critic, target))
         self.num_tasks = len(actor["heads"]["bias"])
-        self.log_alpha = np.zeros(self.num_tasks)
+        self.log_alpha = np.array(log_alpha)
+        self.clipped = 0  # how often
         self.rule, self.clip, self.weights = rule, clip, weights
         self.actor_adam, self.critic_adam = Adam(rate), Adam(rate)
         # One a task, as a missing one stands still
@@ -166,6 +177,7 @@ class Reference:
             for g, s in zip(stack, on_trunk, strict=True)
         ]
         norm = np.sqrt(sum(np.sum(g**2) for g in grads))
+        self.clipped += norm > self.clip
         grads = [g / max(1, norm / self.clip) for g in grads]
         for leaf, step in zip(leaves(params), adam.step(grads), strict=True):
             leaf += step
@@ -181,6 +193,7 @@ class Reference:
             squashed(network(self.actor, obs, k), noise[k])[1].mean()
             for k, obs in enumerate(batch[0])
         ]
+        self.entropy = -np.array(log_probs)
         actor_losses = self.learn(
             lambda actor: self.actor_losses(actor, batch, noise),
             *(self.actor, self.actor_adam),

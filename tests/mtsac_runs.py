@@ -54,7 +54,9 @@ def started(agent):
         actor=noisy(state.actor, 1),
         critic=noisy(state.critic, 2),
         target=noisy(state.target, 3),
-        log_alpha=jnp.array([-0.5, 0.2, -1.5], state.log_alpha.dtype)[: len(agent.tasks)],
+        log_alpha=jnp.array([-0.5, 0.2, -1.5], state.log_alpha.dtype)[
+            : len(agent.tasks)
+        ],
     )
 
 

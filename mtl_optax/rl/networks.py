@@ -162,6 +162,7 @@ def twin(network: Network) -> Network:
 
 def with_one_hot(x: Array) -> Array:
     """Rows `[K, n, d]` with the task they belong to, `[K, n, d + K]`."""
+    x = jnp.asarray(x)  # float64 of NumPy as float32, where JAX has no other
     num_tasks, n, _ = x.shape
     task = jnp.eye(num_tasks, dtype=x.dtype)[:, None]
     return jnp.concatenate([x, jnp.broadcast_to(task, (num_tasks, n, num_tasks))], -1)
