@@ -536,11 +536,13 @@ def test_networks_that_share_nothing_are_agents_of_one_task():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["soft_modules", "one_hot_mlp"])
-def test_other_networks_in_bfloat16_observations(kind):
-    """One update with each; numbers of another type are taken as the default one."""
+def test_other_networks_and_numbers_in_bfloat16(kind):
+    """Observations, or all that a network calculates; actions are float32 ones."""
     small = {"num_modules": 2, "module_dim": 3, "embed_dim": 4, "gate_dim": 4}
     make = {
-        "soft_modules": lambda d, out: rl.soft_modules(3, d, out, **small),
+        "soft_modules": lambda d, out: rl.soft_modules(
+            3, d, out, **small, dtype=jnp.bfloat16
+        ),
         "one_hot_mlp": lambda d, out: rl.one_hot_mlp(3, d, out, hidden=(3,)),
     }[kind]
     actor, critic = make(OBS, 2 * ACTION), make(OBS + ACTION, 1)
@@ -559,6 +561,9 @@ def test_other_networks_in_bfloat16_observations(kind):
     assert all(jax.tree.leaves(same))
     assert changed(new.actor, state.actor)
     assert changed(new.critic, state.critic)
+    action = jax.eval_shape(agent.act, state, low.obs[:, 0], KEY)
+    assert (action.shape, action.dtype) == ((3, ACTION), jnp.float32)
+    assert {x.dtype for x in info} == {jnp.dtype(jnp.float32)}
 
 
 def test_temperatures_follow_a_schedule_and_their_own_entropy():

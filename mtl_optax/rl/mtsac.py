@@ -207,6 +207,8 @@ def mtsac(
     def policy(params: Any, obs: Array, key: Array) -> tuple[Array, Array]:
         """Actions `[K, n, A]` and log densities `[K, n]`, from a key for each task."""
         outputs = actor.apply(params, obs)
+        # Actions next to 1, and their densities, want more than half precision.
+        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         shape = outputs.shape[1], outputs.shape[2] // 2
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
         noise = jax.vmap(lambda own: jax.random.normal(own, shape, outputs.dtype))(keys)
