@@ -102,6 +102,24 @@ KINDS: dict[str, Kind] = {
         "gradients in one) and temporaries are those of XLA's compiled step.",
         _each(tables.flat_cost),
     ),
+    "rl_update": Kind(
+        "An update of MT-SAC",
+        "Twin critics, actor, temperatures and target networks, one step of each, from "
+        "a batch that is there; one donated program, lazy gradients of "
+        "`per_sample_grads`, each method on what tasks share, a clip, Adam. Rows that "
+        "begin with *peer* are `update` of metaworld-algorithms, called as its trainer "
+        "does (it gives nothing away, and computes some norms for its logs): with "
+        "summed loss, with its own mean of task gradients and PCGrad, and with ours in "
+        "that place, by the recipe of `docs/recipes.md`.",
+        _each(
+            lambda size: "\n".join(
+                [
+                    tables.rl_update(size, goals.RL_UPDATE, goals.RL_PEER),
+                    tables.rl_forms(size["forms"]),
+                ]
+            )
+        ),
+    ),
     "pareto": Kind(
         "Pareto fronts in one program",
         "One run for each preference, all of them in one vmapped program. `constant` "

@@ -100,6 +100,60 @@ def flat_cost(size: Row) -> str:
     return f"\n{title}\n\n{table([*head, 'GFLOP', 'temporaries MiB'], rows)}"
 
 
+def rl_forms(size: Row) -> str:
+    """The critics' step of `rl_update.py` by the form of the gradients."""
+    rows = [
+        [
+            *(name, quartiles(row["wall_ms"]), median(row["wall_ratio"])),
+            *(median(row["cpu_ms"]), median(row["cpu_ratio"])),
+            *(f"{row['gflop']:.3g}", f"{row['temporaries_mib']:.3g}"),
+        ]
+        for name, row in size["results"].items()
+    ]
+    head = ["critics' step", "wall ms (quartiles)", "/ sum", "CPU ms", "/ sum"]
+    made = table([*head, "GFLOP", "temporaries MiB"], rows)
+    return f"\n**CAGrad, by the form of its gradients** ({load(size)} after)\n\n{made}"
+
+
+def rl_update(size: Row, over_sum: float, over_peer: float) -> str:
+    """One size of `rl_update.py`, and what was aimed at."""
+    columns = {
+        "wall_ratio": "/ sum",
+        "wall_over_peer": "/ peer's PCGrad",
+        "cpu_ms": "CPU ms",
+        "cpu_ratio": "/ sum",
+        "cpu_over_peer": "/ peer's PCGrad",
+    }
+    columns = {key: title for key, title in columns.items() if _any(size, key)}
+    rows = [
+        [
+            *(name, quartiles(row["wall_ms"])),
+            *(median(row.get(key)) for key in columns),
+            *(f"{row['gflop']:.3g}", f"{row['temporaries_mib']:.3g}"),
+            f"{row['compile_s']:.2g}",
+        ]
+        for name, row in size["results"].items()
+    ]
+    hidden = " x ".join(map(str, size["hidden"]))
+    title = (
+        f"**{size['num_tasks']} tasks, {size['rows']} transitions of each, hidden "
+        f"layers {hidden}** ({load(size)} after)"
+    )
+    found = {
+        "cagrad": ("wall_ratio", over_sum),
+        "pcgrad": ("wall_over_peer", over_peer),
+    }
+    aims = [
+        f"{name} {columns[key]}: {median(size['results'][name][key])}, aimed at "
+        f"{goal} or less."
+        for name, (key, goal) in found.items()
+        if key in columns and name in size["results"]
+    ]
+    head = ["update", "wall ms (quartiles)", *columns.values()]
+    made = table([*head, "GFLOP", "temporaries MiB", "compile s"], rows)
+    return f"\n{title}\n\n{made}\n\n{' '.join(aims)}"
+
+
 def _any(size: Row, key: str) -> bool:
     return any(row.get(key) for row in size["results"].values())
 

@@ -1,15 +1,18 @@
 """The benchmarks run, and what they compute from times is right; no time is checked."""
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from methods import METHODS
 from rich.console import Console
@@ -30,14 +33,17 @@ from benchmarks import (
     optimality,
     pareto,
     peers,
+    peers_metaworld,
     per_sample,
     report,
+    rl_update,
     scaling,
     solver_tables,
     solvers,
     step,
     step_models,
     step_ways,
+    tables,
     timing,
 )
 
@@ -616,6 +622,79 @@ def test_what_perturbed_gradients_cost(tmp_path, capsys):
         assert set(row["cpu_over_flat"]) == set(row["cpu_ratio"]) == SPREAD
     assert "| samo, beta=0 |" in capsys.readouterr().out
     assert "**T=2, width 16, batch 8**" in report.generated(record, None)
+
+
+@pytest.mark.slow
+def test_what_an_update_of_mt_sac_costs(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    options = ["--quick", "--methods", rl_update.FAST, "--rounds=1", f"--out={path}"]
+    assert rl_update.main(options) == 0
+    record = json.loads(path.read_text())
+    (size,) = record["sizes"]
+    assert set(size["results"]) == {rl_update.SUM, rl_update.FAST}
+    assert size["results"][rl_update.SUM]["wall_ratio"]["median"] == 1
+    made = report.generated(record, None)
+    assert "**3 tasks, 8 transitions of each, hidden layers 16 x 16**" in made
+    assert "| lazy_task_grads |" in made
+    assert "| cagrad, subsample 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_with_a_peers_configuration(monkeypatch):
+    """Theirs in place of the stand-in, whatever it is."""
+    made = []
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class OptimizerConfig:
+        lr: float = 3e-4
+        max_grad_norm: float | None = None
+
+        def spawn(self):
+            made.append(self.max_grad_norm)
+            return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(self.lr))
+
+    theirs = ModuleType("metaworld_algorithms.config.optim")
+    theirs.OptimizerConfig = OptimizerConfig
+    for name in ("metaworld_algorithms", "metaworld_algorithms.config"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, theirs.__name__, theirs)
+    monkeypatch.setitem(sys.modules, "recipe", None)
+    config = peers_metaworld.recipe()["MethodConfig"]
+    assert issubclass(config, OptimizerConfig)
+    assert made == [1.0, 1.0]
+
+
+def test_a_folder_that_is_no_checkout(tmp_path):
+    with pytest.raises(ValueError, match="no folder metaworld_algorithms there; give"):
+        peers_metaworld.found_at(tmp_path)
+
+
+def test_goals_of_an_update_of_mt_sac_are_told():
+    row = {key: spread(1.0) for key in ("wall_ms", "cpu_ms", "cpu_ratio")}
+    row |= {"gflop": 1.0, "temporaries_mib": 1.0, "compile_s": 1.0}
+    over = {"wall_ratio": spread(1.5), "wall_over_peer": spread(0.5)}
+    results = {"cagrad": row | over, "pcgrad": row | over}
+    about = rl_update.QUICK._asdict() | {"rounds": 3, "load_average": [[1.0], [1.0]]}
+    table = tables.rl_update(about | {"results": results}, 1.8, 0.6)
+    assert "cagrad / sum: 1.5, aimed at 1.8 or less." in table
+    assert "pcgrad / peer's PCGrad: 0.5, aimed at 0.6 or less." in table
+
+
+@pytest.mark.slow
+def test_an_update_of_mt_sac_takes_hardly_more_flops_than_with_the_sum():
+    """Tasks have rows of their own: one backward pass, whatever their number.
+
+    Of the program as traced, in which six tasks with one pass each take three times
+    as much.
+    """
+    size = rl_update.Size(6, 64, (96, 96))
+    flops = {}
+    for name in (rl_update.SUM, "cagrad", rl_update.FAST):
+        agent = rl_update.agent(name, size)
+        state = jax.eval_shape(agent.init, jax.random.key(0))
+        update = jax.jit(agent.update).lower(state, size.batch(), jax.random.key(1))
+        flops[name] = update.cost_analysis()["flops"]
+    assert max(flops.values()) < 1.1 * flops[rl_update.SUM]
 
 
 @pytest.mark.slow

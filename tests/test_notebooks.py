@@ -16,6 +16,7 @@ SHORT = {
     "04_task_groups": "40",
     "05_architectures": "100",
     "11_cost_of_a_method": "1",  # rounds
+    "12_reinforcement_learning": "64",
 }  # steps
 # Run first in the kernel. ipykernel warns about itself when it shuts down.
 STRICT = r"""
