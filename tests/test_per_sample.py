@@ -299,6 +299,25 @@ REFUSED = {
 }
 
 
+def test_a_batch_of_one_meets_nobody():
+    """Whatever runs along the axis of one; parameters without axes too."""
+
+    def losses_fn(params, x):
+        y = jnp.tanh(x - x.mean(axis=0, keepdims=True) + params["shift"]) @ params["w"]
+        return y * params["scale"] + jnp.sum(params["own"], axis=0)
+
+    params = {"w": jnp.arange(1.0, 4), "own": jnp.ones((1, 1))}
+    params |= {"shift": jnp.full((1, 3), 0.5), "scale": jnp.array(2.0), "idle": X}
+    _, grads = mtl.per_sample_grads(losses_fn)(params, X[:1])
+    wanted = jax.grad(lambda params: losses_fn(params, X[:1])[0])(params)
+    tx = mtl.unitary(1)
+    chex.assert_trees_all_close(tx.update(grads, tx.init(params), params)[0], wanted)
+    stack = jax.tree.map(lambda g: g[0], grads.stack())
+    chex.assert_trees_all_close(stack, wanted)
+    square = sum(jnp.sum(g**2) for g in jax.tree.leaves(wanted))
+    np.testing.assert_allclose(grads.gramian(), [[square]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_samples_that_meet_are_refused(name):
     mix, why = REFUSED[name]

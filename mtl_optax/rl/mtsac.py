@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 import mtl_optax as mtl
+from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import sorted_names
 from mtl_optax.rl.networks import Network, twin
 from mtl_optax.rl.replay import Batch
@@ -177,12 +178,15 @@ def mtsac(
       (2, 1)
     """
     tasks = tuple(tasks)
-    if tasks != sorted_names(set(tasks)):
+    if not tasks or tasks != sorted_names(set(tasks)):
         raise ValueError(
             f"tasks are taken in sorted order of their names, each once; got "
             f"{list(tasks)}. Sort them, and the axis of tasks everywhere with them."
         )
     num_tasks = len(tasks)
+    _one_a_task("target_entropy", target_entropy, num_tasks)
+    _one_a_task("init_alpha", init_alpha, num_tasks)
+    checks.positive("init_alpha", init_alpha)
     critics = twin(critic)
     # One a task, so that the count of a missing one stands still.
     alpha_tx = optax.adam(3e-4) if alpha_tx is None else alpha_tx
@@ -190,7 +194,8 @@ def mtsac(
     def init(key: Array) -> AgentState:
         of_actor, of_critic = jax.random.split(key)
         actor_params, critic_params = actor.init(of_actor), critics.init(of_critic)
-        log_alpha = jnp.full(num_tasks, jnp.log(init_alpha), jnp.result_type(float))
+        first = jnp.log(jnp.asarray(init_alpha, jnp.result_type(float)))
+        log_alpha = jnp.full(num_tasks, first)
         return AgentState(
             *(actor_params, critic_params),
             jax.tree.map(jnp.copy, critic_params),  # so that a state may be donated
@@ -202,6 +207,8 @@ def mtsac(
     def policy(params: Any, obs: Array, key: Array) -> tuple[Array, Array]:
         """Actions `[K, n, A]` and log densities `[K, n]`, from a key for each task."""
         outputs = actor.apply(params, obs)
+        # Actions next to 1, and their densities, want more than half precision.
+        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         shape = outputs.shape[1], outputs.shape[2] // 2
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
         noise = jax.vmap(lambda own: jax.random.normal(own, shape, outputs.dtype))(keys)
@@ -212,10 +219,24 @@ def mtsac(
         return critics.apply(params, jnp.concatenate([obs, action], axis=-1))
 
     def weighed(losses: Array, log_alpha: Array) -> Array:
-        return losses if weights is None else losses * weights(log_alpha)
+        if weights is None:
+            return losses
+        found = jnp.asarray(weights(log_alpha))
+        if found.shape != losses.shape:
+            raise ValueError(
+                f"weights= must give one number a task, [{num_tasks}]; got "
+                f"{found.shape}."
+            )
+        return losses * found
 
     def critic_losses(state: AgentState, batch: Batch, key: Array) -> Any:
         action, log_prob = policy(state.actor, batch.next_obs, key)
+        if action.shape != jnp.shape(batch.action):
+            raise ValueError(
+                f"The actor's actions are {action.shape}, those of the batch "
+                f"{jnp.shape(batch.action)}: a network of an actor has 2 A outputs, "
+                "and action is [K, n, A]."
+            )
         ahead = values(state.target, batch.next_obs, action).min(axis=0)
         ahead = ahead - jnp.exp(state.log_alpha)[:, None] * log_prob
         goal = batch.reward + discount * (1 - batch.terminated) * ahead
@@ -299,6 +320,7 @@ def mtsac(
         )
         _, log_prob = policy(state.actor, batch.obs, key)  # as in the actor's losses
         bar = -batch.action.shape[-1] if target_entropy is None else target_entropy
+        bar = jnp.asarray(bar, log_prob.dtype)
         log_alpha, alpha_opt = cool(state, log_prob, bar, active)
         info = Info(
             *(critic_every, actor_every, jnp.exp(state.log_alpha)),
@@ -337,6 +359,15 @@ def _fewer(
     return jax.tree.map(few, grads, shared), choice @ losses
 
 
+def _one_a_task(name: str, value: Any, num_tasks: int) -> None:
+    """Raises unless it is None, a number, or one of each task."""
+    if value is not None and np.shape(value) not in ((), (num_tasks,)):
+        raise ValueError(
+            f"{name}= must be a number or one a task, [{num_tasks}]; got "
+            f"{np.shape(value)}."
+        )
+
+
 def _where(mask: Array, chosen: Any, other: Any) -> Any:
     """Leaves `[K, ...]`, of the first where the mask says so."""
 
@@ -356,14 +387,15 @@ def _checked(batch: Batch, num_tasks: int) -> Batch:
             f"[{num_tasks}, n]; got {rows}."
         )
     for name, x in batch._asdict().items():
-        if x.shape[:2] != rows or x.ndim != (3 if "obs" in name else x.ndim):
+        axes = 2 if name in ("reward", "terminated") else 3
+        if x.shape[:2] != rows or x.ndim != axes:
             raise ValueError(
                 f"{name} is {x.shape}, but reward is {rows}: all have the tasks first, "
-                "then the transitions, then their own axes."
+                "then the transitions; obs, next_obs and action have a third axis."
             )
-    if batch.terminated.shape != rows or batch.obs.shape != batch.next_obs.shape:
+    if batch.obs.shape != batch.next_obs.shape:
         raise ValueError(
-            f"terminated is {batch.terminated.shape} and must be {rows}; obs is "
-            f"{batch.obs.shape} and next_obs {batch.next_obs.shape}: they must agree."
+            f"obs is {batch.obs.shape} and next_obs {batch.next_obs.shape}: they must "
+            "agree."
         )
     return batch

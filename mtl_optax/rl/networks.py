@@ -146,7 +146,13 @@ def twin(network: Network) -> Network:
         return {"0": network.init(first), "1": network.init(second)}
 
     def apply(params: Any, x: Array) -> Array:
-        return jnp.stack([network.apply(own, x)[..., 0] for own in params.values()])
+        values = jnp.stack([network.apply(own, x) for own in params.values()])
+        if values.shape[1:] != (*x.shape[:2], 1):
+            raise ValueError(
+                f"A critic has one output a row, {(*x.shape[:2], 1)}; got "
+                f"{values.shape[1:]}: make its network with out_dim=1."
+            )
+        return values[..., 0]
 
     def shared(params: Any) -> Any:
         return {name: network.shared(own) for name, own in params.items()}
@@ -156,6 +162,7 @@ def twin(network: Network) -> Network:
 
 def with_one_hot(x: Array) -> Array:
     """Rows `[K, n, d]` with the task they belong to, `[K, n, d + K]`."""
+    x = jnp.asarray(x)  # float64 of NumPy as float32, where JAX has no other
     num_tasks, n, _ = x.shape
     task = jnp.eye(num_tasks, dtype=x.dtype)[:, None]
     return jnp.concatenate([x, jnp.broadcast_to(task, (num_tasks, n, num_tasks))], -1)

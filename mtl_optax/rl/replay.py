@@ -52,6 +52,10 @@ def add(buffer: Buffer, transition: Batch, present: Any = None) -> Buffer:
     num_tasks, capacity = buffer.rows.reward.shape
     task = jnp.arange(num_tasks)
     present = jnp.ones(num_tasks, bool) if present is None else jnp.asarray(present)
+    if present.shape != (num_tasks,):
+        raise ValueError(
+            f"present= must be one bool a task, [{num_tasks}]; got {present.shape}."
+        )
 
     def write(rows: Array, new: Any) -> Array:
         new = jnp.asarray(new, rows.dtype)

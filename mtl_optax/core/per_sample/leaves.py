@@ -209,6 +209,8 @@ def samples(recipe: Recipe, values: Sequence[Any]) -> Samples:
 
 def own_rows(whole: jax.Array, where: Row, batch: int) -> Values:
     """For a parameter of which each sample has a part of its own."""
+    if batch == 1:  # all of it, also where it has no axis
+        return Values(rows=whole[None])
 
     def only(one: jax.Array) -> jax.Array:
         return jnp.where(along(where, whole, one), whole, 0)

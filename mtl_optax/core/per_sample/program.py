@@ -77,11 +77,15 @@ def forward(
     batch = shape_of(closed.jaxpr.outvars[1])[0]
     inputs = [Still()] * (1 + len(params))
     inputs += [Still(of_batch=jnp.shape(x)[:1] == (batch,)) for x in data]
-    closed = hoisted(closed, batch, inputs, 0)
-    tracker = tracked(closed, batch, inputs, 0)
+    alone = batch == 1  # Then each gradient is that of the one sample.
+    if not alone:
+        closed = hoisted(closed, batch, inputs, 0)
+        tracker = tracked(closed, batch, inputs, 0)
     jaxpr = closed.jaxpr
     split = len(jaxpr.outvars) - len(params)
-    gradients = [_gradient(tracker, x) for x in jaxpr.outvars[split:]]
+    gradients = [
+        (x, Row(0)) if alone else _gradient(tracker, x) for x in jaxpr.outvars[split:]
+    ]
     cotangent, *outputs = jaxpr.outvars[:split]
     wanted = [x for g in gradients if g is not None for x in _wanted(g)]
     after = _after(jaxpr.eqns, cotangent)
