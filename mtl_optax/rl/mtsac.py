@@ -22,7 +22,7 @@ import optax
 
 import mtl_optax as mtl
 from mtl_optax.core.arguments import checks
-from mtl_optax.core.arguments.names import sorted_names
+from mtl_optax.core.arguments.names import active_mask, by_position, sorted_names
 from mtl_optax.rl.networks import Network, twin
 from mtl_optax.rl.replay import Batch
 
@@ -129,17 +129,19 @@ def mtsac(
       alpha_tx: optimiser of each log temperature; None: `optax.adam(3e-4)`.
       discount: :math:`\gamma`.
       tau: share of the new critics in the targets, each update.
-      target_entropy: :math:`\bar H`, a number or `[K]`; None: -A.
-      init_alpha: temperatures at the start.
+      target_entropy: :math:`\bar H`, a number, `[K]` or a dict by name; None: -A.
+      init_alpha: temperatures at the start, likewise.
       weights: log temperatures `[K]` -> weights `[K]` of the losses of actor and
-        critics, such as `mtl_optax.nn.temperature_task_weights`.
+        critics, such as `mtl_optax.nn.temperature_task_weights`; missing tasks have
+        theirs too.
       subsample: n, as of :func:`mtl_optax.subsample_tasks`: both methods are then for n
         losses, and each head still gets its own gradient. None: K losses.
 
     Returns:
       An :class:`Agent`. Its `update` takes a :class:`Batch` of n transitions of each
-      task, a key, and `active` `[K]` bool where tasks are missing: those move neither
-      their temperature nor what is shared, whatever is in their rows.
+      task, a key, and `active` where tasks are missing, `[K]` bool or a dict by name:
+      those move neither their temperature nor what is shared, whatever is in their
+      rows. (Their heads go on with the momentum of Adam, if that is in the chain.)
 
     Raises:
       ValueError: for names that are not sorted, each once; a batch of another number of
@@ -184,6 +186,8 @@ def mtsac(
             f"{list(tasks)}. Sort them, and the axis of tasks everywhere with them."
         )
     num_tasks = len(tasks)
+    target_entropy = by_position(target_entropy, "target_entropy", tasks)
+    init_alpha = by_position(init_alpha, "init_alpha", tasks)
     _one_a_task("target_entropy", target_entropy, num_tasks)
     _one_a_task("init_alpha", init_alpha, num_tasks)
     checks.positive("init_alpha", init_alpha)
@@ -300,9 +304,7 @@ def mtsac(
                     "subsample draws from all tasks, so none may be missing: leave "
                     "active=None, or subsample=None."
                 )
-            active = jnp.asarray(active)
-            if active.shape != (num_tasks,):
-                raise ValueError(f"active must be [{num_tasks}]; got {active.shape}.")
+            active = active_mask(by_position(active, "active", tasks), num_tasks)
             # 0 times what a missing task has there may be NaN.
             batch = _where(active, batch, jax.tree.map(jnp.zeros_like, batch))
         next_key, key, draw = jax.random.split(key, 3)
