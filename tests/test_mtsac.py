@@ -549,11 +549,11 @@ def test_other_networks_and_numbers_in_bfloat16(kind):
     }[kind]
     actor, critic = make(OBS, 2 * ACTION), make(OBS + ACTION, 1)
     txs = (
-        optax.chain(mtl.on_shared(mtl.upgrad(3), net.shared), optax.sgd(0.1))
+        optax.chain(mtl.on_shared(mtl.imtl_g(3), net.shared), optax.sgd(0.1))
         for net in (actor, rl.twin(critic))
     )
     if kind == "one_hot_mlp":
-        txs = (optax.chain(mtl.upgrad(3), optax.sgd(0.1)) for _ in range(2))
+        txs = (optax.chain(mtl.imtl_g(3), optax.sgd(0.1)) for _ in range(2))
     agent = rl.mtsac(TASKS, actor, critic, *txs)
     state = agent.init(KEY)
     low = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), batch())

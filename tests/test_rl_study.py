@@ -90,6 +90,7 @@ def test_the_regularised_sum_decays_the_actor_alone():
     assert ARMS["sum_regularised"].normalized_rewards
 
 
+@pytest.mark.slow
 def test_famo_stands_above_the_lowest_loss_of_an_actor():
     """Uniform actions and the best of all rewards, 0, for ever."""
     alpha, entropy = 0.3, 2 * np.log(2)
@@ -105,6 +106,7 @@ def test_famo_stands_above_the_lowest_loss_of_an_actor():
         np.testing.assert_allclose(found, (weights / weights.sum())[:3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_cagrad_fast_weighs_the_mean_of_the_rest_as_the_tasks_in_it():
     few = ARMS["cagrad_fast"].losses
     assert len(few) == ARMS["cagrad_fast"].subsample == arms.FAST == 3
