@@ -164,8 +164,10 @@ def test_a_look_tells_success_at_the_end_from_success_on_the_way():
 
     def step(time, action):
         rewards = action[:, 0] * jnp.array([1.0, 2.0, 3.0, 4.0])
-        after = SimpleNamespace(obs=0, success=succeeds[:, time], reward=rewards)
-        return time + 1, after
+        now = succeeds[:, time], jnp.full(4, time == 3)
+        return time + 1, SimpleNamespace(
+            obs=0, success=now[0], ended=now[1], reward=rewards
+        )
 
     env = SimpleNamespace(horizon=4, step=step, reset=lambda key: (jnp.int32(0), 0))
     agent = SimpleNamespace(mode=lambda state, obs: jnp.full((4, 2), state))

@@ -11,7 +11,7 @@ After Haarnoja et al., `Soft Actor-Critic Algorithms and Applications
 `Gradient Surgery <https://arxiv.org/abs/2001.06782>`_.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -127,7 +127,7 @@ def mtsac(
       critic_tx: likewise; its parameters are `{"0": ..., "1": ...}` of two critics, and
         `twin(critic).shared` tells what tasks share.
       alpha_tx: optimiser of each log temperature; None: `optax.adam(3e-4)`.
-      discount: :math:`\gamma`.
+      discount: :math:`\gamma`, one number for all tasks, which may be traced.
       tau: share of the new critics in the targets, each update.
       target_entropy: :math:`\bar H`, a number, `[K]` or a dict by name; None: -A.
       init_alpha: temperatures at the start, likewise.
@@ -191,6 +191,8 @@ def mtsac(
     _one_a_task("target_entropy", target_entropy, num_tasks)
     _one_a_task("init_alpha", init_alpha, num_tasks)
     checks.positive("init_alpha", init_alpha)
+    _fraction("discount", discount)
+    _fraction("tau", tau)
     critics = twin(critic)
     # One a task, so that the count of a missing one stands still.
     alpha_tx = optax.adam(3e-4) if alpha_tx is None else alpha_tx
@@ -284,14 +286,18 @@ def mtsac(
         return optax.apply_updates(params, updates), opt_state, losses
 
     def cool(state: AgentState, log_prob: Array, bar: Any, active: Any) -> Any:
-        """Log temperatures and their optimiser's state; missing tasks keep theirs."""
+        """Log temperatures and their optimiser's state; missing tasks keep theirs.
+
+        So does one whose slope is not finite: `skip_nonfinite_tasks` saves the networks
+        from an observation with NaN, and would leave this task out for ever after.
+        """
         slope = -(log_prob.mean(axis=-1) + bar)
+        finite = jnp.isfinite(slope)
+        active = finite if active is None else active & finite
         steps, opt_state = jax.vmap(alpha_tx.update)(
             slope, state.alpha_opt, state.log_alpha
         )
         after = optax.apply_updates(state.log_alpha, steps), opt_state
-        if active is None:
-            return after
         return _where(active, after, (state.log_alpha, state.alpha_opt))
 
     def update(
@@ -370,6 +376,17 @@ def _one_a_task(name: str, value: Any, num_tasks: int) -> None:
         )
 
 
+def _fraction(name: str, value: Any) -> None:
+    """Raises unless it is one number from 0 to 1, or a traced one."""
+    if np.shape(value) != ():
+        raise ValueError(
+            f"{name}= must be one number; got {value!r}. A batch divides its axes by "
+            "tasks and transitions, so that one a task would not fit."
+        )
+    checks.at_least(name, value, 0)
+    checks.at_most(name, value, 1)
+
+
 def _where(mask: Array, chosen: Any, other: Any) -> Any:
     """Leaves `[K, ...]`, of the first where the mask says so."""
 
@@ -381,6 +398,8 @@ def _where(mask: Array, chosen: Any, other: Any) -> Any:
 
 def _checked(batch: Batch, num_tasks: int) -> Batch:
     """The batch as arrays of one float type, if shapes agree."""
+    if isinstance(batch, Mapping):
+        raise ValueError("update takes an rl.Batch, not a dict: rl.Batch(**batch).")
     batch = Batch(*(jnp.asarray(x, jnp.result_type(float)) for x in batch))
     rows = batch.reward.shape
     if batch.reward.ndim != 2 or rows[0] != num_tasks:

@@ -53,7 +53,8 @@ def multi_head(
 
     def apply(params: Any, x: Array) -> Array:
         heads = params["heads"]
-        features = _trunk(params["trunk"], with_one_hot(x))
+        x = with_one_hot(_rows(x, num_tasks, in_dim))
+        features = _trunk(params["trunk"], x)
         y = jnp.einsum("kni,kio->kno", features, heads["kernel"])
         return y + jnp.broadcast_to(heads["bias"][:, None], y.shape)
 
@@ -82,7 +83,8 @@ def one_hot_mlp(
         return {"trunk": _layers(trunk, sizes), "head": head}
 
     def apply(params: Any, x: Array) -> Array:
-        return _dense(params["head"], _trunk(params["trunk"], with_one_hot(x)))
+        x = with_one_hot(_rows(x, num_tasks, in_dim))
+        return _dense(params["head"], _trunk(params["trunk"], x))
 
     return Network(init, apply, lambda params: jax.tree.map(lambda _: True, params))
 
@@ -112,7 +114,7 @@ def soft_modules(num_tasks: int, in_dim: int, out_dim: int, **options: Any) -> N
         def of_task(own: Array, x: Array) -> Array:
             return nnx.merge(graph, {**params, "own": {"0": own}})({"0": x})["0"]
 
-        return jax.vmap(of_task)(params["own"], x)
+        return jax.vmap(of_task)(params["own"], _rows(x, num_tasks, in_dim))
 
     return Network(init, apply, partial(_all_but, "own"))
 
@@ -129,6 +131,7 @@ def independent(num_tasks: int, network: Network) -> Network:
         return jax.vmap(network.init)(jax.random.split(key, num_tasks))
 
     def apply(params: Any, x: Array) -> Array:
+        x = _rows(x, num_tasks)
         return jax.vmap(network.apply)(params, x[:, None])[:, 0]
 
     return Network(init, apply, lambda params: jax.tree.map(lambda _: False, params))
@@ -155,6 +158,11 @@ def twin(network: Network) -> Network:
         return values[..., 0]
 
     def shared(params: Any) -> Any:
+        if set(params) != {"0", "1"}:
+            raise ValueError(
+                f"These are no parameters of a pair of critics: they have the parts "
+                f"{sorted(params)}. For an actor take its own, actor.shared."
+            )
         return {name: network.shared(own) for name, own in params.items()}
 
     return Network(init, apply, shared)
@@ -162,14 +170,33 @@ def twin(network: Network) -> Network:
 
 def with_one_hot(x: Array) -> Array:
     """Rows `[K, n, d]` with the task they belong to, `[K, n, d + K]`."""
-    x = jnp.asarray(x)  # float64 of NumPy as float32, where JAX has no other
     num_tasks, n, _ = x.shape
     task = jnp.eye(num_tasks, dtype=x.dtype)[:, None]
     return jnp.concatenate([x, jnp.broadcast_to(task, (num_tasks, n, num_tasks))], -1)
 
 
+def _rows(x: Any, num_tasks: int, in_dim: int | None = None) -> Array:
+    """The rows of each task, if they are what the network was made for."""
+    x = jnp.asarray(x)  # float64 of NumPy as float32, where JAX has no other
+    wrong = x.ndim != 3 or x.shape[0] != num_tasks
+    if wrong or in_dim not in (None, x.shape[-1]):
+        width = "d" if in_dim is None else in_dim
+        raise ValueError(
+            f"A network made for {num_tasks} tasks takes rows [{num_tasks}, n, {width}]"
+            f", for an actor observations, for a critic these and actions; got "
+            f"{x.shape}. Make it with the K tasks and the in_dim that arrive."
+        )
+    return x
+
+
 def _all_but(owned: str, params: Any) -> Any:
     """True on the leaves of all parts but one."""
+    if owned not in params:
+        raise ValueError(
+            f"These are no parameters of this network: they have no part {owned!r} "
+            f"but {sorted(params)}. An actor has actor.shared; a pair of critics has "
+            "mtl_optax.rl.twin(critic).shared."
+        )
     return {
         part: jax.tree.map(lambda _, here=part != owned: here, leaves)
         for part, leaves in params.items()

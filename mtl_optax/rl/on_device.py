@@ -3,7 +3,8 @@
 `start` makes a run and `step` takes it one step on: act, step the environment, store,
 sample, update. `train` is a scan of steps with an evaluation after each block, so that
 one compiled program holds the run, and `jax.vmap` takes it over seeds. The environment
-is any that has the interface of :func:`mtl_optax.rl.point_mass.point_mass`.
+is any :class:`mtl_optax.rl.point_mass.Env`: two functions, of which `step` gives a
+`Stepped` and begins a new episode by itself, each task's where that one `ended`.
 """
 
 from typing import Any, NamedTuple
@@ -131,26 +132,34 @@ def evaluate(
 ) -> dict[str, jax.Array]:
     """Whole episodes of the policy's mean action, which nothing learns from.
 
+    An episode ends where the environment first says `ended`, or after its horizon.
+
     Returns:
       Three numbers a task, each `[K]` over `episodes` episodes: "success", the share
       that succeed at their last step; "any_success", at one step or more; "return", the
       mean sum of rewards.
     """
 
-    def episode(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def episode(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def act(carry: Any, _: None) -> Any:
             state, obs = carry
             state, after = env.step(state, agent.mode(agent_state, obs))
-            return (state, after.obs), (after.success, after.reward)
+            return (state, after.obs), (after.success, after.reward, after.ended)
 
         return lax.scan(act, env.reset(key), None, env.horizon)[1]
 
-    success, reward = jax.vmap(episode)(jax.random.split(key, episodes))
-    return {
-        "success": jnp.mean(success[:, -1].astype(jnp.float32), axis=0),
-        "any_success": jnp.mean(jnp.any(success, axis=1).astype(jnp.float32), axis=0),
-        "return": jnp.mean(jnp.sum(reward, axis=1), axis=0),
+    success, reward, ended = jax.vmap(episode)(jax.random.split(key, episodes))
+    # The steps of the first episode, [episodes, horizon, K]: a task that terminates
+    # early begins another, which is none of this look.
+    first = jnp.cumsum(ended, axis=1) - ended == 0
+    last = jnp.sum(first, axis=1, keepdims=True) - 1
+    at_last = jnp.take_along_axis(success, last, axis=1)[:, 0]
+    found = {
+        "success": at_last.astype(jnp.float32),
+        "any_success": jnp.any(success & first, axis=1).astype(jnp.float32),
+        "return": jnp.sum(jnp.where(first, reward, 0), axis=1),
     }
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), found)
 
 
 def conflict(

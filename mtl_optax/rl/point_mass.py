@@ -51,25 +51,25 @@ class State(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """What a step gives."""
+    """What a step gives, of this environment and of any other."""
 
-    next_obs: jax.Array  # [K, 6] of this episode: what a target bootstraps from
-    obs: jax.Array  # [K, 6] to act on next: of the new episode where this one ended
+    next_obs: jax.Array  # [K, d] of this episode: what a target bootstraps from
+    obs: jax.Array  # [K, d] to act on next: of the new episode where this one ended
     reward: jax.Array  # [K]
-    terminated: jax.Array  # [K] 1.0 where nothing follows; here never
-    success: jax.Array  # [K] bool: within REACHED of the goal now
-    ended: jax.Array  # [K] bool: the time was up, and obs begins a new episode
+    terminated: jax.Array  # [K] 1.0 where nothing follows; point masses: never
+    success: jax.Array  # [K] bool; point masses: within REACHED of the goal now
+    ended: jax.Array  # [K] bool: time was up or it terminated; obs begins a new episode
 
 
 class Env(NamedTuple):
-    """K tasks that step together."""
+    """K tasks that step together; one of your own is made of these six."""
 
-    tasks: tuple[str, ...]
-    obs_dim: int
-    action_dim: int
-    horizon: int
-    reset: Callable[[jax.Array], tuple[Any, jax.Array]]
-    step: Callable[[Any, jax.Array], tuple[Any, Stepped]]
+    tasks: tuple[str, ...]  # in sorted order, which is that of the axis K
+    obs_dim: int  # d, the same for all tasks
+    action_dim: int  # A, likewise; actions lie in [-1, 1]
+    horizon: int  # the most steps of an episode
+    reset: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> state, obs [K, d]
+    step: Callable[[Any, jax.Array], tuple[Any, Stepped]]  # state, action [K, A]
 
 
 def point_mass(tasks: Sequence[Task] = TASKS, horizon: int = 50) -> Env:
