@@ -2,11 +2,13 @@
 
 from collections import namedtuple
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 
 from mtl_optax.rl import on_device
@@ -196,3 +198,21 @@ def test_starts_differ_by_seed_and_not_by_method():
     other = init(PLAIN, 1)[0]
     kernel = plain[ACTOR]["trunk"][0]["kernel"]
     assert (kernel != other[ACTOR]["trunk"][0]["kernel"]).any()
+
+
+def test_the_committed_page_says_what_the_committed_numbers_say():
+    folder = Path(__file__).parents[1] / "benchmarks/results/rl"
+    page = (folder / "README.md").read_text("utf-8")
+    lines = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    cells = {line[0].strip("| `"): line[1:] for line in lines if len(line) > 5}
+    numbers = pd.read_csv(folder / "summary.csv")
+    numbers = numbers[numbers.metric == "success"].set_index(["method", "task"])
+    assert list(cells) == list(STUDY.parts[0].settings.methods)
+    for method, row in cells.items():
+        found = [numbers.loc[method, task] for task in TASKS]
+        assert row[:6] == [f"{x['mean']:.1f} ± {x.sd:.1f}" for x in found]
+        assert row[6] == f"{np.mean([x['mean'] for x in found]):.1f}"
+    costs = {line[0].strip("| `"): line[1:] for line in lines if len(line) == 5}
+    for method, own in pd.read_csv(folder / "cost.csv").set_index("method").iterrows():
+        assert costs[method][0] == f"{own.flops:.1f}"
+        assert costs[method][2] == f"{own['update']:.2f}"
