@@ -11,7 +11,6 @@ import pytest
 import mtl_optax as mtl
 from mtl_optax import rl
 from mtl_optax.rl.on_device import evaluate
-from mtl_optax.rl.point_mass import Env, Stepped
 
 K, D, A = 3, 5, 2
 TASKS = ("hop", "kick", "roll")
@@ -60,10 +59,10 @@ def counting(horizon):
         success = (state.episode == 0) & (time == 3)
         reward = jnp.where(state.episode == 0, 1.0, -100.0)
         obs = jnp.zeros((K, D))
-        after = Stepped(obs, obs, reward, dead * 1.0, success, ended)
+        after = rl.Stepped(obs, obs, reward, dead * 1.0, success, ended)
         return Count(state.episode + ended, jnp.where(ended, 0, time)), after
 
-    return Env(TASKS, D, A, horizon, reset, step)
+    return rl.Env(TASKS, D, A, horizon, reset, step)
 
 
 def test_a_look_ends_where_a_task_terminates():

@@ -5,6 +5,7 @@ writes. Nothing else in the library imports it: `from mtl_optax import rl`.
 """
 
 from mtl_optax.rl import replay
+from mtl_optax.rl.environment import Env, Stepped
 from mtl_optax.rl.mtsac import Agent, AgentState, Info, mtsac
 from mtl_optax.rl.networks import (
     Network,
@@ -28,6 +29,8 @@ __all__ = [
     "independent",
     "twin",
     "replay",
+    "Env",
+    "Stepped",
     "Batch",
     "Buffer",
 ]

@@ -23,6 +23,7 @@ import optax
 import mtl_optax as mtl
 from mtl_optax.core.arguments import checks
 from mtl_optax.core.arguments.names import active_mask, by_position, sorted_names
+from mtl_optax.core.trees.task_axis import where_active
 from mtl_optax.rl.networks import Network, twin
 from mtl_optax.rl.replay import Batch
 
@@ -298,7 +299,7 @@ def mtsac(
             slope, state.alpha_opt, state.log_alpha
         )
         after = optax.apply_updates(state.log_alpha, steps), opt_state
-        return _where(active, after, (state.log_alpha, state.alpha_opt))
+        return where_active(active, after, (state.log_alpha, state.alpha_opt))
 
     def update(
         state: AgentState, batch: Batch, key: Array, active: Any = None
@@ -312,7 +313,7 @@ def mtsac(
                 )
             active = active_mask(by_position(active, "active", tasks), num_tasks)
             # 0 times what a missing task has there may be NaN.
-            batch = _where(active, batch, jax.tree.map(jnp.zeros_like, batch))
+            batch = where_active(active, batch, jax.tree.map(jnp.zeros_like, batch))
         next_key, key, draw = jax.random.split(key, 3)
         of_critic, of_actor = jax.random.split(draw)
         shared = critics.shared(state.critic)
@@ -385,15 +386,6 @@ def _fraction(name: str, value: Any) -> None:
         )
     checks.at_least(name, value, 0)
     checks.at_most(name, value, 1)
-
-
-def _where(mask: Array, chosen: Any, other: Any) -> Any:
-    """Leaves `[K, ...]`, of the first where the mask says so."""
-
-    def pick(x: Any, y: Any) -> Array:
-        return jnp.where(mask.reshape(-1, *(1,) * (jnp.ndim(x) - 1)), x, y)
-
-    return jax.tree.map(pick, chosen, other)
 
 
 def _checked(batch: Batch, num_tasks: int) -> Batch:

@@ -3,7 +3,7 @@
 `start` makes a run and `step` takes it one step on: act, step the environment, store,
 sample, update. `train` is a scan of steps with an evaluation after each block, so that
 one compiled program holds the run, and `jax.vmap` takes it over seeds. The environment
-is any :class:`mtl_optax.rl.point_mass.Env`: two functions, of which `step` gives a
+is any :class:`mtl_optax.rl.Env`: two functions, of which `step` gives a
 `Stepped` and begins a new episode by itself, each task's where that one `ended`.
 """
 
@@ -16,7 +16,7 @@ from jax import lax
 from mtl_optax import per_sample_grads
 from mtl_optax.analysis.conflict import cosine_similarity
 from mtl_optax.rl import replay
-from mtl_optax.rl.point_mass import Env
+from mtl_optax.rl.environment import Env
 
 
 class RunSettings(NamedTuple):

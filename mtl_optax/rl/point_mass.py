@@ -8,11 +8,14 @@ mass, axes that push the other way; and a scale of its own for the reward, from 
 means opposite actions, so that gradients on shared parameters conflict.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from mtl_optax.core.trees.task_axis import where_active
+from mtl_optax.rl.environment import Env, Stepped
 
 DRAG, GAIN, SPAN = 0.9, 0.1, 0.1  # v <- DRAG v + GAIN force; x <- x + SPAN v
 REACHED = 0.1  # success: within this distance of the goal
@@ -48,28 +51,6 @@ class State(NamedTuple):
     goal: jax.Array  # [K, 2]
     time: jax.Array  # [K] int32: steps of this episode
     key: jax.Array  # [K]: each task draws from its own
-
-
-class Stepped(NamedTuple):
-    """What a step gives, of this environment and of any other."""
-
-    next_obs: jax.Array  # [K, d] of this episode: what a target bootstraps from
-    obs: jax.Array  # [K, d] to act on next: of the new episode where this one ended
-    reward: jax.Array  # [K]
-    terminated: jax.Array  # [K] 1.0 where nothing follows; point masses: never
-    success: jax.Array  # [K] bool; point masses: within REACHED of the goal now
-    ended: jax.Array  # [K] bool: time was up or it terminated; obs begins a new episode
-
-
-class Env(NamedTuple):
-    """K tasks that step together; one of your own is made of these six."""
-
-    tasks: tuple[str, ...]  # in sorted order, which is that of the axis K
-    obs_dim: int  # d, the same for all tasks
-    action_dim: int  # A, likewise; actions lie in [-1, 1]
-    horizon: int  # the most steps of an episode
-    reset: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> state, obs [K, d]
-    step: Callable[[Any, jax.Array], tuple[Any, Stepped]]  # state, action [K, A]
 
 
 def point_mass(tasks: Sequence[Task] = TASKS, horizon: int = 50) -> Env:
@@ -149,7 +130,7 @@ def point_mass(tasks: Sequence[Task] = TASKS, horizon: int = 50) -> Env:
         distance = jnp.linalg.norm(position - state.goal, axis=-1)
         ended = moved.time >= horizon
         # Drawn at every step and kept at few: cheaper than a branch, also under vmap.
-        state = _where(ended, begin(state.key), moved)
+        state = where_active(ended, begin(state.key), moved)
         return state, Stepped(
             next_obs=observed(moved),
             obs=observed(state),
@@ -166,15 +147,6 @@ def point_mass(tasks: Sequence[Task] = TASKS, horizon: int = 50) -> Env:
 def observed(state: State) -> jax.Array:
     """Observations `[K, 6]`: position, velocity, goal."""
     return jnp.concatenate([state.position, state.velocity, state.goal], axis=-1)
-
-
-def _where(ended: jax.Array, new: State, old: State) -> State:
-    """The new state for tasks whose episode ended."""
-
-    def chosen(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(ended if a.ndim == 1 else ended[:, None], a, b)
-
-    return jax.tree.map(chosen, new, old)
 
 
 def _check(tasks: Sequence[Task], horizon: int) -> None:

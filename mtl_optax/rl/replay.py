@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtl_optax.core.arguments.names import active_mask
+from mtl_optax.core.trees.task_axis import where_active
+
 Array = jax.Array
 
 
@@ -47,15 +50,12 @@ def add(buffer: Buffer, transition: Batch, present: Any = None) -> Buffer:
     Args:
       buffer: of K tasks.
       transition: leaves `[K, ...]`.
-      present: `[K]` bool, the tasks that have one; None: all.
+      present: `[K]` bool, or a dict by name, the tasks that have one; None: all.
     """
     num_tasks, capacity = buffer.rows.reward.shape
     task = jnp.arange(num_tasks)
-    present = jnp.ones(num_tasks, bool) if present is None else jnp.asarray(present)
-    if present.shape != (num_tasks,):
-        raise ValueError(
-            f"present= must be one bool a task, [{num_tasks}]; got {present.shape}."
-        )
+    given = jnp.ones(num_tasks, bool) if present is None else present
+    here = active_mask(given, num_tasks, "present")
 
     def write(rows: Array, new: Any) -> Array:
         new = jnp.asarray(new, rows.dtype)
@@ -64,10 +64,10 @@ def add(buffer: Buffer, transition: Batch, present: Any = None) -> Buffer:
                 f"replay.add takes one transition a task: an array of it must be "
                 f"{(num_tasks, *rows.shape[2:])}; got {new.shape}."
             )
-        mask = present.reshape(-1, *(1,) * (new.ndim - 1))
-        return rows.at[task, buffer.at].set(jnp.where(mask, new, rows[task, buffer.at]))
+        written = where_active(here, new, rows[task, buffer.at])
+        return rows.at[task, buffer.at].set(written)
 
-    step = present.astype(jnp.int32)
+    step = here.astype(jnp.int32)
     return Buffer(
         jax.tree.map(write, buffer.rows, transition),
         (buffer.at + step) % capacity,

@@ -8,21 +8,12 @@ Two differences from Gymnasium and `metaworld`, each of which a test holds:
 * `reset(seed=...)` of Meta-World does not seed; `reset` here does.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Stepped(NamedTuple):
-    """What one step of all K tasks gave, in float32."""
-
-    next_obs: NDArray  # [K, d] what the action led to, in the same episode
-    obs: NDArray  # [K, d] what to act on next: of a new episode where one ended
-    reward: NDArray  # [K]
-    terminated: NDArray  # [K] 1.0 where nothing follows; a time limit is 0.0
-    success: NDArray  # [K] bool: solved in this step
-    ended: NDArray  # [K] bool: terminated or at the time limit
+from mtl_optax.rl.environment import Stepped
 
 
 def reset(envs: Any, seed: int) -> NDArray:
