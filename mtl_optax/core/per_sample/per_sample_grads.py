@@ -143,8 +143,8 @@ def per_sample_grads(
     multiplications and `2 (B L)^2` numbers, or by way of the gradients
     `B L m n + B^2 m n` and `B m n` numbers, whichever is cheaper; convolutions always
     by the latter. Factors `B L (m + n)` a layer live until the weighted sum, or the
-    gradients if that is at most twice as much. A method
-    that reads single coordinates, or looks again (`aligned_mtl`), makes B gradients.
+    gradients if that is at most twice as much. A method that reads single coordinates,
+    or looks again (`aligned_mtl`), makes B gradients.
 
     When not to use it: for tasks that share rows of data; where B is so large that a
     `[B, B]` Gramian and the method's own solver cost more than the pass (upgrad above a

@@ -139,8 +139,8 @@ def lazy_task_grads(
     or any transformation before the method; these need stacked gradients, and raise.
     Across `jax.jit`: make and use it inside one jitted step, or it raises. Where tasks
     have rows of their own, `[T, n, ...]`, in one forward pass: every task would be
-    pulled back through all rows (for ten tasks 7 times a plain step of an MLP,
-    measured); :func:`per_sample_grads` of losses `[T]` takes 1.6.
+    pulled back through all rows (for ten tasks 4 times a plain step of an MLP,
+    measured); :func:`per_sample_grads` of losses `[T]` takes 1.2.
 
     Example:
       >>> import jax, jax.numpy as jnp, mtl_optax as mtl
