@@ -102,6 +102,7 @@ def test_the_last_observation_of_an_episode_is_its_own(pair):
 def test_an_episode_follows_from_its_seed_alone(pair):
     """Whatever went before: nothing of the simulator outlives a reset."""
     used, other = pair
+    metaworld.reset(used, 2)
     actions = np.random.default_rng(1).uniform(-1, 1, (LIMIT - 1, len(TASKS), 4))
     for action in actions:
         metaworld.step(used, action)
@@ -193,6 +194,14 @@ def test_actions_that_would_go_wrong_in_silence():
         metaworld.step(envs, np.zeros(4))
     with pytest.raises(ValueError, match=r"tasks number \[1\] are NaN or infinite"):
         metaworld.step(envs, np.array([[0.0] * 4, [0.0, np.nan, 0.0, 0.0]]))
+
+
+@simulated
+def test_a_step_before_an_episode_says_what_to_call():
+    envs = make(TASKS[:1])
+    with pytest.raises(RuntimeError, match=r"call reset\(envs, seed\)"):
+        metaworld.step(envs, np.zeros((1, 4)))
+    envs.close()
 
 
 def results(folder):

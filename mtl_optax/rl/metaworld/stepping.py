@@ -44,6 +44,7 @@ def step(envs: Any, actions: Any) -> Stepped:
     Raises:
       ValueError: for another shape, or an action that is NaN or infinite: the simulator
         would go on from it without a word.
+      RuntimeError: before the first `reset`.
     """
     actions = np.asarray(actions, np.float32)
     if actions.shape != envs.action_space.shape:
@@ -57,7 +58,15 @@ def step(envs: Any, actions: Any) -> Stepped:
             f"actions of tasks number {rows} are NaN or infinite: most likely the "
             "actor's parameters are. Look at its losses, or lower the learning rate."
         )
-    obs, reward, terminated, truncated, infos = envs.step(actions)
+    try:
+        obs, reward, terminated, truncated, infos = envs.step(actions)
+    except RuntimeError as error:
+        if "set_task" not in str(error):
+            raise
+        raise RuntimeError(
+            "step before an episode began: call reset(envs, seed) of "
+            "mtl_optax.rl.metaworld first."
+        ) from error
     ended = terminated | truncated
     next_obs, success = obs.copy(), np.zeros(len(ended), bool)
     if not ended.all():
