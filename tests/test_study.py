@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ from study_folder import ROOT, check_folder
 
 import mtl_optax
 from mtl_optax.study import studies
-from mtl_optax.study.command import cli
+from mtl_optax.study.command import arguments as arguments_of
+from mtl_optax.study.command import cli, every
+from mtl_optax.study.command.arguments import parser
 from mtl_optax.study.engine.methods import METHODS
 
 
@@ -18,6 +21,55 @@ def test_studies_are_listed(capsys):
     assert cli.main(["study", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(studies.STUDIES)
+    assert all(re.match(r"\w+ +\d[\d.]* (s|min|h)  \S", line) for line in lines)
+
+
+def test_all_studies_run_by_length_while_the_budget_lasts(capsys, monkeypatch):
+    listed = {"long": 500, "short": 10, "middle": 100}
+    lines = {name: studies.Line(name, seconds) for name, seconds in listed.items()}
+    clock, begun = [0.0], []
+    monkeypatch.setattr(every, "STUDIES", lines)
+    monkeypatch.setattr(every.time, "perf_counter", lambda: clock[0])
+
+    def slowly(options):
+        begun.append(options.line)
+        clock[0] += 2 * listed[options.name]  # a machine of half the speed
+
+    def ran(*arguments):
+        begun.clear()
+        clock[0] = 0.0
+        every.run(parser().parse_args(["study", "all", *arguments]), slowly)
+        return list(begun)
+
+    monkeypatch.setattr(arguments_of, "STUDIES", lines)
+    assert ran() == [f"mtl-optax study {x}" for x in ("short", "middle", "long")]
+    assert ran("--budget", "221s", "--out", "there") == [
+        "mtl-optax study short --out there/short",
+        "mtl-optax study middle --out there/middle",
+    ]
+    assert "long: left out, listed with 8 min" in capsys.readouterr().out
+    assert ran("--budget", "219s") == ["mtl-optax study short"]  # 20 + 2 x 100 > 219
+    assert len(ran("--budget", "21s", "--quick")) == 2  # nobody knows what they take
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["all", "--lr", "0.1"], "studies differ in --lr"),
+        (["all", "--shard", "1/2"], "studies differ in --shard"),
+        (["toy", "--budget", "1m"], "--budget is for mtl-optax study all"),
+    ],
+)
+def test_what_all_studies_do_not_share_is_refused(arguments, said, capsys):
+    assert cli.main(["study", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", ["30", "m", "-1m", "1d", "infm", "nanh", "0s"])
+def test_a_budget_is_a_time(budget, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["study", "all", f"--budget={budget}"])
+    assert "no time, such as 30m" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)

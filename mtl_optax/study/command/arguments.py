@@ -6,6 +6,8 @@ from typing import Any
 
 from mtl_optax.study.studies import STUDIES
 
+ALL = "all"  # in place of a study: one after the other
+
 
 class UsageError(Exception):
     """What the user can put right: the text is shown, and the exit code is 2."""
@@ -56,10 +58,19 @@ def _study(commands: Any, own: dict[str, str]) -> None:
         "name",
         nargs="?",
         default=next(iter(STUDIES)),
-        choices=list(STUDIES),
-        help="; ".join(f"{name}: {line}" for name, line in STUDIES.items()),
+        choices=[*STUDIES, ALL],
+        help="; ".join(f"{name}: {line.about}" for name, line in STUDIES.items())
+        + f"; {ALL}: one after the other, the shortest first",
     )
-    study.add_argument("--list", action="store_true", help="name the studies and exit")
+    study.add_argument(
+        "--list", action="store_true", help="name the studies, with run times, and exit"
+    )
+    study.add_argument(
+        "--budget",
+        type=_seconds,
+        metavar="TIME",
+        help=f"of {ALL}: run what fits into this time, such as 30m, 2h or 90s",
+    )
 
     def option(name: str, kind: Any, metavar: str, text: str) -> None:
         given = f" ({own[name]})" if name in own else ""
@@ -129,6 +140,17 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        value = float(text[:-1]) * units[text[-1:]]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time, such as 30m, 2h or 90s")
+    return value
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_optax.study import studies
-from mtl_optax.study.command.arguments import Incomplete, UsageError, parser
+from mtl_optax.study.command import every
+from mtl_optax.study.command.arguments import ALL, Incomplete, UsageError, parser
 
 _EXTRA = {
     "sklearn": "scikit-learn",
@@ -68,12 +69,25 @@ def _asked_about(arguments: list[str]) -> object:
 
 def _study(options: argparse.Namespace) -> None:
     if options.list:
+        width = max(map(len, studies.STUDIES))
         for name, line in studies.STUDIES.items():
-            print(f"{name:<9} {line}")
+            print(f"{name:<{width}} {every.minutes(line.seconds):>8}  {line.about}")
         return
+    if options.name == ALL:
+        every.check(options)
+    elif options.budget is not None:
+        raise UsageError(f"--budget is for mtl-optax study {ALL}")
+    _ask_for_the_extra()
+    if options.name == ALL:
+        every.run(options, _one)
+    else:
+        _one(options)
+
+
+def _one(options: argparse.Namespace) -> None:
+    """The study of this name."""
     start = time.perf_counter()
     print(f"mtl-optax study {options.name}: loading ...", flush=True)
-    _ask_for_the_extra()
     from mtl_optax.study.command import conduct
 
     conduct.conduct(studies.load(options.name), options, start)

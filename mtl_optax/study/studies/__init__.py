@@ -7,20 +7,31 @@ both in `benchmarks/studies`, beside its results: a clone of the repository has 
 import importlib
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Line(NamedTuple):
+    """What `mtl-optax study --list` says of a study."""
+
+    about: str
+    seconds: int  # of the whole study, compilation included, on two cores
+
 
 # Light: the command line shows these before it loads any of them.
 OWN = {
-    "stress": "one of two losses is multiplied by 1000 (default)",
-    "transfer": "four tasks, two of which suffer from joint training",
-    "toy": "two losses of two parameters, whose best compromise is known",
-    "rl": "six point masses learn by reinforcement: soft actor-critic with any method",
-    "null": "two tasks at equal scales: does any method differ from the sum?",
+    "stress": Line("one of two losses is multiplied by 1000 (default)", 60),
+    "transfer": Line("four tasks, two of which suffer from joint training", 60),
+    "toy": Line("two losses of two parameters, whose best compromise is known", 60),
+    "rl": Line(
+        "six point masses learn by reinforcement: soft actor-critic with any method",
+        1900,
+    ),
+    "null": Line("two tasks at equal scales: does any method differ from the sum?", 60),
 }
 CLONE = pathlib.Path(__file__).resolve().parents[3]
 
 
-def _in_clone() -> dict[str, str]:
+def _in_clone() -> dict[str, Line]:
     """Those of `benchmarks/studies`, if the package is run from a clone."""
     if not (CLONE / "benchmarks" / "studies" / "__init__.py").exists():
         return {}
@@ -30,7 +41,7 @@ def _in_clone() -> dict[str, str]:
         large = importlib.import_module("benchmarks.studies")
     except ImportError:  # another package is called benchmarks
         return {}
-    return dict(large.STUDIES)
+    return {name: Line(*line) for name, line in large.STUDIES.items()}
 
 
 STUDIES = OWN | _in_clone()
