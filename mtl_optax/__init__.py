@@ -9,6 +9,7 @@ from mtl_optax.analysis.conflict import (
     cosine_similarity,
     magnitude_similarity,
 )
+from mtl_optax.analysis.conflict_summary import conflict_summary
 from mtl_optax.analysis.pareto import simplex_lattice
 from mtl_optax.analysis.pareto_front import ParetoFront, pareto_front
 from mtl_optax.analysis.task_groups import (
@@ -16,6 +17,7 @@ from mtl_optax.analysis.task_groups import (
     served_by,
     train_groups,
 )
+from mtl_optax.analysis.watch_conflicts import watch_conflicts
 from mtl_optax.core.aggregation import from_weighting
 from mtl_optax.core.check_chain import check_chain
 from mtl_optax.core.connection_strength import connection_strength
@@ -214,6 +216,7 @@ __all__ = [
     "stale",
     # Analysis.
     "conflict_fraction",
+    "conflict_summary",
     "cosine_similarity",
     "delta_m",
     "delta_p",
@@ -224,4 +227,5 @@ __all__ = [
     "served_by",
     "simplex_lattice",
     "train_groups",
+    "watch_conflicts",
 ]

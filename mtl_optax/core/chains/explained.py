@@ -84,8 +84,9 @@ _SECOND = (
 )
 _LAZY = (
     "stands before the method. The gradients are lazy, and nothing but "
-    "mtl_optax.task_affinity can stand between them and a method: stack them, with "
-    "mtl_optax.task_grads, or put it behind the method, optax.chain(method, ...)."
+    "mtl_optax.task_affinity and watch_conflicts can stand between them and a method: "
+    "stack them, with mtl_optax.task_grads, or put it behind the method, "
+    "optax.chain(method, ...)."
 )
 _RESHAPED = (
     "What stands before the method handed it leaves of other shapes than the gradients "
