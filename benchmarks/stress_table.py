@@ -19,7 +19,9 @@ from benchmarks.join_runs import joined
 from benchmarks.report import page
 from benchmarks.tables import table
 from mtl_optax.study.engine.methods import METHODS, SINGLE_TASK
+from mtl_optax.study.report import claims
 from mtl_optax.study.report.frame import Drawn, png, rows
+from mtl_optax.study.studies.stress.claim import CLAIM, measured
 
 RESULTS = Path(__file__).parent / "results" / "stress"
 BEGIN = (
@@ -104,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = options.out / "README.md"
     text = page(target.read_text("utf-8"), "", made(options.out), target.name, BEGIN)
     target.write_text(text, "utf-8")
+    said = claims.files(CLAIM, measured(pd.read_csv(options.out / "summary.csv")))
+    for name, own in said.items():
+        own.to_csv(options.out / name, index=False, lineterminator="\n")
     drawn = png(accuracy, options.out)
     assert drawn is not None
     (options.out / "accuracy.png").write_bytes(drawn[0])

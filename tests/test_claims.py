@@ -1,9 +1,14 @@
 """Verdicts on claims, and the page of all of them."""
 
+import pandas as pd
 import pytest
 
+from benchmarks import claims as page
+from benchmarks import report
+from mtl_optax.study import studies
 from mtl_optax.study.report import claims
 from mtl_optax.study.report.claims import HOLDS, NOT_HERE, OPEN, Measured
+from mtl_optax.study.studies.stress import claim as stress
 
 CLAIM = claims.Claim(1, "A title", "Somebody, 2021", "It is so.", "abstract", "toy")
 
@@ -74,3 +79,51 @@ def test_the_file_of_a_claim():
     shown = claims.shown(CLAIM, [measured("above", 1, 2)])
     assert shown.title == "A title: holds"
     assert shown.rows == [["this", "1.50 [1.00, 2.00] %", "above 0 %", "5", HOLDS]]
+
+
+def test_the_page_is_what_the_files_say():
+    text = page.PAGE.read_text("utf-8")
+    made = text.partition(page.BEGIN)[2].partition(report.END)[0]
+    assert made.strip() == page.made(page.RESULTS).strip(), (
+        "python -m benchmarks.claims"
+    )
+
+
+def test_every_claim_has_a_study_and_a_page_of_results():
+    found = page.read(page.RESULTS)
+    assert [claim.number for claim, _ in found.values()] == list(range(1, 13))
+    for folder, (claim, measured) in found.items():
+        assert claim.study in studies.STUDIES
+        assert (folder / "README.md").exists()
+        assert all(claim)
+        assert measured
+
+
+def test_a_verdict_that_is_no_longer_the_rule_s_is_found(tmp_path):
+    (table,) = claims.files(CLAIM, [measured("above", 1, 2)]).values()
+    table.assign(verdict=OPEN).to_csv(tmp_path / claims.FILE, index=False)
+    with pytest.raises(ValueError, match="run the study again"):
+        page.read(tmp_path)
+    table.to_csv(tmp_path / claims.FILE, index=False)
+    ((claim, (own,)),) = page.read(tmp_path).values()
+    assert (claim, own) == (CLAIM, measured("above", 1, 2))
+    assert "## 1. A title: holds" in page.made(tmp_path)
+    assert "(#1-a-title-holds)" in page.made(tmp_path)
+
+
+def test_stress_compares_the_worse_task_at_two_scales():
+    rows = [
+        ("imtl_g", 1, "left", 97.0, 0.5),
+        ("imtl_g", 1000, "left", 96.0, 0.5),
+        ("imtl_g", 1, "right", 96.0, 0.5),
+        ("imtl_g", 1000, "right", 96.5, 0.5),
+    ]
+    names = ["method", "scale", "task", "mean", "sd"]
+    means = pd.DataFrame(rows, columns=names).assign(seeds=5)
+    (own,) = stress.measured(means)
+    half = 2.306004135204166 * 0.1**0.5  # t of 8 degrees; sd² / 5 twice
+    assert own.estimate == pytest.approx(-1)
+    assert (own.low, own.high) == pytest.approx((-1 - half, -1 + half))
+    assert own.verdict == HOLDS  # within 2 points
+    assert {"imtl_g", "nash_mtl", "scale_invariant"} <= set(stress.promised())
+    assert "unitary" not in stress.promised()

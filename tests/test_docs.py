@@ -12,6 +12,7 @@ FUNCTIONS = [f for f in PUBLIC if inspect.isfunction(f)]
 METHODS = [f for f in FUNCTIONS if f.__module__.split(".")[1].startswith("from_")]
 # Parts of the library itself: no paper to name, no other tool to prefer.
 OWN = {
+    "conflict_summary",
     "check_chain",
     "combine",
     "conflicts",

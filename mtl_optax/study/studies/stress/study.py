@@ -6,12 +6,15 @@ from mtl_optax.study.data.classification import digits_problem
 from mtl_optax.study.engine.methods import SINGLE_TASK
 from mtl_optax.study.engine.settings import Settings
 from mtl_optax.study.engine.study import Part, alone
+from mtl_optax.study.report import claims
 from mtl_optax.study.report.figures.accuracy import accuracy
 from mtl_optax.study.report.figures.differences import differences
 from mtl_optax.study.report.figures.losses import losses
 from mtl_optax.study.report.figures.shares import shares
 from mtl_optax.study.report.rules import against
 from mtl_optax.study.report.scale_rule import RULE, SCALES, judge
+from mtl_optax.study.report.summaries import summary
+from mtl_optax.study.studies.stress.claim import CLAIM, measured
 
 STUDY = alone(
     Part(
@@ -29,6 +32,8 @@ STUDY = alone(
         ),
         scales=SCALES,
         figures=(accuracy, differences, shares, losses),
+        tables=(lambda result: claims.shown(CLAIM, measured(summary([result]))),),
+        files=lambda result: claims.files(CLAIM, measured(summary([result]))),
         rules=(RULE, f"Null: {against()}"),
         judge=judge,
     )
