@@ -11,7 +11,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -26,22 +26,35 @@ BEGIN = "<!-- Made by `python -m benchmarks.claims`; what is written here is los
 TITLE = "Twelve claims"
 
 
-def read(results: Path) -> dict[Path, tuple[Claim, list[Measured]]]:
-    """Every claim with its measurements, by folder, in order of their numbers."""
-    found = {}
-    for path in results.rglob(FILE):
+class Tested(NamedTuple):
+    """A claim, where its file lies, and what was measured."""
+
+    folder: Path
+    claim: Claim
+    measured: list[Measured]
+
+    @property
+    def heading(self) -> str:
+        """Of its section."""
+        return f"{self.claim.number}. {self.claim.title}: {of_all(self.measured)}"
+
+
+def read(results: Path) -> list[Tested]:
+    """Every claim, in order of their numbers; a file may hold several."""
+    found: dict[Claim, Tested] = {}
+    for path in sorted(results.rglob(FILE)):
         # Text by default: an empty unit, or a nan, is what the file says.
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
-        claim, *_ = (_of(Claim, row) for row in rows)
-        measured = [_of(Measured, row) for row in rows]
-        for own, row in zip(measured, rows, strict=True):
+        for row in pd.read_csv(path, dtype=str, keep_default_na=False).to_dict(
+            "records"
+        ):
+            claim, own = _of(Claim, row), _of(Measured, row)
             if own.verdict != row["verdict"]:
                 raise ValueError(
                     f"{path} says that {own.what} {row['verdict']}, and the rule now "
                     f"that it {own.verdict}: run the study again."
                 )
-        found[path.parent] = claim, measured
-    return dict(sorted(found.items(), key=lambda pair: pair[1][0].number))
+            found.setdefault(claim, Tested(path.parent, claim, [])).measured.append(own)
+    return sorted(found.values(), key=lambda own: own.claim.number)
 
 
 def _of(kind: Any, row: dict[str, str]) -> Any:
@@ -54,40 +67,31 @@ def made(results: Path) -> str:
     every = read(results)
     rows = [
         [
-            str(claim.number),
-            f"[{claim.title}](#{_anchor(_heading(claim, measured))})",
-            of_all(measured),
-            f"`mtl-optax study {claim.study}`",
+            str(own.claim.number),
+            f"[{own.claim.title}](#{_anchor(own.heading)})",
+            of_all(own.measured),
+            f"`mtl-optax study {own.claim.study}`",
         ]
-        for claim, measured in every.values()
+        for own in every
     ]
-    sections = [_section(results, folder, *own) for folder, own in every.items()]
     head = ["", "claim", "verdict", "command"]
+    sections = [_section(results, own) for own in every]
     return "\n\n".join([RULE, table(head, rows), *sections])
 
 
-def _section(
-    results: Path, folder: Path, claim: Claim, measured: Sequence[Measured]
-) -> str:
+def _section(results: Path, own: Tested) -> str:
     """One claim: its wording, and all that was measured."""
-    place = folder.relative_to(results).as_posix()
-    rows = [
-        [own.what, number(own), says(own), str(own.runs), own.verdict]
-        for own in measured
-    ]
+    claim, place = own.claim, own.folder.relative_to(results).as_posix()
+    rows = [[x.what, number(x), says(x), str(x.runs), x.verdict] for x in own.measured]
     return "\n\n".join(
         [
-            f"## {_heading(claim, measured)}",
-            f"{claim.wording}",
+            f"## {own.heading}",
+            claim.wording,
             f"Source: {claim.source}. Read: {claim.read}. Results: "
             f"[{place}]({place}/README.md).",
             table(["measured", "found [95 %]", "claimed", "runs", "verdict"], rows),
         ]
     )
-
-
-def _heading(claim: Claim, measured: Sequence[Measured]) -> str:
-    return f"{claim.number}. {claim.title}: {of_all(measured)}"
 
 
 def _anchor(heading: str) -> str:

@@ -91,12 +91,12 @@ def test_the_page_is_what_the_files_say():
 
 def test_every_claim_has_a_study_and_a_page_of_results():
     found = page.read(page.RESULTS)
-    assert [claim.number for claim, _ in found.values()] == list(range(1, 13))
-    for folder, (claim, measured) in found.items():
-        assert claim.study in studies.STUDIES
-        assert (folder / "README.md").exists()
-        assert all(claim)
-        assert measured
+    assert {own.claim.number for own in found} == set(range(1, 13))
+    assert len({own.heading for own in found}) == len(found)
+    for own in found:
+        assert own.claim.study in studies.STUDIES
+        assert (own.folder / "README.md").exists()
+        assert all(own.claim)
 
 
 def test_a_verdict_that_is_no_longer_the_rule_s_is_found(tmp_path):
@@ -105,8 +105,8 @@ def test_a_verdict_that_is_no_longer_the_rule_s_is_found(tmp_path):
     with pytest.raises(ValueError, match="run the study again"):
         page.read(tmp_path)
     table.to_csv(tmp_path / claims.FILE, index=False)
-    ((claim, (own,)),) = page.read(tmp_path).values()
-    assert (claim, own) == (CLAIM, measured("above", 1, 2))
+    (found,) = page.read(tmp_path)
+    assert found == (tmp_path, CLAIM, [measured("above", 1, 2)])
     assert "## 1. A title: holds" in page.made(tmp_path)
     assert "(#1-a-title-holds)" in page.made(tmp_path)
 

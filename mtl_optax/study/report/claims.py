@@ -6,7 +6,7 @@ them, and `benchmarks/claims.py` joins the files of all studies on one page.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -112,13 +112,24 @@ def verdict(measured: Sequence[Measured]) -> str:
 
 def files(claim: Claim, measured: Sequence[Measured]) -> dict[str, pd.DataFrame]:
     """claim.csv: a row a measurement."""
+    return files_of([(claim, measured)])
+
+
+def files_of(
+    found: Iterable[tuple[Claim, Sequence[Measured]]],
+) -> dict[str, pd.DataFrame]:
+    """The same of several claims that one study tests."""
     rows = [
-        # As text: rounded as other tables are, a small number would be 0.
-        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        {**claim._asdict(), **own._asdict(), "verdict": own.verdict}
+        for claim, measured in found
         for own in measured
-        for row in [{**claim._asdict(), **own._asdict(), "verdict": own.verdict}]
     ]
-    return {FILE: pd.DataFrame(rows)}
+    # As text: rounded as other tables are, a small number would be 0.
+    texts = [
+        {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    ]
+    return {FILE: pd.DataFrame(texts)}
 
 
 def shown(claim: Claim, measured: Sequence[Measured]) -> Table:
