@@ -42,4 +42,8 @@ STUDIES = {
         "no method beats the tuned sum? do methods act as regularisation?",
         480,
     ),
+    "repairs": (
+        "negative transfer: rate, steps, width, weights, groups or methods?",
+        500,
+    ),
 }

@@ -37,7 +37,7 @@ SETTINGS = {
         grids=dict.fromkeys(METHODS, GRID),
     ),
 }
-FEW = ("unitary", "mgda", "graddrop")
+FEW = ("unitary", "imtl_g")
 
 
 def part(name: str) -> Part:
@@ -54,7 +54,7 @@ def part(name: str) -> Part:
             methods=FEW,
             seeds=2,
             tuning_seeds=0,
-            steps=40,
+            steps=20,
             grids=dict.fromkeys(FEW, few) if settings.grids else {},
             quick=True,
         ),
