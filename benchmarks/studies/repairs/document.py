@@ -1,13 +1,18 @@
 """What the study of repairs says of all arms together."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pandas as pd
+from flax import nnx
 
 from benchmarks.studies.repairs import claim
-from benchmarks.studies.repairs.arms import DAMAGED, LONGER, STEPS, problem
+from benchmarks.studies.repairs.arms import DAMAGED, LONGER, STEPS
 from benchmarks.studies.repairs.figures import given_back
 from benchmarks.studies.repairs.rule import FIXED, Parts, Share, Tried, tried
+from mtl_optax.study.data.digits import TASKS
+from mtl_optax.study.data.regularised import GroupedMLP
 from mtl_optax.study.engine.methods import BASELINE, SINGLE_TASK
 from mtl_optax.study.engine.study import StudyResult
 from mtl_optax.study.report import claims, parts
@@ -84,8 +89,9 @@ def alike(every: Parts) -> Table:
 
 def parameters(own: Tried) -> int:
     """Of the network of an arm, all tasks together."""
-    params, _ = jax.eval_shape(lambda: problem(**own.arm.network).init(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    build = partial(GroupedMLP, TASKS, **own.arm.network)
+    made = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(made)))
 
 
 def said(own: Share) -> str:
@@ -115,5 +121,4 @@ def arms(views: dict[str, list[Tried]]) -> pd.DataFrame:
 
 
 def _changes(own: Tried) -> dict[str, str]:
-    tasks = list(problem().tasks)
-    return {task: change(own.change[:, t]) for t, task in enumerate(tasks)}
+    return {task: change(own.change[:, t]) for t, task in enumerate(TASKS)}
