@@ -38,4 +38,12 @@ STUDIES = {
         "methods of 2022 to 2026: two and four tasks, losses of two scales",
         10000,
     ),
+    "scalarisation": (
+        "no method beats the tuned sum? do methods act as regularisation?",
+        480,
+    ),
+    "repairs": (
+        "negative transfer: rate, steps, width, weights, groups or methods?",
+        500,
+    ),
 }

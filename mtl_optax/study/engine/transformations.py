@@ -87,6 +87,21 @@ def weighted(of: Ingredients, later: Any = 1.0) -> optax.GradientTransformation:
     return optax.chain(among_tasks(rule, of.problem), of.optimizer)
 
 
+def decayed(method: Method) -> Method:
+    """The same with L2: `l2` times the parameters, added to the gradient.
+
+    The optimiser scales both: with Adam this is no decoupled weight decay.
+    """
+
+    def with_l2(
+        of: Ingredients, l2: Any = 0.0, **settings: Any
+    ) -> optax.GradientTransformation:
+        optimizer = optax.chain(optax.add_decayed_weights(l2), of.optimizer)
+        return method(of._replace(optimizer=optimizer), **settings)
+
+    return with_l2
+
+
 def nmt(
     of: Ingredients, multiplier_lr: Any = 1e-3, stage_steps: Any = 250.0
 ) -> optax.GradientTransformation:

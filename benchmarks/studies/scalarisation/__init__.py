@@ -1,0 +1,1 @@
+"""Kurin et al.: the plain sum against special methods, all tuned and regularised."""
