@@ -38,4 +38,12 @@ STUDIES = {
         "methods of 2022 to 2026: two and four tasks, losses of two scales",
         10000,
     ),
+    "optimizers": (
+        "Adam against SGD with momentum, and Muon: who holds the Pareto front?",
+        500,
+    ),
+    "conflicts": (
+        "conflicts between tasks beside those between samples of one task",
+        300,
+    ),
 }
