@@ -76,7 +76,7 @@ def _front(every: list[Condition]) -> Table:
     return Table(
         "Shares of the front in percent",
         "Mean ± sd over seeds: of Adam's and SGD's runs alone, then of the tuned runs "
-        f"of all ({', '.join(names)}). Muon has fewer rates, so all rates leave it out.",
+        "of all three. Muon has fewer rates, so all rates leave it out.",
         ["condition", "runs", ADAM, SGD, *(f"{x} of all" for x in names)],
         [row + [""] * (width - len(row)) for row in rows],
     )
