@@ -46,4 +46,12 @@ STUDIES = {
         "negative transfer: rate, steps, width, weights, groups or methods?",
         500,
     ),
+    "optimizers": (
+        "Adam against SGD with momentum, and Muon: who holds the Pareto front?",
+        500,
+    ),
+    "conflicts": (
+        "conflicts between tasks beside those between samples of one task",
+        300,
+    ),
 }

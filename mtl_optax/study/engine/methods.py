@@ -95,6 +95,8 @@ class Optimizer(NamedTuple):
 OPTIMIZERS = {
     "adam": Optimizer(optax.adam, 3e-3),
     "sgd": Optimizer(partial(optax.sgd, momentum=0.9), 3e-2),
+    # All matrices, those of heads too; for biases it is Adam with the same rate.
+    "muon": Optimizer(optax.contrib.muon, 1e-2),
 }
 # (learning rate, steps) -> what an optimiser takes
 SCHEDULES: dict[str, Callable[[ArrayLike, int], Any]] = {

@@ -1,0 +1,1 @@
+"""Conflicts of gradients: between tasks, and between samples of one task."""

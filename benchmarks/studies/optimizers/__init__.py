@@ -1,0 +1,1 @@
+"""Adam against SGD with momentum, and Muon beside them."""
