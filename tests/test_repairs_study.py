@@ -112,7 +112,7 @@ def test_the_loss_and_what_means_give_back():
     assert [x.estimate for x in found] == pytest.approx([-8, -4, 80, 90, 30, 1.8])
     assert [x.verdict for x in found] == [HOLDS] * 4 + [NOT_HERE, HOLDS]
     assert claims.verdict(found) == NOT_HERE
-    (rows,) = claim.files(claim.of_parts(parts())).values()
+    (rows,) = claims.files_of(claim.of_parts(parts())).values()
     assert set(rows["number"]) == {4}
 
 

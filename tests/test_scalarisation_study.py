@@ -168,7 +168,7 @@ def test_regularisation_is_read_at_the_rate_of_the_sum():
 
 def test_the_file_has_the_rows_of_both_claims():
     own = part(unitary=SUM, mgda=made([(89.0, 0.1, 0.5)]))
-    (table,) = claim.files(claim.of_parts({PLAIN: own, REGULARISED: own})).values()
+    (table,) = claims.files_of(claim.of_parts({PLAIN: own, REGULARISED: own})).values()
     assert table["title"].nunique() == 2
     assert table["verdict"].tolist() == [HOLDS, NOT_HERE, NOT_HERE]
     assert set(table["number"]) == {3}

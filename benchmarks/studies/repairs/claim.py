@@ -1,11 +1,8 @@
 """Two claims about negative transfer, of the field and of ours."""
 
-import pandas as pd
-
 from benchmarks.studies.repairs.arms import DAMAGED, GRADIENT, LONGER, WIDER
 from benchmarks.studies.repairs.rule import FIXED, Parts, Tried, tried
 from mtl_optax.study.engine.methods import BASELINE
-from mtl_optax.study.report import claims
 from mtl_optax.study.report.claims import Claim, Measured, of_runs
 from mtl_optax.study.report.paired import POINTS, minus
 
@@ -77,9 +74,3 @@ def _beyond(own: Tried, base: Tried) -> Measured:
 def of_parts(parts: Parts) -> list[tuple[Claim, list[Measured]]]:
     """Both claims, each with what bears on it."""
     return [(METHODS, methods(parts)), (MEANS, means(parts))]
-
-
-def files(found: list[tuple[Claim, list[Measured]]]) -> dict[str, pd.DataFrame]:
-    """claim.csv with the rows of both."""
-    rows = [claims.files(*own)[claims.FILE] for own in found]
-    return {claims.FILE: pd.concat(rows, ignore_index=True)}

@@ -45,7 +45,7 @@ def document(result: StudyResult, documents: dict[str, Document]) -> Document:
             alike(result.parts),
             *common.body,
         ],
-        files=claim.files(found) | {"arms.csv": arms(views)},
+        files=claims.files_of(found) | {"arms.csv": arms(views)},
     )
 
 

@@ -1,7 +1,5 @@
 """Two claims of Kurin et al., and what is measured of each."""
 
-import pandas as pd
-
 from benchmarks.studies.scalarisation.rule import (
     KURIN,
     PLAIN,
@@ -13,7 +11,6 @@ from benchmarks.studies.scalarisation.rule import (
 )
 from mtl_optax.study.engine.methods import BASELINE
 from mtl_optax.study.engine.study import PartResult
-from mtl_optax.study.report import claims
 from mtl_optax.study.report.claims import Claim, Measured, of_runs
 
 SOURCE = "Kurin et al., NeurIPS 2022, arXiv 2201.04122"
@@ -82,9 +79,3 @@ def of_parts(parts: dict[str, PartResult]) -> list[tuple[Claim, list[Measured]]]
         (BEATS, beats(parts[REGULARISED])),
         (REGULARISES, regularises(parts[PLAIN])),
     ]
-
-
-def files(found: list[tuple[Claim, list[Measured]]]) -> dict[str, pd.DataFrame]:
-    """claim.csv with the rows of both."""
-    rows = [claims.files(*own)[claims.FILE] for own in found]
-    return {claims.FILE: pd.concat(rows, ignore_index=True)}

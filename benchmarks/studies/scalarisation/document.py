@@ -46,7 +46,7 @@ def document(result: StudyResult, documents: dict[str, Document]) -> Document:
             *tables,
             *common.body,
         ],
-        files=claim.files(found),
+        files=claims.files_of(found),
     )
 
 
