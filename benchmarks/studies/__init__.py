@@ -38,4 +38,8 @@ STUDIES = {
         "methods of 2022 to 2026: two and four tasks, losses of two scales",
         10000,
     ),
+    "pinn": (
+        "two equations solved by networks: ConFIG, M-ConFIG, and L-BFGS beside them",
+        9000,
+    ),
 }

@@ -19,7 +19,7 @@ from benchmarks.studies.pinn.equation import Equation
 
 VISCOSITY = 0.01 / np.pi
 NODES = 100  # of the quadrature
-INSIDE, EDGE = 2000, 50  # points, as published: of the residual, of each condition
+EDGE = 50  # points of each condition, as published
 LOW, HIGH = np.array([-1.0, 0.0]), np.array([1.0, 1.0])
 
 
@@ -34,14 +34,14 @@ def exact(x: ArrayLike, t: ArrayLike, nodes: int = NODES) -> NDArray[np.float64]
     return -(shares * np.sin(np.pi * y)).sum(axis=-1) / shares.sum(axis=-1)
 
 
-def draw(seed: int) -> dict[str, NDArray]:
+def draw(seed: int, inside: int) -> dict[str, NDArray]:
     """The points of a run; half of those at the walls at each."""
     rng = np.random.default_rng(seed)
-    inside = network.spread(rng, INSIDE, LOW, HIGH)
+    points = network.spread(rng, inside, LOW, HIGH)
     initial = network.spread(rng, EDGE, LOW, HIGH) * [1, 0]
     walls = network.spread(rng, EDGE, LOW, HIGH)
     walls[:, 0] = np.where(np.arange(EDGE) % 2, 1, -1)
-    return {"inside": inside, "initial": initial, "boundary": walls}
+    return {"inside": points, "initial": initial, "boundary": walls}
 
 
 def losses(params: Any, points: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
@@ -71,6 +71,6 @@ EQUATION = Equation(
     regions=regions,
     draw=draw,
     losses=losses,
-    about=f"Burgers' equation, ν = 0.01/π: {INSIDE} points inside, {EDGE} at the start "
-    f"and {EDGE} at the walls.",
+    about=f"Burgers' equation, ν = 0.01/π, with {EDGE} points at the start and {EDGE} "
+    f"at the walls.",
 )

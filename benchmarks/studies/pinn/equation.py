@@ -29,7 +29,8 @@ class Equation(NamedTuple):
     exact: Callable[[NDArray, NDArray], NDArray]  # -> [..., outputs] in float64
     # points [N, 2] -> [N, T] bool: where the loss of each task asks
     regions: Callable[[NDArray], NDArray]
-    draw: Callable[[int], dict[str, NDArray]]  # seed -> the points of a run
+    # (seed, number of points inside) -> the points of a run
+    draw: Callable[[int, int], dict[str, NDArray]]
     losses: Callable[[Any, Any], tuple[jax.Array, ...]]  # (params, points) -> T
     about: str
 
@@ -39,14 +40,15 @@ class Equation(NamedTuple):
         return np.stack([first, second], axis=-1), self.exact(first, second)
 
 
-def problem(equation: Equation) -> Problem:
+def problem(equation: Equation, size: network.Size) -> Problem:
     """The network on the equation."""
     points, exact = (x.reshape(-1, x.shape[-1]) for x in equation.grid())
     split = points, exact, equation.regions(points)
 
     def init(seed: int) -> tuple[Any, Any]:
-        own = jax.tree.map(partial(jnp.asarray, dtype=float), equation.draw(seed))
-        return network.init(seed, len(equation.outputs)), own
+        drawn = equation.draw(seed, size.inside)
+        own = jax.tree.map(partial(jnp.asarray, dtype=float), drawn)
+        return network.init(seed, len(equation.outputs), size), own
 
     def losses(params: Any, own: Any, batch: None, now: Now) -> tuple[Any, Any]:
         del batch, now
@@ -69,8 +71,9 @@ def problem(equation: Equation) -> Problem:
         chosen_on="grid",  # with seeds that are not reported
         reported_on="grid",
         chosen_by=(0,),
-        about=f"{equation.about} A tanh network with {network.HIDDEN} hidden layers of "
-        f"{network.WIDTH} units; all points in every step; float32. The error of a "
-        f"task is that of its region; of the residual it is the whole domain.",
+        about=f"{equation.about} The residual has {size.inside} points inside; all "
+        f"points in every step. A tanh network with {size.hidden} hidden layers of "
+        f"{size.width} units, float32. The error of a task is that of its region; of "
+        f"the residual it is the whole domain.",
     )
     return plain._replace(programs=partial(record.programs, plain))

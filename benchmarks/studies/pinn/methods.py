@@ -4,9 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from numpy.typing import NDArray
 
 import mtl_optax as mtl
+from mtl_optax.study.engine.study import MethodResult
 from mtl_optax.study.engine.transformations import Ingredients
 
 MCONFIG, LBFGS = "mconfig", "lbfgs"
@@ -53,3 +56,19 @@ def lbfgs(of: Ingredients) -> optax.GradientTransformationExtraArgs:
 
 
 METHODS = {MCONFIG: mconfig, LBFGS: lbfgs}
+ONE_PASS = ("unitary", MCONFIG)  # a step; of T tasks the others take T
+
+
+def passes(method: str, own: MethodResult, records: int, steps: int) -> NDArray:
+    """Backward passes up to each record, mean over seeds, `[records]`.
+
+    Args:
+      method: its name.
+      own: what it did.
+      records: how many there are.
+      steps: of the whole training.
+    """
+    if "passes" in own.readings:
+        return own.readings["passes"][:, 0].mean(axis=1)
+    each = 1 if method in ONE_PASS else own.score.shape[-1]
+    return each * steps * np.arange(1, records + 1) / records

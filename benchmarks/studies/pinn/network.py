@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 INPUTS = 2
-WIDTH, HIDDEN = 50, 5  # as published
+
+
+class Size(NamedTuple):
+    """How much is computed in a step; as published."""
+
+    inside: int = 2000  # points of the residual
+    hidden: int = 5  # layers
+    width: int = 50
 
 
 class Derivatives(NamedTuple):
@@ -23,15 +30,15 @@ class Derivatives(NamedTuple):
     second: jax.Array  # [K, N, outputs], by each of the K inputs that were asked for
 
 
-def init(seed: int, outputs: int) -> Any:
+def init(seed: int, outputs: int, size: Size) -> Any:
     """Layers with Xavier's normal weights, and biases of 0."""
-    sizes = (INPUTS, *[WIDTH] * HIDDEN, outputs)
-    keys = jax.random.split(jax.random.key(seed), len(sizes) - 1)
+    widths = (INPUTS, *[size.width] * size.hidden, outputs)
+    keys = jax.random.split(jax.random.key(seed), len(widths) - 1)
     draw = jax.nn.initializers.glorot_normal()
     return {
         f"layer_{n}": {"kernel": draw(key, shape), "bias": jnp.zeros(shape[1])}
-        for n, (key, shape) in enumerate(
-            zip(keys, zip(sizes[:-1], sizes[1:], strict=True), strict=True)
+        for n, (key, *shape) in enumerate(
+            zip(keys, widths[:-1], widths[1:], strict=True)
         )
     }
 
