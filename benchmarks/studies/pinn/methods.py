@@ -49,7 +49,7 @@ def lbfgs(of: Ingredients) -> optax.GradientTransformationExtraArgs:
             grad=grads,
             value_fn=value_fn,
         )
-        tried = optax.tree.get(own, "num_linesearch_steps")
+        tried = optax.tree.get(own, "num_linesearch_steps").astype(jnp.int32)
         return updates, LBFGSState(state.passes + 1 + tried, own)
 
     return optax.GradientTransformationExtraArgs(init, update)

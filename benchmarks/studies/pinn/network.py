@@ -61,11 +61,11 @@ def derivatives(params: Any, points: jax.Array, twice: tuple[int, ...]) -> Deriv
     )
     for layer in hidden:
         before = rows @ layer["kernel"]
-        after = jnp.tanh(before[0] + layer["bias"][None, :])
+        after = jnp.tanh(before[:1] + layer["bias"][None, None, :])
         slope = 1 - after**2
         first, second = before[1 : 1 + INPUTS], before[1 + INPUTS :]
-        bent = slope * second - (2 * after * slope) * first[jnp.array(twice)] ** 2
-        rows = jnp.concatenate([after[None], slope * first, bent])
+        bent = slope * second - 2 * after * slope * first[jnp.array(twice)] ** 2
+        rows = jnp.concatenate([after, slope * first, bent])
     rows = rows @ last["kernel"]
     plain = rows[0] + last["bias"][None, :]
     return Derivatives(plain, rows[1 : 1 + INPUTS], rows[1 + INPUTS :])
