@@ -40,6 +40,6 @@ STUDIES = {
     ),
     "pinn": (
         "two equations solved by networks: ConFIG, M-ConFIG, and L-BFGS beside them",
-        9000,
+        14000,
     ),
 }

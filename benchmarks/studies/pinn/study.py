@@ -23,14 +23,14 @@ QUESTION = (
     "conflicts end nearer to the solution, and what does an optimiser of second order "
     "do about them?"
 )
-STEPS = 4800
+STEPS = 3600  # a multiple of 6 times the records
 PUBLISHED, SMALL = Size(), Size(inside=50, hidden=2, width=8)
 _SETTINGS = Settings(
     (*OTHERS, CONFIG, MCONFIG),
     seeds=8,
     tuning_seeds=2,
     steps=STEPS,
-    learning_rates=(1e-3, 3e-3, 1e-2),
+    learning_rates=(3e-4, 1e-3, 3e-3),
     points=100,
 )
 _QUICK = Settings(
