@@ -54,4 +54,8 @@ STUDIES = {
         "conflicts between tasks beside those between samples of one task",
         300,
     ),
+    "pinn": (
+        "two equations solved by networks: ConFIG, M-ConFIG, and L-BFGS beside them",
+        14000,
+    ),
 }

@@ -86,7 +86,8 @@ def programs(
     def transformation(lane: Lanes) -> optax.GradientTransformationExtraArgs:
         rate = SCHEDULES[recipe.schedule](lane.learning_rate, recipe.steps)
         optimizer = OPTIMIZERS[recipe.optimizer].make(rate)
-        of = Ingredients(problem, optimizer, jax.random.key(lane.seed), lane.trained)
+        key = jax.random.key(lane.seed)
+        of = Ingredients(problem, optimizer, key, lane.trained, rate)
         made = method(of, **settings(lane, of_losses=False))
         return optax.with_extra_args_support(made)
 

@@ -27,6 +27,9 @@ class Ingredients(NamedTuple):
     trained: (
         ArrayLike  # [T], 1 for the tasks that a run of `single_task` trains, else 0
     )
+    rate: Any = (
+        None  # the optimiser's, a number or a schedule; for those with their own
+    )
 
     @property
     def num_tasks(self) -> int:

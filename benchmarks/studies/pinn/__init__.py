@@ -1,0 +1,1 @@
+"""Losses of physics-informed networks as tasks: two equations, six optimisers."""
