@@ -15,11 +15,11 @@ INPUTS = 2
 
 
 class Size(NamedTuple):
-    """How much is computed in a step; as published."""
+    """How much is computed in a step."""
 
-    inside: int = 2000  # points of the residual
-    hidden: int = 5  # layers
-    width: int = 50
+    inside: int  # points of the residual
+    hidden: int  # layers
+    width: int
 
 
 class Derivatives(NamedTuple):
