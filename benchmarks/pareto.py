@@ -23,16 +23,20 @@ import optax
 
 import mtl_optax as mtl
 from benchmarks import pareto_cost, pareto_page, timing
-from benchmarks.pareto_problems import PROBLEMS, Problem, stays_in
-from mtl_optax.analysis.pareto import hypervolume
 from mtl_optax.study.data.classification import digits_problem
+from mtl_optax.study.data.pareto_problems import (
+    PROBLEMS,
+    WORST,
+    Problem,
+    best_on_rays,
+    stays_in,
+)
 from mtl_optax.study.engine.problem import batch_indices
 
 MethodOf = Callable[[jax.Array], optax.GradientTransformationExtraArgs]
 METHODS = "constant", "tchebycheff", "stch", "pbi", "cosmos", "epo", "pmgda"
 END = 0.02  # a loss below that is an end of the front
 POINTS = 50
-WORST = 1.0  # of each task, where the volume ends
 
 
 class Sizes(NamedTuple):
@@ -116,7 +120,7 @@ def preferences_of(problem: Problem, sizes: Sizes) -> jax.Array:
 def toy(name: str, problem: Problem, sizes: Sizes) -> dict[str, Any]:
     """All methods on one problem."""
     preferences = preferences_of(problem, sizes)
-    best = _on_rays(problem, preferences)
+    best = best_on_rays(problem, preferences)
     rate = optax.cosine_decay_schedule(0.02, sizes.steps)
     about = {
         "losses_fn": problem.losses,
@@ -140,15 +144,6 @@ def toy(name: str, problem: Problem, sizes: Sizes) -> dict[str, Any]:
         "front": problem.front(POINTS).round(4).tolist(),
         "results": results,
     }
-
-
-def _on_rays(problem: Problem, rays: Any) -> float:
-    """The volume of points on the true front in the directions of the rays."""
-    front = problem.front(40_000)
-    units = front / np.linalg.norm(front, axis=1)[:, None]
-    wanted = np.asarray(rays) / np.linalg.norm(rays, axis=1)[:, None]
-    nearest = np.argmax(wanted @ units.T, axis=1)
-    return float(hypervolume(front[nearest], jnp.full(front.shape[1], WORST)))
 
 
 class Digits(NamedTuple):

@@ -9,13 +9,13 @@ import optax
 import pytest
 
 import mtl_optax as mtl
-from benchmarks.pareto_problems import PROBLEMS, stays_in
 from mtl_optax.analysis.pareto import (
     hypervolume,
     pareto_mask,
     simplex_lattice,
     spacing,
 )
+from mtl_optax.study.data.pareto_problems import PROBLEMS, stays_in
 
 # --- Measures -------------------------------------------------------------------------
 

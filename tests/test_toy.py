@@ -15,14 +15,14 @@ import pytest
 
 import mtl_optax as mtl
 from mtl_optax.core.solvers.min_norm import min_norm_weights
-from mtl_optax.study.studies.toy import problem as problem_of_study
-from mtl_optax.study.studies.toy import rule as verdicts_of_study
+from mtl_optax.study.data import toy as problem_of_study
+from mtl_optax.study.studies.trajectories.quadratics import QUADRATICS
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 STARTS = np.array(problem_of_study.STARTS)
-ABOVE = slice(0, 3)  # those that have a valley to cross
-MINIMUM = np.array(verdicts_of_study.MINIMUM)
+ABOVE = slice(0, problem_of_study.IN_VALLEYS)  # those that have a valley to cross
+MINIMUM = np.array(problem_of_study.MINIMUM)
 mean_loss = problem_of_study.mean_loss
 
 
@@ -116,39 +116,11 @@ def test_mgda_and_pcgrad_stop_where_they_meet_the_pareto_set(method):
 
 
 class Quadratics(NamedTuple):
-    """Losses `(x - u_t)' A_t (x - u_t)`, and how to descend on them."""
+    """Losses `(x - u_t)' A_t (x - u_t)`, and a rate: what a program is given."""
 
-    matrices: list  # A, [2, 2, 2]
-    centres: list  # u, [2, 2]
+    matrices: jax.Array  # A, [2, 2, 2]
+    centres: jax.Array  # u, [2, 2]
     rate: float
-    starts: list  # up to 5
-    steps: int
-
-
-# The trajectory suite of TorchJD.
-QUADRATICS = {
-    "EWQ": Quadratics(
-        matrices=[[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]],
-        centres=[[0.0, 0.0], [0.0, 0.0]],
-        rate=0.075,
-        starts=[(3.0, -2.0), (0.0, -3.0), (-4.0, 4.0), (-3.0, 4.0), (-3.5, -0.75)],
-        steps=50,
-    ),
-    "CQF": Quadratics(
-        matrices=[[[1.0, 0.2], [0.2, 0.05]], [[3.0, -0.6], [-0.6, 0.2]]],
-        centres=[[1.0, 0.0], [-1.0, 0.0]],
-        rate=0.125,
-        starts=[(0.5, 0.5), (-0.3, 7.0), (0.0, 0.0)],
-        steps=200,
-    ),
-    "HQF": Quadratics(
-        matrices=[[[2.0, -1.0], [-1.0, 2.0]], [[20.0, -10.0], [-10.0, 20.0]]],
-        centres=[[1.0, 0.0], [-10.0, 0.0]],
-        rate=0.005,
-        starts=[(-6.0, 4.0), (-3.0, -1.5), (1.5, 2.0), (2.5, 5.5)],
-        steps=100,
-    ),
-}
 
 
 def quadratic_losses(point, matrices, centres):
@@ -187,11 +159,8 @@ UPGRAD, PCGRAD = mtl.upgrad(2), mtl.pcgrad(2, key=0)
 @pytest.mark.slow
 def test_quadratics(name):
     given = QUADRATICS[name]
-    problem = given._replace(
-        matrices=jnp.array(given.matrices),
-        centres=jnp.array(given.centres),
-        starts=None,  # arguments of their own
-        steps=None,
+    problem = Quadratics(
+        jnp.array(given.matrices), jnp.array(given.centres), given.rate
     )
     for start in np.array(given.starts):
         upgrad = trajectory(UPGRAD, 1.0, problem, start)[: given.steps + 1]

@@ -92,7 +92,7 @@ def _study(commands: Any, own: dict[str, str]) -> None:
     )
     option(
         *("optimizer", _names, "A,B"),
-        "adam, or sgd with momentum 0.9, or both, each in its folder",
+        "adam, sgd with momentum 0.9, gd without, muon; each of several in its folder",
     )
     option("out", Path, "DIR", "folder for what is written")
     option(

@@ -95,6 +95,7 @@ class Optimizer(NamedTuple):
 OPTIMIZERS = {
     "adam": Optimizer(optax.adam, 3e-3),
     "sgd": Optimizer(partial(optax.sgd, momentum=0.9), 3e-2),
+    "gd": Optimizer(optax.sgd, 3e-2),
     # All matrices, those of heads too; for biases it is Adam with the same rate.
     "muon": Optimizer(optax.contrib.muon, 1e-2),
 }

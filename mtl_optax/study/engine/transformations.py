@@ -170,3 +170,16 @@ def tag(
     )
     joint = among_tasks(mtl.unitary(of.num_tasks), of.problem)
     return optax.chain(watch, joint, of.optimizer)
+
+
+def at_rate(method: Method, factor: float) -> Method:
+    """A method at the rate of the run, times a factor.
+
+    Its steps are multiplied, which is the same for SGD, with momentum or without, and
+    for Adam.
+    """
+
+    def faster(of: Ingredients, **settings: Any) -> optax.GradientTransformation:
+        return optax.chain(method(of, **settings), optax.scale(factor))
+
+    return faster

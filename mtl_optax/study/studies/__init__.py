@@ -21,7 +21,10 @@ class Line(NamedTuple):
 OWN = {
     "stress": Line("one of two losses is multiplied by 1000 (default)", 60),
     "transfer": Line("four tasks, two of which suffer from joint training", 60),
-    "toy": Line("two losses of two parameters, whose best compromise is known", 60),
+    "toy": Line("two losses of two parameters, whose best compromise is known", 100),
+    "toy_tenth": Line("the same with one loss times 0.1: who needs equal scales?", 40),
+    "trajectories": Line("three pairs of quadratics: who reaches the Pareto set?", 50),
+    "fronts": Line("concave fronts: linear weights against Tchebycheff's", 20),
     "rl": Line(
         "six point masses learn by reinforcement: soft actor-critic with any method",
         1900,

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mtl_optax.analysis.pareto import hypervolume
+
+WORST = 1.0  # of each task, where volumes end
 LEAST = 1e-6  # of what is under a root: its slope is infinite at 0
 
 
@@ -22,14 +25,14 @@ class Problem(NamedTuple):
 
     num_tasks: int
     losses: Callable[[jax.Array], tuple[jax.Array, ...]]
-    start: Any  # [n]
+    start: Any  # [n], one of many
     box: tuple[float, float] | None  # where every entry must stay
     front: Callable[[int], np.ndarray]  # so many of its points, [about N, T]
     volume: float  # of what it dominates up to ones
     concave: bool
 
 
-def vlmop2(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def vlmop2(x: jax.Array) -> tuple[jax.Array, ...]:
     """Two hills, upside down; the Pareto set is the line between their tops."""
     top = x.shape[0] ** -0.5
     return tuple(1 - jnp.exp(-jnp.sum((x + way * top) ** 2)) for way in (-1, 1))
@@ -129,3 +132,12 @@ def stays_in(box: tuple[float, float] | None) -> optax.GradientTransformation:
         return to, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def best_on_rays(problem: Problem, rays: Any) -> float:
+    """The volume of points on the true front in the directions of the rays."""
+    front = problem.front(40_000)
+    units = front / np.linalg.norm(front, axis=1)[:, None]
+    wanted = np.asarray(rays) / np.linalg.norm(rays, axis=1)[:, None]
+    nearest = np.argmax(wanted @ units.T, axis=1)
+    return float(hypervolume(front[nearest], jnp.full(front.shape[1], WORST)))

@@ -1,0 +1,1 @@
+"""Concave fronts: linear weights find their ends, Tchebycheff covers them."""
