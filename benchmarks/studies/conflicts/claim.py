@@ -17,10 +17,10 @@ CLAIM = Claim(
     number=7,
     title="Conflicts of angle are not special to tasks; differences of magnitude are",
     source="Elich et al. 2024, arXiv 2311.04698, section 4",
-    wording="Cosines of gradients spread as widely, or more widely, between samples of "
-    "one task as between tasks: no evidence that conflict of angle is special to "
-    "multi-task learning. Magnitudes are less similar between tasks. (Comparable is "
-    f"taken as {COMPARABLE:g} times as much.)",
+    wording="Spread of cosines, and conflict, are comparable or larger between samples "
+    "of one task than between tasks: no evidence that conflict of angle is special to "
+    "multi-task learning. Magnitudes are less similar between tasks. (We take "
+    f"{COMPARABLE:g} times as much as comparable.)",
     read="abstract and specification",
     study="conflicts",
 )

@@ -87,15 +87,14 @@ def _table(pairs: Any, part: PartResult) -> pd.DataFrame:
 
 def _words(runs: pd.DataFrame) -> list[str]:
     lines = []
-    means = runs.groupby(level=["part", "scale", "pairs"], sort=False).mean()
-    for part, scale in dict.fromkeys((p, s) for p, s, _ in means.index):
-        own = means.loc[part, scale]
-        pair = [own.loc[LABELS[x]] for x in (TASKS, SAMPLES)]
+    random = runs["spread"].xs(RANDOM, level="pairs").groupby(level="part").mean()
+    for (part, scale), own in runs.groupby(level=["part", "scale"], sort=False):
+        of_kind = own.groupby(level="pairs").mean()
+        pair = [of_kind.loc[LABELS[x]] for x in (TASKS, SAMPLES)]
         name = part if scale == 1 else f"{part} ×{scale}"
-        random = means.xs(RANDOM, level="pairs").loc[part].iloc[0]["spread"]
         cosines = [x["spread"] for x in pair]
         sizes = [x["magnitude"] for x in pair]
-        lines.append(WORDS.format(name, *cosines, random, *sizes))
+        lines.append(WORDS.format(name, *cosines, random.loc[part], *sizes))
     return lines
 
 

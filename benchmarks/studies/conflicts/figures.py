@@ -73,7 +73,7 @@ def histograms(result: StudyResult) -> Drawn:
 
 
 def by_epoch(result: StudyResult) -> Drawn:
-    """The same over epochs: means, and percentiles as bands."""
+    """The same over epochs: means, and percentiles of cosines as bands."""
     columns = _columns(result)
     figure, axes = _panels(len(columns), sharex=False)
     for (title, every, windows, _), column in zip(columns, axes.T, strict=True):
@@ -81,10 +81,12 @@ def by_epoch(result: StudyResult) -> Drawn:
             for kind, pairs in every.items():
                 values = getattr(pairs, field)
                 parts = np.array_split(values, min(windows, len(values)))
-                ends = np.array([np.nanpercentile(x, PERCENT) for x in parts])
                 x, colour = np.arange(1, len(parts) + 1), COLOURS[kind]
                 ax.plot(x, [np.nanmean(y) for y in parts], color=colour, lw=1.5)
-                ax.fill_between(x, *ends.T, color=colour, alpha=0.15, lw=0)
+                if field == "cosine":  # magnitudes have all values from 0 to 1
+                    ends = np.array([np.nanpercentile(y, PERCENT) for y in parts])
+                    ax.plot(x, ends, color=colour, lw=1, ls="--")
+                    ax.fill_between(x, *ends.T, color=colour, alpha=0.1, lw=0)
             ax.set_xlabel("epoch")
             ax.set_ylim((-1.02, 1.02) if field == "cosine" else (0, 1.02))
         column[0].set_title(title, size="medium")
@@ -93,8 +95,8 @@ def by_epoch(result: StudyResult) -> Drawn:
     _legend(figure, axes, columns)
     return Drawn(
         figure,
-        f"Means of an epoch, and from its {PERCENT[0]:g} to its {PERCENT[1]:g} "
-        "percentile, over all seeds.",
+        f"Means of an epoch, over all seeds; of cosines also the {PERCENT[0]:g} and "
+        f"{PERCENT[1]:g} percentiles.",
     )
 
 
