@@ -78,8 +78,10 @@ def adam_scale_invariance(
         where all runs start; None for its `init`: for Adam moments of zero (b).
 
     Returns:
-      A :class:`ScaleInvariance`. A departure is 0 while neither run has moved, and
-      infinite if only the other one has.
+      A :class:`ScaleInvariance`. A departure is 0 while neither run has moved,
+      infinite if only the other one has, and NaN once one is. Adam is, with an
+      epsilon of 0 where a gradient is exactly 0, as with `per_task` in heads of other
+      tasks. Give it 1e-30.
 
     Raises:
       ValueError: unless `scales` are two or more runs of T positive numbers, with as
@@ -208,5 +210,5 @@ def _squares(now: Any, start: Any) -> tuple[Any, Any]:
 
 def _ratio(apart: jax.Array, gone: jax.Array) -> jax.Array:
     """Of the roots; 0 where there is no distance."""
-    some = apart > 0
+    some = apart != 0  # NaN too
     return jnp.where(some, jnp.sqrt(apart / jnp.where(some, gone, 1)), 0.0)
