@@ -38,4 +38,8 @@ STUDIES = {
         "methods of 2022 to 2026: two and four tasks, losses of two scales",
         10000,
     ),
+    "corruptions": (
+        "frozen trunks on corrupted digits: joint against single networks",
+        480,
+    ),
 }
