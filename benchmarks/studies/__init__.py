@@ -58,4 +58,8 @@ STUDIES = {
         "two equations solved by networks: ConFIG, M-ConFIG, and L-BFGS beside them",
         14000,
     ),
+    "corruptions": (
+        "frozen trunks on corrupted digits: joint against single networks",
+        480,
+    ),
 }

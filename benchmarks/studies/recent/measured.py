@@ -22,7 +22,7 @@ class Measured(NamedTuple):
     """Test accuracy in percent, and what was chosen and said."""
 
     tasks: tuple[str, ...]
-    scales: tuple[int, ...]
+    scales: tuple[float, ...]
     scores: dict[str, NDArray]  # method -> [scales, seeds, T]
     chosen: dict[str, tuple[str, ...]]  # method -> candidate of each scale
     verdicts: dict[str, str]  # method -> word of the rule on scales

@@ -22,7 +22,7 @@ SEEDS = 5  # at most in a block; 30 would be faster by a twentieth, on one core
 
 
 def lanes(
-    num_tasks: int, scales: tuple[int, ...], settings: Settings, method: str
+    num_tasks: int, scales: tuple[float, ...], settings: Settings, method: str
 ) -> Lanes:
     """Candidates x scales x seeds; for single-task runs once a task, in front."""
     owners = range(num_tasks) if method == SINGLE_TASK else range(1)
@@ -57,7 +57,7 @@ def seeds_of(settings: Settings) -> NDArray[np.int64]:
 
 
 def blocks(
-    scales: tuple[int, ...], settings: Settings, method: str, num_lanes: int
+    scales: tuple[float, ...], settings: Settings, method: str, num_lanes: int
 ) -> NDArray[np.int64]:
     """Numbers of lanes `[B, size]`: candidates, and of each its groups of seeds."""
     axes = len(settings.candidates(method)), len(scales), settings.every_seed

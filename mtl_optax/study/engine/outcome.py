@@ -14,7 +14,7 @@ from mtl_optax.study.engine.train import LanesResult
 
 def method_result(
     problem: Problem,
-    scales: tuple[int, ...],
+    scales: tuple[float, ...],
     settings: Settings,
     method: str,
     run: LanesResult,

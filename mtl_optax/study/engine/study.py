@@ -62,7 +62,7 @@ class Part(NamedTuple):
     tables: tuple[Callable[..., Any], ...] = ()  # after the scores
     # More CSVs than every part leaves: file name -> table
     files: Callable[..., dict[str, pd.DataFrame]] = lambda result: {}
-    scales: tuple[int, ...] = (1,)  # factors on the loss of the first task
+    scales: tuple[float, ...] = (1,)  # factors on the loss of the first task
     baseline: str = BASELINE  # whose runs the others are paired with
     has_single_task: bool = True  # whether single_task can be among the methods
     methods: Mapping[str, Method] = {}

@@ -98,7 +98,7 @@ def title(result: PartResult) -> str:
 def columns(result: PartResult) -> list[str]:
     """Heads of `cells`."""
     scales = result.part.scales
-    if scales == (1,):
+    if len(scales) == 1 and scales[0] == 1:
         return list(result.tasks)
     return [f"{task} ×{scale}" for scale in scales for task in result.tasks]
 

@@ -29,6 +29,7 @@ OWN = {
         "six point masses learn by reinforcement: soft actor-critic with any method",
         1900,
     ),
+    "adam_scale": Line("Adam, and a loss in other units: heads, trunk", 60),
     "null": Line("two tasks at equal scales: does any method differ from the sum?", 60),
 }
 CLONE = pathlib.Path(__file__).resolve().parents[3]

@@ -1,0 +1,1 @@
+"""Are features that several tasks share of more use where images are corrupted?"""
