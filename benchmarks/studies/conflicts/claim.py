@@ -35,7 +35,7 @@ def measured(result: StudyResult) -> list[Measured]:
     """Ratios between samples over between tasks, at equal scales."""
     rows = []
     for name, part in result.parts.items():
-        if part.part.scales != (1,):
+        if set(part.part.scales) != {1}:
             continue
         windows = epochs(part)
         found = {x: statistics(own, windows) for x, own in kinds(part).items()}

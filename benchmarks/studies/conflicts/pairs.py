@@ -94,7 +94,7 @@ def _compared(products: NDArray, first: NDArray, second: NDArray) -> Pairs:
     return Pairs(cosine, 2 * lengths / (first + second), np.full_like(cosine, np.nan))
 
 
-def recorded(own: MethodResult, tasks: int, scale: int, at: int) -> Gradients:
+def recorded(own: MethodResult, tasks: int, scale: float, at: int) -> Gradients:
     """Of a method at one of its scales, which multiplies the first gradient."""
     assert own.path is not None
     path = own.path[:, at].astype(float)  # [records, seeds, 2, S T, S T]
