@@ -23,20 +23,20 @@ QUESTION = (
     "conflicts end nearer to the solution, and what does an optimiser of second order "
     "do about them?"
 )
-STEPS = 2400  # a multiple of 6 times the records
+STEPS = 2100  # a multiple of 6 times the records
 # The best of short trainings of the sum and of ConFIG lay between them.
 RATES: dict[str, tuple[float, ...]] = {
     "Burgers": (1e-3, 3e-3),
     "Kovasznay": (3e-3, 1e-2),
 }
 # Less than published, 2,000 points and 5 layers of 50, so that two cores train it all.
-SIZE, SMALL = Size(inside=400, hidden=3, width=32), Size(inside=50, hidden=2, width=8)
+SIZE, SMALL = Size(inside=250, hidden=3, width=32), Size(inside=50, hidden=2, width=8)
 _SETTINGS = Settings(
     (*OTHERS, CONFIG, MCONFIG),
     seeds=5,
     tuning_seeds=2,
     steps=STEPS,
-    points=100,
+    points=50,
 )
 _QUICK = Settings(
     ("unitary", CONFIG, MCONFIG),
