@@ -3,6 +3,7 @@
 import pandas as pd
 
 from benchmarks.studies.scalarisation.rule import (
+    CONTROL,
     KURIN,
     PLAIN,
     REGULARISED,
@@ -42,6 +43,7 @@ def beats(result: PartResult) -> list[Measured]:
     """Test accuracy of every method minus that of the sum, both regularised."""
     found = tuned(result)
     base = found.pop(BASELINE)
+    found.pop(CONTROL, None)
     return [
         of_runs(
             f"{name}, regularised: test accuracy minus that of {BASELINE}",
