@@ -12,13 +12,14 @@ from mtl_optax.study.data.regularised import regularised_digits
 from mtl_optax.study.engine.methods import BASELINE, METHODS
 from mtl_optax.study.engine.transformations import Method, decayed
 
-USUAL, LONGER, WIDER = "usual", "steps_4", "width_2"  # parts
+USUAL, LONGER, WIDER, DROPPED = "usual", "steps_4", "width_2", "dropout"  # parts
+ALIKE = LONGER, WIDER, DROPPED  # arms that the single tasks have got as well
 STEPS = 1000
 DAMAGED = ("parity", "greater")
 
 
 class Arm(NamedTuple):
-    """One thing to try, in the part USUAL unless it is a part."""
+    """One thing to try, in the part USUAL unless it is one of ALIKE."""
 
     kind: str  # what is changed
     method: Method = METHODS[BASELINE]
@@ -48,16 +49,16 @@ ARMS = {
     "digits_apart": _groups("left right", "parity greater"),
     "left_parity": _groups("left parity", "right greater"),
     "left_greater": _groups("left greater", "right parity"),
-    "dropout": Arm("regularisation", grid={"dropout": (0.1,)}),
+    DROPPED: Arm("regularisation", grid={"dropout": (0.1,)}),
     "l2": Arm("regularisation", decayed(METHODS[BASELINE]), grid={"l2": (1e-3,)}),
     **{name: _of_gradients(name) for name in GRADIENT},
 }
 KINDS = tuple(dict.fromkeys(own.kind for own in ARMS.values()))
-IN_USUAL = {name: own for name, own in ARMS.items() if name not in (LONGER, WIDER)}
+IN_USUAL = {name: own for name, own in ARMS.items() if name not in ALIKE}
 OWN = {name: own for name, own in IN_USUAL.items() if name not in METHODS}
 problem = partial(regularised_digits, len(TASKS))
 
 
 def place(arm: str) -> tuple[str, str]:
     """The part and the method of it that an arm is."""
-    return (arm, BASELINE) if arm in (LONGER, WIDER) else (USUAL, arm)
+    return (arm, BASELINE) if arm in ALIKE else (USUAL, arm)

@@ -69,7 +69,7 @@ def table(title: str, every: list[Tried]) -> Table:
 
 
 def alike(every: Parts) -> Table:
-    """Single tasks with the same steps and width as the arm beside them."""
+    """Single tasks with the steps, width or dropout of the arm beside them."""
     rows = []
     for own in tried(every, None):
         if own.alike is not None:
@@ -80,8 +80,8 @@ def alike(every: Parts) -> Table:
     return Table(
         "Single tasks given the same",
         f"Mean over {' and '.join(DAMAGED)} in points, each at its best rate: the arm "
-        "minus single tasks with its steps and width; these minus the usual single "
-        "tasks; the arm minus the usual ones.",
+        "minus single tasks with its steps, width or dropout; these minus the usual "
+        "single tasks; the arm minus the usual ones.",
         ["arm", "minus those", f"{SINGLE_TASK} gains", "minus the usual"],
         rows,
     )

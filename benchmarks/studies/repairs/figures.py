@@ -34,8 +34,8 @@ def given_back(views: dict[str, list[Tried]]) -> Drawn | None:
         ax.set_title(title, size="medium")
     axes[0].set_yticks(range(len(every)), [own.name for own in every])
     axes[0].set_ylim(len(every) - 0.4, -0.6)
-    for kind, colour in zip(KINDS, PALETTE, strict=False):
-        axes[0].plot([], [], "o", color=colour, label=kind)
+    for kind in dict.fromkeys(own.arm.kind for own in every):
+        axes[0].plot([], [], "o", color=PALETTE[KINDS.index(kind)], label=kind)
     figure.legend(loc="outside right center", fontsize="small")
     figure.supxlabel("share of the lost points given back / %", size="medium")
     return Drawn(

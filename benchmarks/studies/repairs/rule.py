@@ -43,7 +43,7 @@ class Tried(NamedTuple):
     candidate: Candidate
     score: NDArray
     single: NDArray  # networks of their own with the usual means, tuned
-    alike: NDArray | None  # with the steps and width of the arm, tuned; if trained
+    alike: NDArray | None  # with what the arm has got, tuned; if trained
     start: NDArray  # the sum at FIXED
     damaged: tuple[int, ...]  # numbers of these tasks
 

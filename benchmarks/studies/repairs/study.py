@@ -9,6 +9,7 @@ from functools import partial
 from benchmarks.studies.repairs.arms import (
     ARMS,
     DAMAGED,
+    DROPPED,
     IN_USUAL,
     LONGER,
     OWN,
@@ -70,10 +71,12 @@ def usual() -> Part:
     )
 
 
+_DROPOUT = dict.fromkeys(BOTH, ARMS[DROPPED].grid)
 _LONG = SETTINGS._replace(steps=4 * STEPS, learning_rates=RATES[:3])
 _PARTS = (
     usual(),
     part(WIDER, SETTINGS, _QUICK),
+    part(DROPPED, SETTINGS._replace(grids=_DROPOUT), _QUICK._replace(grids=_DROPOUT)),
     part(LONGER, _LONG, _QUICK),
 )
 STUDY = Study(

@@ -15,7 +15,10 @@ from mtl_optax.study.report.paired import INTERVALS, interval, minus
 PLAIN, REGULARISED = "plain", "regularised"
 KURIN = ("mgda", "pcgrad", "imtl_g", "graddrop", "rlw")  # that the source compares
 LATER = ("cagrad", "nash_mtl", "upgrad")
-METHODS = (BASELINE, *KURIN, *LATER)
+# The sum over T: for Adam the same, but beside it L2 weighs T times as much in the
+# trunk, as it does beside every method whose weights sum to 1.
+CONTROL = "mean"
+METHODS = (BASELINE, CONTROL, *KURIN, *LATER)
 RULE = (
     f"Each number is a mean over tasks. The training loss is that of training images "
     f"at the end, without dropout; the gap is validation loss minus training loss. "
