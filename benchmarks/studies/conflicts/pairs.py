@@ -3,6 +3,7 @@
 Between tasks: one sample, two tasks. Between samples: one task, two samples.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,6 +148,7 @@ def statistics(pairs: Pairs, windows: int) -> dict[str, NDArray]:
     }
 
 
+@cache
 def null(size: int, seed: int = 0) -> Pairs:
     """Random Gaussian vectors of so many coordinates."""
     rng = np.random.default_rng(seed)
