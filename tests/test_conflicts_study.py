@@ -1,5 +1,6 @@
 """The study of conflicts: what it measures, its pairs, and its claim."""
 
+import csv
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.studies.conflicts import pairs, problem
 from benchmarks.studies.conflicts.claim import measured
+from mtl_optax.study.command import cli
 from mtl_optax.study.data.digits import Split
 from mtl_optax.study.engine.problem import Now
 from mtl_optax.study.report import claims
@@ -153,3 +155,20 @@ def test_sum_is_that_of_both_digits():
     split = Split(np.zeros((2, 144), np.float32), labels)
     own = problem.answers(split, ("left", problem.SUM))
     np.testing.assert_array_equal(own.labels, [[3, 11], [9, 18]])
+
+
+@pytest.mark.slow
+def test_the_quick_form_from_end_to_end(tmp_path):
+    assert cli.main(["study", "conflicts", "--quick", "--out", str(tmp_path)]) == 0
+    with open(tmp_path / "claim.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6  # those at equal scales
+    with open(tmp_path / "pairs.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    magnitude = {
+        row["scale"]: float(row["magnitude"])
+        for row in found
+        if row["pairs"] == "between tasks, trained jointly"
+    }
+    assert magnitude["1000"] < 0.1 < magnitude["10"] < 0.4 < magnitude["1"]
+    assert {x.stem for x in tmp_path.glob("*.png")} == {"histograms", "by_epoch"}

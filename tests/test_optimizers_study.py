@@ -1,5 +1,6 @@
 """The study of optimisers: its front, its claim, and Muon in the engine."""
 
+import csv
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.studies.optimizers import document, figures, fronts
 from benchmarks.studies.optimizers.claim import measured
+from mtl_optax.study.command import cli
 from mtl_optax.study.engine.methods import OPTIMIZERS
 from mtl_optax.study.report import claims
 
@@ -125,3 +127,16 @@ def test_muon_in_lanes_turns_matrices_and_leaves_biases_to_adam():
         # Newton-Schulz brings every singular value near 1, not to it.
         values = np.linalg.svd(own["w"] / rate, compute_uv=False)
         assert ((values > 0.5) & (values < 1.5)).all()
+
+
+@pytest.mark.slow
+def test_the_quick_form_from_end_to_end(tmp_path):
+    assert cli.main(["study", "optimizers", "--quick", "--out", str(tmp_path)]) == 0
+    with open(tmp_path / "claim.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["number"], row["claimed"]) for row in rows] == [("6", "above")] * 2
+    assert all(0 <= float(row["estimate"]) <= 100 for row in rows)
+    with open(tmp_path / "tuned.csv", newline="") as file:
+        pairs = {row["pair"] for row in csv.DictReader(file)}
+    assert pairs == {"adam minus sgd", "muon minus adam"}
+    assert {x.stem for x in tmp_path.glob("*.png")} == {"fronts", "gaps"}

@@ -3,6 +3,7 @@
 Between tasks: one sample, two tasks. Between samples: one task, two samples.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ LABELS = {
     SAMPLES: "between samples, trained jointly",
     ALONE: "between samples, trained alone",
 }
-NULL_PAIRS = 500
+NULL_PAIRS = 200
 STATISTICS = {
     "spread": "sd of cosines",
     "conflicts": "cosines below 0 / %",
@@ -147,12 +148,15 @@ def statistics(pairs: Pairs, windows: int) -> dict[str, NDArray]:
     }
 
 
+@cache
 def null(size: int, seed: int = 0) -> Pairs:
     """Random Gaussian vectors of so many coordinates."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(NULL_PAIRS):
         one, two = rng.standard_normal((2, size))
-        own = _compared(*(np.array(x) for x in (one @ two, one @ one, two @ two)))
+        # Not by `@`, whose threads wait for each other on a busy machine.
+        products = (np.sum(x * y) for x, y in ((one, two), (one, one), (two, two)))
+        own = _compared(*map(np.asarray, products))
         found.append([own.cosine, own.magnitude, np.mean(one * two < 0)])
     return Pairs(*np.array(found).T[:, None, None, None, :])

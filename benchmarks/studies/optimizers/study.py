@@ -47,7 +47,7 @@ def part(condition: str, optimizer: str) -> Part:
         points=50,
     )
     quick = settings._replace(
-        methods=("unitary", "imtl_g"),
+        methods=TWO[:2],
         seeds=2,
         tuning_seeds=1,
         steps=20,
