@@ -1,4 +1,4 @@
-"""A row of a method outside the package joins the table (notebook 10 runs its checks)."""
+"""A row of a method outside the package joins the table; notebook 10 does that."""
 
 import sys
 from types import SimpleNamespace
