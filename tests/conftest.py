@@ -3,10 +3,12 @@
 import functools
 import gc
 import hashlib
+import importlib
 import itertools
 import os
 import pathlib
 import shutil
+import sys
 import threading
 
 import jax
@@ -151,6 +153,25 @@ def group_of(item):
 # Every row of a table meets every check of the contract. Of the other checks the fast
 # run leaves these, some of each family, and the full run all.
 SAMPLE = {"unitary", "uw", "mgda", "pcgrad", "db_mtl", "graddrop", "HardSharing"}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--row",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="Python file with a ROW of a method of your own, for the table of methods",
+    )
+
+
+def pytest_configure(config):
+    """A row from elsewhere stands in the table before tests are made of that."""
+    file = config.getoption("--row")
+    if file:
+        from methods import METHODS
+
+        sys.path.insert(0, str(file.resolve().parent))
+        METHODS.append(importlib.import_module(file.stem).ROW)
 
 
 @functools.cache

@@ -33,6 +33,7 @@ class Method:
       static: arguments that `inject_hyperparams` must leave alone.
       min_tasks: the least T.
       tolerance: relative accuracy on well-conditioned float32 problems.
+      outside: the public factory itself, of a method that is not in mtl_optax.
     """
 
     name: str
@@ -49,10 +50,11 @@ class Method:
     static: Mapping[str, Any] = field(default_factory=dict)
     min_tasks: int = 1
     tolerance: float = 2e-5
+    outside: Callable[..., Any] | None = None
 
     @property
     def factory(self):
-        return getattr(mtl, self.name)
+        return self.outside or getattr(mtl, self.name)
 
     def extras(self, num_tasks, params, seed=0):
         """The extra arguments that make one step of this method reproducible."""

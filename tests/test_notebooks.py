@@ -12,11 +12,13 @@ import mtl_optax as mtl
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORT = {
+    "02_choose_a_method": "40",
     "03_flat_minima": "300",
     "04_task_groups": "40",
     "05_architectures": "100",
     "06_adam_versus_sgd": "10",
     "07_are_conflicts_special": "20",
+    "10_write_your_own_method": "100",
     "11_cost_of_a_method": "1",  # rounds
     "12_reinforcement_learning": "64",
 }  # steps

@@ -1,1 +1,1 @@
-"""Measures of gradients, predictions and whole studies: pure functions, no plots."""
+"""Measures of gradients, predictions and studies: pure functions, and plots."""

@@ -1,12 +1,14 @@
 """How methods look: colour, marker and line, the same in every figure and table.
 
-Okabe and Ito's palette, safe for colour-blind readers, for the usual methods, then dark
-ones of Paul Tol's. The others get looks by their place: the colours come again with
-another marker and another line, so that no two methods of a study share all three.
+The usual methods have a colour of `analysis/palette.py` each. The others get looks by
+their place: the colours come again with another marker and another line, so that no two
+methods of a study share all three.
 """
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+from mtl_optax.analysis import palette
 
 DASHES: Any = (
     *((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)), (0, (2, 1))),
@@ -33,19 +35,19 @@ class Style(NamedTuple):
 
 
 FIRST = {
-    "unitary": Style("#000000", "o", "solid"),
-    "single_task": Style("#7F7F7F", "o", "solid"),
-    "pcgrad": Style("#E69F00", "o", "solid"),
-    "cagrad": Style("#0072B2", "o", "solid"),
-    "mgda": Style("#D55E00", "o", "solid"),
-    "imtl_g": Style("#009E73", "o", "solid"),
+    "unitary": Style(palette.BLACK, "o", "solid"),
+    "single_task": Style(palette.GREY, "o", "solid"),
+    "pcgrad": Style(palette.ORANGE, "o", "solid"),
+    "cagrad": Style(palette.BLUE, "o", "solid"),
+    "mgda": Style(palette.VERMILION, "o", "solid"),
+    "imtl_g": Style(palette.GREEN, "o", "solid"),
     # With two tasks PCGrad is exactly twice UPGrad; dashes show one on the other.
-    "upgrad": Style("#56B4E9", "o", DASHES[0]),
-    "nash_mtl": Style("#CC79A7", "o", DASHES[0]),
-    "aligned_mtl": Style("#999933", "o", "solid"),
-    "mean": Style("#882255", "o", DASHES[0]),
-    "uw": Style("#332288", "o", "solid"),
-    "graddrop": Style("#AA4499", "o", "solid"),
+    "upgrad": Style(palette.SKY, "o", DASHES[0]),
+    "nash_mtl": Style(palette.PURPLE, "o", DASHES[0]),
+    "aligned_mtl": Style(palette.OLIVE, "o", "solid"),
+    "mean": Style(palette.WINE, "o", DASHES[0]),
+    "uw": Style(palette.INDIGO, "o", "solid"),
+    "graddrop": Style(palette.VIOLET, "o", "solid"),
 }
 # Black and grey stay with the plain sum and the single tasks.
 PALETTE = tuple(style.colour for style in list(FIRST.values())[2:])
