@@ -1,0 +1,65 @@
+"""What stands elsewhere in the repository, put into pages where a comment asks for it.
+
+`<!-- README: From A to B -->` is README from the heading A to the heading or words B;
+`<!-- findings -->` is what the scripts in findings/ say at their head.
+"""
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ASKS = re.compile(r"<!-- (README: From (?P<start>.*) to (?P<end>.*)|findings) -->")
+LINK = re.compile(r"\]\((?![a-z]+:|#)")
+
+
+def insert(app: Sphinx, name: str, source: list[str]) -> None:
+    """Called with each page as it is read; asks stand in docs/ only."""
+    root = Path(app.srcdir)
+
+    def text(ask: re.Match[str]) -> str:
+        if ask["start"]:
+            app.env.note_dependency(root / "README.md")
+            return _readme(root, ask["start"], ask["end"])
+        return _findings(app, root)
+
+    if name.startswith("docs/"):
+        source[0] = ASKS.sub(text, source[0])
+
+
+def _readme(root: Path, start: str, end: str) -> str:
+    readme = (root / "README.md").read_text("utf-8")
+    for words in (start, end):
+        if readme.count(f"\n{words}") != 1:
+            raise ValueError(f"README.md has not one line that begins with: {words}")
+    begin = readme.index(f"\n{start}") + 1
+    part = readme[begin : readme.index(f"\n{end}")]
+    if part.startswith("#"):
+        part = part.partition("\n")[2]
+    return LINK.sub("](../", part)
+
+
+HEADS = ["Package", "Expected", "Seen", "What it did here"]
+HEAD = re.compile(rf"^({'|'.join(HEADS)}): ", re.M)
+
+
+def _findings(app: Sphinx, root: Path) -> str:
+    parts = []
+    for path in sorted((root / "findings").glob("*.sh")):
+        app.env.note_dependency(path)
+        _, *comment = re.match(r"(#.*\n)+", path.read_text("utf-8"))[0].splitlines()
+        words = "\n".join(line[2:] for line in comment).partition("\nFails if")[0]
+        title, *said = HEAD.split(words)
+        if said[::2] != HEADS:
+            raise ValueError(f"{path}: after the title come {HEADS}, not {said[::2]}")
+        parts += [f"## {' '.join(title.split()).rstrip('.')}", ""]
+        for head, text in zip(said[::2], said[1::2], strict=True):
+            parts.append(f"* **{head}**: {' '.join(text.split())}")
+        parts += [f"* **Script**: [{path.name}](../findings/{path.name})", ""]
+    return "\n".join(parts)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("source-read", insert)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
