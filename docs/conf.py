@@ -30,23 +30,30 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "myst_nb",
     "docstrings",
     "api_pages",
     "insertions",
+    "links",
     "front_door",
 ]
 
 # A broken reference is a warning, and the command above makes warnings errors.
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]  # pages that are not there yet
+nitpick_ignore_regex = [
+    (r"py:\w+", r"(chex|collections|flax|jax|numpy|optax|typing)\..*"),
+    (r"py:exc", r"\w+(Error|Warning)"),
+    ("py:mod", r"mtl_optax\.core\..*"),
+]
+suppress_warnings = [
+    "myst.header",  # results that a program wrote may leave a level of headings out
+    "toc.empty_glob",  # a pattern may wait for pages
+]
 
 # Docstrings: types are said in words, and `name` is code.
 default_role = "code"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 autosummary_generate = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -9,46 +9,54 @@ from public import Group, groups, is_record
 from sphinx.application import Sphinx
 
 
+def pages() -> dict[str, str]:
+    """Name -> text of all of them."""
+    found = groups()
+    texts = {"index": _index(found)}
+    for group in found:
+        texts[group.page] = _group(group)
+        for module, name in group.symbols():
+            texts[f"{module}.{name}"] = _symbol(module, name)
+    return texts
+
+
 def write(app: Sphinx) -> None:
-    """All pages; a page that stays the same keeps its date, one without cause goes."""
+    """Those that changed, so that a second build is short; others are removed."""
     folder = Path(app.srcdir, "docs", "api")
     folder.mkdir(exist_ok=True)
-    pages = {"index": _index(groups())}
-    for group in groups():
-        pages[group.page] = _group(group)
-        pages |= {f"{module}.{name}": _symbol(module, name) for module, name in group.symbols}
-    for path in folder.glob("*.rst"):
-        if path.stem not in pages:
-            path.unlink()
-    for name, text in pages.items():
-        path = folder / f"{name}.rst"
+    wanted = {folder / f"{name}.rst": text for name, text in pages().items()}
+    for path in set(folder.glob("*.rst")) - set(wanted):
+        path.unlink()
+    for path, text in wanted.items():
         if not path.exists() or path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
 
 
-def _title(text: str) -> str:
-    return f"{text}\n{'=' * len(text)}\n\n"
+def _title(text: str, line: str = "=") -> str:
+    return f"{text}\n{line * len(text)}\n\n"
 
 
 def _index(found: list[Group]) -> str:
-    lines = "\n".join(f"   {group.page}" for group in found)
     return (
         _title("API")
         + "Every public name, from its docstring. Methods are sorted by what they need "
-        "to see,\nwhich is the order of their cost.\n\n"
-        f".. toctree::\n   :maxdepth: 1\n\n{lines}\n"
+        + "to see,\nwhich is the order of their cost.\n\n"
+        + ".. toctree::\n   :maxdepth: 1\n\n"
+        + "".join(f"   {group.page}\n" for group in found)
     )
 
 
 def _group(group: Group) -> str:
-    names = [f"{module}.{name}" for module, name in group.symbols]
-    table = "\n".join(f"   ~{name}" for name in names)
-    tree = "\n".join(f"   {name.rpartition('.')[2]} <{name}>" for name in names)
-    return (
-        f"{_title(group.title)}{group.about}\n\n"
-        f".. autosummary::\n   :nosignatures:\n\n{table}\n\n"
-        f".. toctree::\n   :hidden:\n\n{tree}\n"
-    )
+    text = f"{_title(group.title)}{group.about}\n\n"
+    for module, names in group.names.items():
+        if module.count("."):  # one that users import by itself: it says what it is
+            if len(group.names) > 1:
+                text += _title(module.removeprefix("mtl_optax."), "-")
+            text += f".. automodule:: {module}\n   :no-members:\n\n"
+        text += f".. currentmodule:: {module}\n\n.. autosummary::\n   :nosignatures:\n\n"
+        text += "".join(f"   {name}\n" for name in names) + "\n"
+    tree = "".join(f"   {name} <{module}.{name}>\n" for module, name in group.symbols())
+    return f"{text}.. toctree::\n   :hidden:\n\n{tree}"
 
 
 def _symbol(module: str, name: str) -> str:
@@ -56,30 +64,28 @@ def _symbol(module: str, name: str) -> str:
     head = f"{_title(name)}.. currentmodule:: {module}\n\n"
     if not isinstance(value, type):
         return f"{head}.. autofunction:: {name}\n"
-    text = f"{head}.. autoclass:: {name}\n"
-    return text + (_fields(value) if is_record(value) else _members(value))
+    body = _fields(value) if is_record(value) else _members(value)
+    return f"{head}.. autoclass:: {name}\n{body}"
 
 
 def _fields(record: type) -> str:
     """The fields of a NamedTuple, with the comment that stands beside each."""
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)", inspect.getsource(record), re.M))
-    lines = [
-        f"   * ``{field}``" + (f": {comments[field]}" if field in comments else "")
-        for field in record._fields
-    ]
-    methods = [x for x, f in vars(record).items() if x[0] != "_" and inspect.getdoc(f)]
-    methods = [x for x in methods if x not in record._fields]
-    parts = "".join(f"\n   .. autoattribute:: {x}\n" for x in methods)
-    return "\n" + "\n".join(lines) + "\n" + parts
+    if "Attributes:" in (inspect.getdoc(record) or ""):
+        return ""
+    source = inspect.getsource(record)
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)", source, re.M))
+    lines = "\n"
+    for field in record._fields:  # type: ignore[attr-defined]
+        comment = re.sub(r"[*|]", r"\\\g<0>", comments.get(field, ""))
+        lines += f"   * ``{field}``{': ' if comment else ''}{comment}\n"
+    properties = [x for x, part in vars(record).items() if isinstance(part, property)]
+    return lines + "".join(f"\n   .. autoproperty:: {x}\n" for x in properties)
 
 
 def _members(value: type) -> str:
     """What the class itself says something about."""
-    return (
-        "   :members:\n   :special-members: __call__\n"
-        if "__call__" in vars(value)
-        else "   :members:\n"
-    )
+    called = "   :special-members: __call__\n" if "__call__" in vars(value) else ""
+    return f"   :members:\n{called}"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,6 +1,7 @@
 """What stands elsewhere in the repository, put into pages where a comment asks for it.
 
-`<!-- README: From A to B -->` is README from the heading A to the heading or words B;
+`<!-- README: From A to B -->` is README from the line that begins with A, which is left
+out if it is a heading, to the next that begins with B;
 `<!-- findings -->` is what the scripts in findings/ say at their head.
 """
 
@@ -29,12 +30,12 @@ def insert(app: Sphinx, name: str, source: list[str]) -> None:
 
 def _readme(root: Path, start: str, end: str) -> str:
     readme = (root / "README.md").read_text("utf-8")
-    for words in (start, end):
-        if readme.count(f"\n{words}") != 1:
-            raise ValueError(f"README.md has not one line that begins with: {words}")
-    begin = readme.index(f"\n{start}") + 1
-    part = readme[begin : readme.index(f"\n{end}")]
-    if part.startswith("#"):
+    begin = readme.find(f"\n{start}")
+    until = readme.find(f"\n{end}", begin)
+    if min(begin, until) < 0:
+        raise ValueError(f"README.md has no lines that begin with {start!r}, {end!r}")
+    part = readme[begin:until].lstrip("\n")
+    if part.startswith("#"):  # the page has a head of its own
         part = part.partition("\n")[2]
     return LINK.sub("](../", part)
 
