@@ -53,7 +53,9 @@ def _group(group: Group) -> str:
             if len(group.names) > 1:
                 text += _title(module.removeprefix("mtl_optax."), "-")
             text += f".. automodule:: {module}\n   :no-members:\n\n"
-        text += f".. currentmodule:: {module}\n\n.. autosummary::\n   :nosignatures:\n\n"
+        text += (
+            f".. currentmodule:: {module}\n\n.. autosummary::\n   :nosignatures:\n\n"
+        )
         text += "".join(f"   {name}\n" for name in names) + "\n"
     tree = "".join(f"   {name} <{module}.{name}>\n" for module, name in group.symbols())
     return f"{text}.. toctree::\n   :hidden:\n\n{tree}"

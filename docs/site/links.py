@@ -20,7 +20,9 @@ class LinkCode(SphinxTransform):
 
     def apply(self, **kwargs: Any) -> None:
         """Once for each page."""
-        public = {f"{module}.{x}" for group in groups() for module, x in group.symbols()}
+        public = {
+            f"{module}.{x}" for group in groups() for module, x in group.symbols()
+        }
         for code in list(self.document.findall(nodes.literal)):
             found = CODE.fullmatch(code.astext())
             target = found and f"{found[1] or 'mtl_optax'}.{found[2]}"

@@ -1,4 +1,4 @@
-"""Every public symbol, by what a method sees and by module: there is no list to keep."""
+"""Every public symbol, by what a method sees and by module; no list is kept."""
 
 import importlib
 import inspect
