@@ -16,7 +16,7 @@ def pages() -> dict[str, str]:
     for group in found:
         texts[group.page] = _group(group)
         for module, name in group.symbols():
-            texts[f"{module}.{name}"] = _symbol(module, name)
+            texts[f"{module}.{name}"] = _symbol(group, module, name)
     return texts
 
 
@@ -57,13 +57,14 @@ def _group(group: Group) -> str:
             f".. currentmodule:: {module}\n\n.. autosummary::\n   :nosignatures:\n\n"
         )
         text += "".join(f"   {name}\n" for name in names) + "\n"
-    tree = "".join(f"   {name} <{module}.{name}>\n" for module, name in group.symbols())
-    return f"{text}.. toctree::\n   :hidden:\n\n{tree}"
+    return text
 
 
-def _symbol(module: str, name: str) -> str:
+def _symbol(group: Group, module: str, name: str) -> str:
+    """Outside of the tables of contents, which every page repeats: they stay short."""
     value = getattr(importlib.import_module(module), name)
-    head = f"{_title(name)}.. currentmodule:: {module}\n\n"
+    head = f":orphan:\n\n{_title(name)}:doc:`{group.title} <{group.page}>`\n\n"
+    head += f".. currentmodule:: {module}\n\n"
     if not isinstance(value, type):
         return f"{head}.. autofunction:: {name}\n"
     body = _fields(value) if is_record(value) else _members(value)
