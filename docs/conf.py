@@ -13,8 +13,6 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "site"))
 
 project = "mtl_optax"
-author = "the authors of mtl_optax"
-project_copyright = "Apache-2.0"
 release = metadata.version("mtl-optax")
 
 root_doc = "docs/index"
@@ -74,6 +72,7 @@ html_static_path = [
 ]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 mathjax_path = "tex-svg.js"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
