@@ -13,8 +13,8 @@ from mtl_optax.nn.sharing import one_input
 class CGC(nnx.Module):
     r"""Shared experts and experts of its own, mixed for each task by its gate.
 
-    .. math:: p_t = softmax(W_t u(x) + b_t) \qquad
-      y_t = D_t \Big( \sum_{m \in shared \cup own_t} p_{tm} E_m(x) \Big)
+    .. math:: p_t = \operatorname{softmax}(W_t u(x) + b_t) \qquad
+      y_t = D_t \Big( \sum_{m \in \text{shared} \cup \text{own}_t} p_{tm} E_m(x) \Big)
 
     The gate's first columns are the shared experts. No gradient of a task reaches
     experts, gate or decoder of another.

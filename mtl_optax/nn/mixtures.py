@@ -43,7 +43,9 @@ def stitch(coefficients: Any, values: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 class Gate(nnx.Module):
-    r"""Weights of M experts that a task sees: :math:`softmax(W u(x) + b)`, float32.
+    r"""Weights of M experts that a task sees, float32.
+
+    .. math:: \operatorname{softmax}(W u(x) + b)
 
     Args:
       num_features: features of `u(x)`, the rows that the gate reads.

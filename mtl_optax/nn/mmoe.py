@@ -13,7 +13,7 @@ from mtl_optax.nn.sharing import one_input
 class MMoE(nnx.Module):
     r"""Experts that all tasks share, mixed for each task by a gate of its own.
 
-    .. math:: p_t = softmax(W_t u(x) + b_t) \qquad
+    .. math:: p_t = \operatorname{softmax}(W_t u(x) + b_t) \qquad
       y_t = D_t \Big( \sum_m p_{tm} E_m(x) \Big)
 
     Args:

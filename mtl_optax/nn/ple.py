@@ -14,15 +14,15 @@ from mtl_optax.nn.sharing import one_input
 class PLE(nnx.Module):
     r"""Levels of shared and own experts; each reads the mixtures of the level before.
 
-    .. math:: r_t^s = \sum_{m \in shared} p_{tm}^s E_m^s(r_{sh}^{s-1})
-      + \sum_{m \in own_t} p_{tm}^s E_m^s(r_t^{s-1}) \qquad r^0 = x \qquad
+    .. math:: r_t^s = \sum_{m \in \text{shared}} p_{tm}^s E_m^s(r_{sh}^{s-1})
+      + \sum_{m \in \text{own}_t} p_{tm}^s E_m^s(r_t^{s-1}) \qquad r^0 = x \qquad
       y_t = D_t(r_t^S)
 
-    with gates :math:`p_t^s = softmax(W_t^s u(r_t^{s-1}) + b_t^s)`, the shared experts
-    first. The shared representation :math:`r_{sh}^s` of each level but the last is the
-    mixture of all experts, those of all tasks included, by a shared gate that reads
-    :math:`r_{sh}^{s-1}`. With `shared_gate=False` there is none: shared experts are
-    evaluated on :math:`r_t^{s-1}` for each task.
+    with gates :math:`p_t^s = \operatorname{softmax}(W_t^s u(r_t^{s-1}) + b_t^s)`, the
+    shared experts first. The shared representation :math:`r_{sh}^s` of each level but
+    the last is the mixture of all experts, those of all tasks included, by a shared
+    gate that reads :math:`r_{sh}^{s-1}`. With `shared_gate=False` there is none: shared
+    experts are evaluated on :math:`r_t^{s-1}` for each task.
 
     Args:
       shared_experts: for each of the S levels its shared experts. Outputs of a level

@@ -69,7 +69,7 @@ class LazyTaskGrads(NoArithmetic):
 
     @property
     def measured(self) -> bool:
-        """No: nothing is known of the gradients before they are computed."""
+        """No, nothing is known of the gradients before they are computed."""
         return False
 
     def row(self, task: int) -> optax.Updates:
