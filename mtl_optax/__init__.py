@@ -3,6 +3,7 @@
 Names are grouped by what a method needs to see, which is also the order of its cost.
 """
 
+from mtl_optax.analysis.adam_scale import adam_scale_invariance
 from mtl_optax.analysis.comparison import delta_m, delta_p
 from mtl_optax.analysis.conflict import (
     conflict_fraction,
@@ -215,6 +216,7 @@ __all__ = [
     "son_goku",
     "stale",
     # Analysis.
+    "adam_scale_invariance",
     "conflict_fraction",
     "conflict_summary",
     "cosine_similarity",
