@@ -24,13 +24,13 @@ QUESTION = (
     "do about them?"
 )
 STEPS = 3600  # a multiple of 6 times the records
+RATES = {"Burgers": (3e-4, 1e-3, 3e-3), "Kovasznay": (1e-3, 3e-3, 1e-2)}
 PUBLISHED, SMALL = Size(), Size(inside=50, hidden=2, width=8)
 _SETTINGS = Settings(
     (*OTHERS, CONFIG, MCONFIG),
     seeds=8,
     tuning_seeds=2,
     steps=STEPS,
-    learning_rates=(3e-4, 1e-3, 3e-3),
     points=100,
 )
 _QUICK = Settings(
@@ -45,11 +45,11 @@ _QUICK = Settings(
 
 def part(equation: Equation, end: str = "", size: Size = PUBLISHED) -> Part:
     """One equation, trained in one of three ways."""
-    name = equation.name.lower()
+    name, rates = equation.name.lower(), RATES[equation.name]
     methods, whole, few, rates = {
-        "": (_SETTINGS.methods, STEPS, 8, _SETTINGS.learning_rates),
+        "": (_SETTINGS.methods, STEPS, 8, rates),
         # As many backward passes as the plain sum
-        PASSES: ((CONFIG,), STEPS // len(equation.tasks), 4, _SETTINGS.learning_rates),
+        PASSES: ((CONFIG,), STEPS // len(equation.tasks), 4, rates),
         # About as many passes too: a step takes two
         SECOND: ((LBFGS,), STEPS // 2, 4, (1.0,)),
     }[end]
