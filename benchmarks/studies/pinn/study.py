@@ -24,7 +24,10 @@ QUESTION = (
     "do about them?"
 )
 STEPS = 3600  # a multiple of 6 times the records
-RATES = {"Burgers": (3e-4, 1e-3, 3e-3), "Kovasznay": (1e-3, 3e-3, 1e-2)}
+RATES: dict[str, tuple[float, ...]] = {
+    "Burgers": (3e-4, 1e-3, 3e-3),
+    "Kovasznay": (1e-3, 3e-3, 1e-2),
+}
 PUBLISHED, SMALL = Size(), Size(inside=50, hidden=2, width=8)
 _SETTINGS = Settings(
     (*OTHERS, CONFIG, MCONFIG),
