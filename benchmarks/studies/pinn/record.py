@@ -29,7 +29,7 @@ def errors(params: Any, split: Any) -> jax.Array:
     """Mean squared error against the reference in the region of each task, `[T]`."""
     points, exact, regions = split
     square = jnp.mean((network.value(params, points) - exact) ** 2, axis=1)
-    return square @ regions / regions.sum(axis=0)
+    return network.product(square, regions) / regions.sum(axis=0)
 
 
 def alignment(cosines: jax.Array) -> jax.Array:
