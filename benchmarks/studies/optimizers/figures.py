@@ -11,7 +11,7 @@ from mtl_optax.study.report.paired import CONFIDENCE, interval
 from mtl_optax.study.report.styles import PALETTE
 
 LOOKS = {ADAM: (PALETTE[1], "o"), SGD: (PALETTE[0], "s"), "muon": (PALETTE[3], "^")}
-WORST = 40.0  # percent; runs with larger errors lie outside
+FAR = 3  # times the best error, where scales are equal, lies outside
 
 
 def fronts(every: list[Condition]) -> Drawn:
@@ -27,14 +27,16 @@ def fronts(every: list[Condition]) -> Drawn:
                 ax.scatter(
                     *(x, y, 26), marker=marker, facecolors=face, edgecolors=colour
                 )
-        best = points[np.isfinite(points).all(axis=1)].min(axis=0)
-        ax.set(xscale="log", yscale="log", xlim=(0.9 * best[0], WORST))
-        ax.set_ylim(0.9 * best[1], WORST)
+        best = points[:, :2].min(axis=0)
+        equal = condition.first.part.scales == (1,)
+        worst = np.minimum(FAR * best, 100) if equal else (100, 100)
+        ax.set(xscale="log", yscale="log")
+        ax.set(xlim=(0.9 * best[0], worst[0]), ylim=(0.9 * best[1], worst[1]))
         tasks = condition.first.tasks
         ax.set_xlabel(f"error of {tasks[0]} / %")
         ax.set_ylabel(f"error of {tasks[1]} / %")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             axis.set_minor_formatter(NullFormatter())
         ax.set_title(f"{condition.name}: {_count(owners, front)}", size="small")
@@ -45,7 +47,7 @@ def fronts(every: list[Condition]) -> Drawn:
         figure,
         "A point a method and rate, mean over seeds; filled: on the front of all "
         "tasks, of which the first two are drawn, and in the title how many of each "
-        f"optimiser. Errors above {WORST:g} % lie outside.",
+        f"optimiser. At equal scales errors above {FAR} times the best lie outside.",
     )
 
 
