@@ -40,6 +40,6 @@ STUDIES = {
     ),
     "corruptions": (
         "frozen trunks on corrupted digits: joint against single networks",
-        480,
+        600,
     ),
 }
