@@ -60,6 +60,6 @@ STUDIES = {
     ),
     "corruptions": (
         "frozen trunks on corrupted digits: joint against single networks",
-        480,
+        600,
     ),
 }

@@ -15,10 +15,10 @@ from mtl_optax.study.report import claims
 
 _SETTINGS = Settings(
     (BASELINE, SINGLE_TASK),
-    seeds=8,
-    tuning_seeds=4,
+    seeds=7,
+    tuning_seeds=3,
     steps=2000,
-    learning_rates=(1e-3, 3e-3),
+    learning_rates=(3e-4, 1e-3, 3e-3, 1e-2),
     schedule="constant",  # the problem has a cosine for each half
     points=100,
 )
