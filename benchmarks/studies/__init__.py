@@ -56,7 +56,7 @@ STUDIES = {
     ),
     "pinn": (
         "two equations solved by networks: ConFIG, M-ConFIG, and L-BFGS beside them",
-        14000,
+        1000,
     ),
     "corruptions": (
         "frozen trunks on corrupted digits: joint against single networks",
