@@ -41,9 +41,13 @@ def conflict_summary(
       pooled: all pairs of two different tasks as one sample, instead of each by itself.
 
     Returns:
-      Arrays `[T, T]` (percentiles `[P, T, T]`), or with `pooled` scalars (`[P]`). Where
-      nothing was measured all are 0, `counts` too. A percentile is interpolated within
-      a bin of the histogram; means and the share that conflicts are exact.
+      A named tuple: `counts`, how often each pair was measured; `conflicting`, the
+      share of these with a negative cosine; `cosine` and `magnitude` (similarity, 1 for
+      equal norms), which have `mean`, `sd` and `percentiles`. All are arrays `[T, T]`,
+      tasks in sorted order of names (percentiles `[P, T, T]`), or with `pooled` scalars
+      (`[P]`). Where nothing was measured all are 0, `counts` too. A percentile is
+      interpolated within a bin of the histogram; means and the share that conflicts are
+      exact.
 
     Raises:
       ValueError: if the state holds no `watch_conflicts`, or several; for percentiles
