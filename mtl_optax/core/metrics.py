@@ -26,7 +26,8 @@ def metrics(opt_state: Any, names: Any = None) -> dict[str, jax.Array]:
       pair and `conflict_fraction`, the share of negative ones among the pairs that
       both have a gradient; with `skip_nonfinite_tasks` `nonfinite/lm`, how often the
       task was skipped so far. Where a method has weights for each of B blocks they are
-      `weight/lm/0` and so on, and the rest is that of all blocks together.
+      `weight/lm/0` and so on, and the rest is that of all blocks together. Of a task
+      that was not `active` weight, norm and cosines are 0: log `active` beside them.
 
     Raises:
       ValueError: if the state holds nothing to report, or several of a kind, with
