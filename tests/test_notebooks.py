@@ -15,6 +15,7 @@ SHORT = {
     "03_flat_minima": "300",
     "04_task_groups": "40",
     "05_architectures": "100",
+    "08_corruptions": "20",
     "11_cost_of_a_method": "1",  # rounds
     "12_reinforcement_learning": "64",
 }  # steps
