@@ -42,40 +42,43 @@ def batch(number=6):
 
 
 def test_clean_images_first_then_others():
-    params, state = problem.init(0)
-    given = batch()
+    (params, state), given = problem.init(0), batch()
     moved = jax.tree.map(lambda x: x + 1.0, params)
-    seen = {}
-    for progress in (0.0, 0.25, 0.5, 0.75):
-        now = Now(jnp.asarray(progress), jax.random.key(1))
-        seen[progress] = problem.losses(moved, state, given, now)
     same = given._replace(corrupted=np.repeat(given.clean[:, None], 3, axis=1))
-    for progress, (losses, after) in seen.items():
-        now = Now(jnp.asarray(progress), jax.random.key(1))
-        clean, _ = problem.losses(moved, state, same, now)
+    rates = []
+
+    def first(params, given, progress):
+        losses, after = problem.losses(
+            *(params, state, given), Now(progress, jax.random.key(1))
+        )
+        return sum(losses), (losses, after)
+
+    run = jax.jit(jax.grad(first, has_aux=True))
+    for progress in (0.0, 0.25, 0.5, 0.75):
+        slope, (losses, after) = run(moved, given, progress)
+        clean, _ = run(moved, same, progress)[1]
         assert np.allclose(losses, clean) == (progress < 0.5)
-        assert bool(after.frozen) == (progress >= 0.5)
-        # At 0.5 the heads are those that the first half has left.
+        # At 0.5 the parameters are those that the first half has left.
         kept = moved if progress <= 0.5 else params
         for leaf, expected in zip(
-            *map(jax.tree.leaves, (after.heads, kept["heads"])), strict=True
+            *map(jax.tree.leaves, (after.kept, kept)), strict=True
         ):
             np.testing.assert_array_equal(leaf, expected)
-    rates = [float(after.rate) for _, after in seen.values()]
+        # After it the trunk is what was kept, and has no gradient.
+        trunk = [bool(x.any()) for x in jax.tree.leaves(slope["trunk"])]
+        assert any(trunk) == (progress <= 0.5)
+        assert all(bool(x.any()) for x in jax.tree.leaves(slope["heads"]))
+        rates.append(float(after.rate))
     np.testing.assert_allclose(rates, [1, 0.5, 1, 0.5], atol=1e-6)
 
 
-def test_a_frozen_trunk_stays_and_heads_go_on():
+def test_the_rate_is_that_of_the_problem():
     params = {"trunk": jnp.zeros(2), "heads": {"a": jnp.zeros(2)}}
-    shared = {"trunk": True, "heads": {"a": False}}
-    of = namedtuple("Of", "problem")(namedtuple("P", "shared")(lambda params: shared))
-    tx = in_halves(lambda of: optax.sgd(0.1))(of)
-    grads = jax.tree.map(jnp.ones_like, params)
-    for frozen, trunk in ((False, -0.05), (True, 0.0)):
-        statistics = State((), jnp.asarray(frozen), jnp.asarray(0.5))
-        updates, _ = tx.update(grads, tx.init(params), params, statistics=statistics)
-        np.testing.assert_allclose(updates["trunk"], trunk)
-        np.testing.assert_allclose(updates["heads"]["a"], -0.05)
+    tx = in_halves(lambda of: optax.sgd(0.1))(None)
+    grads, statistics = jax.tree.map(jnp.ones_like, params), State((), jnp.asarray(0.5))
+    updates, _ = tx.update(grads, tx.init(params), params, statistics=statistics)
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_allclose(leaf, -0.05)
 
 
 def test_evaluated_with_both_heads_in_numpy():

@@ -18,6 +18,7 @@ SHORT = {
     "05_architectures": "100",
     "06_adam_versus_sgd": "10",
     "07_are_conflicts_special": "20",
+    "08_corruptions": "20",
     "09_pinn": "10",
     "10_write_your_own_method": "100",
     "11_cost_of_a_method": "1",  # rounds

@@ -78,7 +78,7 @@ def adam_scale_invariance(
         where all runs start; None for its `init`: for Adam moments of zero (b).
 
     Returns:
-      A :class:`ScaleInvariance`. A departure is 0 while neither run has moved,
+      A `ScaleInvariance`. A departure is 0 while neither run has moved,
       infinite if only the other one has, and NaN once one is. Adam is, with an
       epsilon of 0 where a gradient is exactly 0, as with `per_task` in heads of other
       tasks. Give it 1e-30.

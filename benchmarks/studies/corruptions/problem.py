@@ -2,7 +2,8 @@
 
 In the first half of the steps everything learns on clean images. Then the trunk stands
 still, and the heads learn on corrupted ones, whose corruption and severity are drawn
-for each. What the heads were in the middle is kept as the state of the problem.
+for each. What everything was in the middle is kept as the state of the problem; so the
+trunk stands still whatever a method or its optimiser does to it.
 """
 
 from functools import cache, partial
@@ -68,8 +69,7 @@ class Training(NamedTuple):
 class State(NamedTuple):
     """What is known beside the parameters."""
 
-    heads: Any  # those after the first half; in it those of now
-    frozen: jax.Array  # bool, whether the trunk stands still
+    kept: Any  # the parameters after the first half; in it those of now
     rate: jax.Array  # of this step, over the learning rate
 
 
@@ -123,7 +123,7 @@ def init(seed: int) -> tuple[Any, State]:
     trunk = [layer(*pair) for pair in pairwise(SIZES)]
     heads = {task: layer(SIZES[-1], classes) for task, classes in TASKS.items()}
     start = {"trunk": trunk, "heads": heads}
-    return start, State(heads, jnp.asarray(False), jnp.ones(()))
+    return start, State(start, jnp.ones(()))
 
 
 def features(trunk: Any, images: Any) -> jax.Array:
@@ -141,18 +141,18 @@ def logits(heads: Any, x: jax.Array) -> list[jax.Array]:
 
 def losses(params: Any, state: State, batch: Training, now: Now) -> tuple[Any, State]:
     """On clean images, then on corrupted ones; each half has a cosine of its own."""
-    frozen = now.progress >= MIDDLE
+    second = now.progress >= MIDDLE
     drawn = jax.random.randint(now.key, (len(batch.clean),), 0, VERSIONS)
     version = jnp.take_along_axis(batch.corrupted, drawn[:, None, None], axis=1)[:, 0]
-    images = jnp.where(frozen, version, batch.clean)
-    found = logits(params["heads"], features(params["trunk"], images))
-    done = (now.progress - MIDDLE * frozen) / jnp.where(frozen, 1 - MIDDLE, MIDDLE)
-    rate = 0.5 * (1 + jnp.cos(jnp.pi * done))
-    learning = now.progress <= MIDDLE  # in the middle what the first half has left
-    heads = jax.tree.map(
-        lambda new, old: jnp.where(learning, new, old), params["heads"], state.heads
+    images = jnp.where(second, version, batch.clean)
+    # The parameters in the middle are what the first half has left.
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(now.progress <= MIDDLE, new, old),
+        *(params, state.kept),
     )
-    after = State(jax.lax.stop_gradient(heads), frozen, rate)
+    found = logits(params["heads"], features(kept["trunk"], images))
+    done = (now.progress - MIDDLE * second) / jnp.where(second, 1 - MIDDLE, MIDDLE)
+    after = State(jax.lax.stop_gradient(kept), 0.5 * (1 + jnp.cos(jnp.pi * done)))
     return cross_entropy_of_tasks(found, batch.labels), after
 
 
@@ -161,8 +161,8 @@ def evaluate(
 ) -> dict[str, jax.Array]:
     """With the heads of clean images, and with those that were trained again."""
     del key
-    x = features(params["trunk"], split.images)
-    both = {"accuracy": state.heads, "retuned": params["heads"]}
+    x = features(state.kept["trunk"], split.images)
+    both = {"accuracy": state.kept["heads"], "retuned": params["heads"]}
     return {
         name: accuracies(logits(heads, x), split.labels) for name, heads in both.items()
     }
