@@ -40,7 +40,7 @@ STUDIES = {
     ),
     "scalarisation": (
         "no method beats the tuned sum? do methods act as regularisation?",
-        480,
+        720,
     ),
     "repairs": (
         "negative transfer: rate, steps, width, weights, groups or methods?",
@@ -48,7 +48,7 @@ STUDIES = {
     ),
     "optimizers": (
         "Adam against SGD with momentum, and Muon: who holds the Pareto front?",
-        500,
+        900,
     ),
     "conflicts": (
         "conflicts between tasks beside those between samples of one task",
@@ -56,7 +56,7 @@ STUDIES = {
     ),
     "pinn": (
         "two equations solved by networks: ConFIG, M-ConFIG, and L-BFGS beside them",
-        1000,
+        800,
     ),
     "corruptions": (
         "frozen trunks on corrupted digits: joint against single networks",
