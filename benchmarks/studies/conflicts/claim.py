@@ -16,7 +16,7 @@ COMPARABLE = 0.9
 CLAIM = Claim(
     number=7,
     title="Conflicts of angle are not special to tasks; differences of magnitude are",
-    source="Elich et al. 2024, arXiv 2311.04698, section 4",
+    source="Elich et al. 2024, arXiv 2311.04698",
     wording="Spread of cosines, and conflict, are comparable or larger between samples "
     "of one task than between tasks: no evidence that conflict of angle is special to "
     "multi-task learning. Magnitudes are less similar between tasks. (We take "

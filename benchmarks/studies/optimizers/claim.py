@@ -8,7 +8,7 @@ CHANCE = 50.0  # percent, of two optimisers with as many runs
 CLAIM = Claim(
     number=6,
     title="Adam is on the Pareto front more often than SGD with momentum",
-    source="Elich et al. 2024, arXiv 2311.04698, section 3 and figure 1",
+    source="Elich et al. 2024, arXiv 2311.04698",
     wording="Across methods, runs with Adam are on the Pareto front more often than "
     "runs with SGD and momentum (Cityscapes, NYUv2, CelebA).",
     read="abstract and specification",
