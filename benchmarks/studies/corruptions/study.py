@@ -56,5 +56,5 @@ def part(**smaller: int) -> Part:
     )
 
 
-_FEW = {"num_test": 20, "num_train": 200}
+_FEW = {"num_test": 60, "num_train": 200}
 STUDY: Study = alone(part())._replace(quick=(part(**_FEW),))
