@@ -84,8 +84,8 @@ def watch_conflicts(
 
     When not to use it: with a method that forms the Gramian itself, where its last one
     is enough: :func:`mtl_optax.metrics` reads that for nothing. To start anew, at an
-    epoch say, put a fresh state in the place of this part: `state = (watch.init(params),
-    *state[1:])`.
+    epoch say, put a fresh state in the place of this part:
+    `state = (watch.init(params), *state[1:])`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, mtl_optax as mtl
