@@ -212,13 +212,3 @@ def test_the_quick_form_of_the_toy_of_two_scales_leaves_its_claim(tmp_path, caps
     end = np.array([[float(row[x]) for x in "xy"] for row in rows])
     value = [float(row["mean_loss"]) for row in rows]
     np.testing.assert_allclose(report_of_tenth.MEAN_LOSS(end), value, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_cagrad_reaches_the_minimum_and_the_mean_does_not():
-    settings = PART.settings._replace(methods=("mean", "cagrad"))
-    results = run(PART, settings)
-    found = {m: rule.places(places.ends(out)) for m, out in results.methods.items()}
-    assert found["cagrad"] == ["minimum"] * 8
-    assert found["mean"] == ["elsewhere"] * 3 + ["minimum"] * 5
-    assert "from every start: cagrad." in results.judgement.statement
