@@ -79,6 +79,7 @@ def test_the_file_of_a_claim():
     shown = claims.shown(CLAIM, [measured("above", 1, 2)])
     assert shown.title == "A title: holds"
     assert shown.rows == [["this", "1.50 [1.00, 2.00] %", "above 0 %", "5", HOLDS]]
+    assert claims.number(claims.exactly("this", 3, "above", 2, "of 8")) == "3 of 8"
 
 
 def test_the_page_is_what_the_files_say():

@@ -148,6 +148,8 @@ def number(own: Measured) -> str:
     text = _short(own.estimate)
     if own.low != own.high:
         text += f" [{_short(own.low)}, {_short(own.high)}]"
+    elif own.estimate.is_integer():  # a count
+        text = f"{own.estimate:.0f}"
     return f"{text} {own.unit}".rstrip()
 
 
