@@ -1,6 +1,7 @@
 """The runner: what it records, and a stopped study that gives the same numbers."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -185,3 +186,11 @@ def test_a_run_of_another_study_is_not_resumed(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "report.html").read_text("utf-8")
     assert page.count("<h3>one</h3>") == 1  # a table for both
     assert not (tmp_path / "sgd" / "checkpoints").exists()
+
+
+def test_the_tests_of_a_file_run_in_one_process(request):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("one process runs all tests")
+    # xdist's mark of a group. Without it every test goes where there is room, and
+    # compiles what another process has compiled.
+    assert request.node.nodeid.endswith("@test_runner.py")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """A folder with the site, from the command that README gives."""
     out = tmp_path_factory.mktemp("site")
@@ -36,7 +36,7 @@ def site(tmp_path_factory):
     return out / "html"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pages(site):
     """Path -> [(attribute, value)] of what links and what is linked to."""
     return {
