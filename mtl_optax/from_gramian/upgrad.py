@@ -19,7 +19,7 @@ from mtl_optax.core.weighting import Weighting, no_state
 
 @gramian_method
 def upgrad(*, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0) -> Weighting:
-    r"""Projects each task gradient on the cone that harms no task, and sums.
+    r"""Projects each task gradient on the cone that harms no task, and averages.
 
     .. math::
       d = \sum_t \Pi_{C}(p_t \, g_t), \quad
@@ -49,7 +49,7 @@ def upgrad(*, preference: PerTask = None, reg_eps: ScalarOrSchedule = 0.0) -> We
     quadratic programs of size T at once (measured 2 to 6 ms at T=50 on a CPU).
 
     Invariances: none to loss scales: the cone does not depend on them, but the
-    gradients that are projected on it are summed as they are.
+    gradients that are projected on it are averaged as they are.
 
     Guarantee: never conflicts with any task, at any ratio of gradient norms, to 16
     roundings of what is summed: cosines are at least -16 eps times the sum of the
