@@ -6,7 +6,6 @@ point, a seed is a start, and the path of the point is kept. Later papers multip
 first loss by 0.1, which leaves the Pareto set where it is.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -14,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.engine.problem import Metric, Problem, stateless
+from mtl_optax.study.data.points import of_a_path
+from mtl_optax.study.engine.problem import Problem
 
 # The starts of the paper, of its code, and of later papers (FAMO, Nash-MTL).
 STARTS = (
@@ -44,11 +44,8 @@ def start(seed: int, starts: tuple[tuple[float, float], ...]) -> NDArray[np.floa
     return np.random.default_rng(seed).uniform(-SIDE, SIDE, 2)
 
 
-def losses(
-    point: jax.Array, batch: None = None, *, first: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
+def losses(point: jax.Array, *, first: float = 1.0) -> tuple[jax.Array, jax.Array]:
     """Both losses at a point `[2]`, the first one times a factor."""
-    del batch
     x, y = point
     up = jnp.maximum(jnp.tanh(0.5 * y), 0)
     down = jnp.maximum(jnp.tanh(-0.5 * y), 0)
@@ -82,20 +79,10 @@ def problem(
     starts: tuple[tuple[float, float], ...] = STARTS, first: float = 1.0
 ) -> Problem:
     """For the engine; the first loss is multiplied by `first`."""
-    own: Callable[..., tuple[jax.Array, ...]] = partial(losses, first=first)
-    return stateless(
+    return of_a_path(
         name="CAGrad's toy",
-        tasks=("first", "second"),
-        splits={"end": None},
-        init=lambda seed: jnp.asarray(start(seed, starts)),
-        losses=own,
-        metrics=(Metric("loss", "", higher_is_better=False),),
-        evaluate=lambda point, split: {"loss": jnp.stack(own(point))},
-        owner=lambda point: None,
-        chosen_on="end",  # nothing is held back: the losses are all there is
-        reported_on="end",
-        watch=lambda point, state: point,
-        precision="float64",
+        start=lambda seed: start(seed, starts),
+        losses=partial(losses, first=first),
         about="All methods share starts and optimiser.",
         facts={"starts": starts, "factor_of_the_first_loss": first},
         credits="The toy is that of Liu et al., Conflict-Averse Gradient Descent for "

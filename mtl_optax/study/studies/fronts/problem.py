@@ -15,7 +15,8 @@ import optax
 
 import mtl_optax as mtl
 from mtl_optax.study.data.pareto_problems import PROBLEMS, stays_in
-from mtl_optax.study.engine.problem import Metric, Problem, stateless
+from mtl_optax.study.data.points import of_a_point
+from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.transformations import Ingredients, Method, among_tasks
 
 SIZES = {"VLMOP2": 2, "ZDT2": 30}  # parameters, the usual numbers
@@ -30,21 +31,14 @@ def problem(name: str) -> Problem:
     """For the engine."""
     known = PROBLEMS[name]
 
-    def init(seed: int) -> jax.Array:
+    def start(seed: int) -> jax.Array:
         drawn = np.random.default_rng(seed).uniform(*BOXES[name], SIZES[name])
         return jnp.asarray(drawn, jnp.float32)
 
-    return stateless(
+    return of_a_point(
         name=name,
-        tasks=("first", "second"),
-        splits={"end": None},
-        init=init,
-        losses=lambda point, batch: known.losses(point),
-        metrics=(Metric("loss", "", higher_is_better=False),),
-        evaluate=lambda point, split: {"loss": jnp.stack(known.losses(point))},
-        owner=lambda point: None,
-        chosen_on="end",  # nothing is held back: the losses are all there is
-        reported_on="end",
+        start=start,
+        losses=known.losses,
         about=f"Starts are drawn from the box {BOXES[name]} in {SIZES[name]} "
         "dimensions; all preferences and methods share them.",
         facts={"parameters": SIZES[name], "box": known.box},

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.engine.problem import Metric, Problem, stateless
+from mtl_optax.study.data.points import of_a_path
+from mtl_optax.study.engine.problem import Problem
 
 Pair = tuple[tuple[float, float], tuple[float, float]]
 
@@ -126,25 +127,15 @@ def problem(name: str) -> Problem:
     """For the engine."""
     own = QUADRATICS[name]
 
-    def losses(point: jax.Array, batch: None = None) -> tuple[jax.Array, ...]:
-        del batch
+    def losses(point: jax.Array) -> tuple[jax.Array, ...]:
         each = zip(own.matrices, own.centres, strict=True)
         away = ((point - jnp.array(u), jnp.array(a)) for a, u in each)
         return tuple(x @ a @ x for x, a in away)
 
-    return stateless(
+    return of_a_path(
         name=name,
-        tasks=("first", "second"),
-        splits={"end": None},
-        init=lambda seed: jnp.asarray(start(own, seed)),
+        start=partial(start, own),
         losses=losses,
-        metrics=(Metric("loss", "", higher_is_better=False),),
-        evaluate=lambda point, split: {"loss": jnp.stack(losses(point))},
-        owner=lambda point: None,
-        chosen_on="end",  # nothing is held back: the losses are all there is
-        reported_on="end",
-        watch=lambda point, state: point,
-        precision="float64",
         about="All methods share starts; steps are plain gradient steps.",
         facts={"starts": own.starts},
         credits="The quadratics, starts and rates are those of the trajectory suite of "
