@@ -4,7 +4,6 @@ Its source is the whole repository, so that links between pages, notebooks, resu
 README hold on the site as they do in the repository.
 """
 
-import logging
 import sys
 from importlib import metadata, resources
 from pathlib import Path
@@ -46,11 +45,6 @@ nitpick_ignore_regex = [
     ("py:mod", r"mtl_optax\.core\..*"),
 ]
 suppress_warnings = ["myst.header"]  # a program's results may leave a level out
-# A table of contents may wait for pages; its warning has no type to be named above.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(
-    lambda record: "didn't match any" not in str(record.msg)
-)
-
 # Docstrings: types are said in words, and `name` is code.
 default_role = "code"
 autodoc_typehints = "none"
