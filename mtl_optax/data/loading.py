@@ -1,0 +1,257 @@
+"""Batches of a data set, through grain: shuffled, augmented, shared out, resumable.
+
+Batches have numbers. Batch n depends on the data, the seed and n alone, so a run that
+was stopped goes on with the next number, with as many workers as it likes; there is no
+state of a loader to save. For the same reason the batches of several processes are
+parts of the same batches that one process would see.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_optax.data.dataset import KINDS, Augment, Dataset, Example, Source, Task
+
+Rows = NDArray[np.int64]  # numbers of examples
+BLANK = -1  # in place of a number: no example, a row that fills a batch
+
+
+class Reading(NamedTuple):
+    """How batches are read."""
+
+    batch_size: (
+        int  # of all processes together; of each task where tasks have their own
+    )
+    seed: int = 0
+    workers: int = 0  # processes that read and augment; 0: threads of this one
+    process: tuple[int, int] = (0, 1)  # this one, and how many there are
+
+
+class Rowwise:
+    """Examples of a source by their place in `rows`, with labels of all tasks.
+
+    A task that an example has no label of gets missing ones; a blank row has nothing
+    but missing labels, and inputs of 0.
+    """
+
+    def __init__(self, source: Source, rows: Rows, blanks: Example):
+        self.source, self.rows, self.blanks = source, rows, blanks
+
+    def __len__(self) -> int:
+        """Blank rows included."""
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Example:
+        """Of this place."""
+        row = int(self.rows[index])
+        if row == BLANK:
+            return self.blanks
+        example = self.source[row]
+        targets = {
+            task: example["targets"].get(task, blank)
+            for task, blank in self.blanks["targets"].items()
+        }
+        return {"inputs": example["inputs"], "targets": targets}
+
+
+def blank(tasks: Sequence[Task], like: Example) -> Example:
+    """An example of missing labels; with the shapes of `like`, where it has a label."""
+    targets = {}
+    for task in tasks:
+        kind = KINDS[task.kind]
+        shape = np.shape(like["targets"].get(task.name, 0))
+        targets[task.name] = np.full(shape, kind.missing, kind.dtype)
+    inputs = like["inputs"]
+    if isinstance(inputs, Mapping):
+        return {
+            "inputs": {k: np.zeros_like(x) for k, x in inputs.items()},
+            "targets": targets,
+        }
+    return {"inputs": np.zeros_like(inputs), "targets": targets}
+
+
+def num_batches(good: Any, batch_size: int) -> int:
+    """Of an epoch: whole batches; of the task with most where tasks have their own."""
+    each = good.values() if isinstance(good, Mapping) else [good]
+    return max(max(len(rows) // batch_size, 1) for rows in each)
+
+
+def training(
+    dataset: Dataset,
+    good: Any,
+    reading: Reading,
+    *,
+    epochs: int,
+    start: int = 0,
+    mix: Mapping[str, float] | None = None,
+    split: str = "train",
+) -> Iterator[Example]:
+    """Batches of all epochs from number `start`, each epoch in an order of its own.
+
+    What is left of an epoch after its whole batches is dropped, another part in every
+    epoch. Where tasks have examples of their own there are two ways. By default a
+    batch holds `{task: inputs}`, a batch of every task, an epoch ends with the largest
+    one, and the smaller ones begin anew as often as they must. With `mix` a batch is
+    one array of rows of all tasks in these proportions, in which each row has a label
+    of its own task alone; a task may then be missing from a batch.
+
+    Args:
+      dataset: from one of the loaders.
+      good: the numbers of examples to use, as :func:`mtl_optax.data.scan.scan` finds.
+      reading: batch size, seed, workers and process.
+      epochs: how often the data are gone through.
+      start: number of the first batch: what a run has done so far.
+      mix: task -> weight.
+      split: from which to read.
+
+    Returns:
+      An iterator of examples with a leading axis of batch_size / processes.
+
+    Raises:
+      ValueError: for a batch that cannot be shared out evenly, one larger than the
+        split, or a mix of other tasks.
+    """
+    count = _share(reading)
+    source = dataset.splits[split]
+    steps = num_batches(good, reading.batch_size)
+    if mix is not None and not dataset.by_task:
+        raise ValueError(
+            f"mix: the tasks of {dataset.name} have the same examples; leave mix out."
+        )
+    if isinstance(source, Mapping):
+        each = {
+            task: _shuffled(dataset, source[task], good[task], reading, number)
+            for number, task in enumerate(sorted(source))
+        }
+        if mix is not None:
+            batches = _mixed(each, mix, count, reading)
+            steps = max(sum(map(len, good.values())) // reading.batch_size, 1)
+        else:
+            batches = _beside(each, count, reading)
+        whole = batches.slice(slice(0, epochs * steps))
+    else:
+        if len(good) < reading.batch_size:
+            raise ValueError(
+                f"the split {split} has {len(good)} examples, fewer than a batch of "
+                f"{reading.batch_size}: take a smaller --batch."
+            )
+        rows = _shuffled(dataset, source, good, reading, 0, repeated=False)
+        rows = rows.slice(slice(0, steps * reading.batch_size))
+        whole = _of_process(rows, reading).batch(count).repeat(epochs)
+    return _iterate(whole.slice(slice(start, None)), reading)
+
+
+def evaluation(
+    dataset: Dataset, good: Any, reading: Reading, *, split: str
+) -> Iterator[Example]:
+    """Every example of a split once, in order; blank rows fill the last batch.
+
+    Where tasks have examples of their own a batch holds rows of one task, with labels
+    of it alone. Arguments are those of `training`.
+    """
+    source = dataset.splits[split]
+    by_task = source if isinstance(source, Mapping) else {"": source}
+    rows = good if isinstance(good, Mapping) else {"": good}
+    parts = []
+    for name in sorted(by_task):
+        own = rows[name]
+        fill = np.full(-len(own) % reading.batch_size, BLANK)
+        like = by_task[name][int(own[0])]
+        # Shapes of labels are those of an example: tasks of their own label examples.
+        blanks = blank(dataset.tasks, like)
+        every = np.concatenate([own, fill])
+        parts.append(grain.MapDataset.source(Rowwise(by_task[name], every, blanks)))
+    whole = grain.MapDataset.concatenate(parts) if len(parts) > 1 else parts[0]
+    return _iterate(_of_process(whole, reading).batch(_share(reading)), reading)
+
+
+def _shuffled(
+    dataset: Dataset,
+    source: Source,
+    good: Rows,
+    reading: Reading,
+    number: int,
+    repeated: bool = True,
+) -> Any:
+    """A source in random order, augmented; each of several by a seed of its own."""
+    blanks = blank(dataset.tasks, source[int(good[0])])
+    rows = grain.MapDataset.source(Rowwise(source, good, blanks))
+    rows = rows.seed(reading.seed + number).shuffle()
+    if repeated:
+        rows = rows.repeat()
+    # Before the rows are shared out: grain draws by place in the data set, so that
+    # processes would otherwise augment their first rows alike, and so on.
+    return (
+        rows if dataset.augment is None else rows.random_map(_Varied(dataset.augment))
+    )
+
+
+class _Varied:
+    """The augmentation, on a copy of the dict: what it is given may be kept."""
+
+    def __init__(self, augment: Augment):
+        self.augment = augment
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Of one example."""
+        return self.augment(dict(example), rng)
+
+
+def _beside(each: dict[str, Any], count: int, reading: Reading) -> Any:
+    """A batch of every task side by side, by the tasks' names."""
+    names = list(each)
+    rows = [_of_process(each[name], reading).batch(count) for name in names]
+
+    def joined(parts: Sequence[Example]) -> Example:
+        return {
+            "inputs": {n: x["inputs"] for n, x in zip(names, parts, strict=True)},
+            "targets": {n: x["targets"][n] for n, x in zip(names, parts, strict=True)},
+        }
+
+    return grain.experimental.ZipMapDataset(rows).map(joined)
+
+
+def _mixed(
+    each: dict[str, Any], mix: Mapping[str, float], count: int, reading: Reading
+) -> Any:
+    """Rows of all tasks in these proportions."""
+    if set(mix) != set(each) or min(mix.values()) <= 0:
+        raise ValueError(
+            f"mix: needs a positive weight for each task of {sorted(each)}; got "
+            f"{dict(mix)}."
+        )
+    total = sum(mix.values())
+    weights = [mix[name] / total for name in each]
+    rows = grain.MapDataset.mix(list(each.values()), weights)
+    return _of_process(rows, reading).batch(count)
+
+
+def _of_process(rows: Any, reading: Reading) -> Any:
+    """The part of this process: of every batch its own rows."""
+    index, processes = reading.process
+    return rows if processes == 1 else rows.slice(slice(index, None, processes))
+
+
+def _share(reading: Reading) -> int:
+    """Rows of a batch on this process."""
+    processes = reading.process[1]
+    if reading.batch_size % processes:
+        raise ValueError(
+            f"a batch of {reading.batch_size} cannot be shared evenly by {processes} "
+            "processes: take a multiple."
+        )
+    return reading.batch_size // processes
+
+
+def _iterate(batches: Any, reading: Reading) -> Iterator[Example]:
+    """Reads ahead, in threads or in processes of their own."""
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    ahead = batches.to_iter_dataset(options)
+    if reading.workers:
+        ahead = ahead.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=reading.workers)
+        )
+    return iter(ahead)
