@@ -84,7 +84,7 @@ def training(
     good: Any,
     reading: Reading,
     *,
-    epochs: int,
+    epochs: int | None,
     start: int = 0,
     mix: Mapping[str, float] | None = None,
     split: str = "train",
@@ -102,10 +102,10 @@ def training(
       dataset: from one of the loaders.
       good: the numbers of examples to use, as :func:`mtl_optax.data.scan.scan` finds.
       reading: batch size, seed, workers and process.
-      epochs: how often the data are gone through.
+      epochs: how often the data are gone through; None: without end.
       start: number of the first batch: what a run has done so far.
       mix: task -> weight.
-      split: from which to read.
+      split: from which to read; only "train" is augmented.
 
     Returns:
       An iterator of examples with a leading axis of batch_size / processes.
@@ -116,6 +116,7 @@ def training(
     """
     count = _share(reading)
     source = dataset.splits[split]
+    augment = dataset.augment if split == "train" else None
     steps = num_batches(good, reading.batch_size)
     if mix is not None and not dataset.by_task:
         raise ValueError(
@@ -123,7 +124,7 @@ def training(
         )
     if isinstance(source, Mapping):
         each = {
-            task: _shuffled(dataset, source[task], good[task], reading, number)
+            task: _shuffled(dataset, augment, source[task], good[task], reading, number)
             for number, task in enumerate(sorted(source))
         }
         if mix is not None:
@@ -131,14 +132,15 @@ def training(
             steps = max(sum(map(len, good.values())) // reading.batch_size, 1)
         else:
             batches = _beside(each, count, reading)
-        whole = batches.slice(slice(0, epochs * steps))
+        last = None if epochs is None else epochs * steps
+        whole = batches.slice(slice(0, last))
     else:
         if len(good) < reading.batch_size:
             raise ValueError(
                 f"the split {split} has {len(good)} examples, fewer than a batch of "
                 f"{reading.batch_size}: take a smaller --batch."
             )
-        rows = _shuffled(dataset, source, good, reading, 0, repeated=False)
+        rows = _shuffled(dataset, augment, source, good, reading, 0, repeated=False)
         rows = rows.slice(slice(0, steps * reading.batch_size))
         whole = _of_process(rows, reading).batch(count).repeat(epochs)
     return _iterate(whole.slice(slice(start, None)), reading)
@@ -170,6 +172,7 @@ def evaluation(
 
 def _shuffled(
     dataset: Dataset,
+    augment: Augment | None,
     source: Source,
     good: Rows,
     reading: Reading,
@@ -184,9 +187,7 @@ def _shuffled(
         rows = rows.repeat()
     # Before the rows are shared out: grain draws by place in the data set, so that
     # processes would otherwise augment their first rows alike, and so on.
-    return (
-        rows if dataset.augment is None else rows.random_map(_Varied(dataset.augment))
-    )
+    return rows if augment is None else rows.random_map(_Varied(augment))
 
 
 class _Varied:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -114,6 +115,22 @@ class Checkpoints:
             max_to_keep=1, enable_async_checkpointing=False
         )
         return ocp.CheckpointManager(self.folder / method, options=options)
+
+
+def written(leaf: Any) -> NDArray:
+    """A leaf as it is written: random keys, which a state may hold, as numbers."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def as_before(leaf: Any, saved: Any) -> jax.Array:
+    """What was written of such a leaf."""
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(saved)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def identity(study: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.engine.checkpoints import Checkpoints, Saved
+from mtl_optax.study.engine.checkpoints import Checkpoints, Saved, as_before
 from mtl_optax.study.engine.checks import held_out
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.program import Lanes, Recipe, StepLog, programs
@@ -154,7 +154,7 @@ def _train(
     if saved is not None:
         done, spent, logs = saved.done, saved.seconds, [list(saved.records)]
         leaves, structure = jax.tree.flatten(carries)
-        carries = jax.tree.unflatten(structure, map(_as_before, leaves, saved.leaves))
+        carries = jax.tree.unflatten(structure, map(as_before, leaves, saved.leaves))
     tick(name, "training", done)
 
     while done < recipe.steps:
@@ -171,7 +171,7 @@ def _train(
         spent += now - begun
         last = done == recipe.steps
         if store is not None and (last or now - written >= store.seconds):
-            leaves = list(map(_plain, jax.tree.leaves(carries)))
+            leaves = list(map(written, jax.tree.leaves(carries)))
             store.save(name, Saved(done, leaves, _joined(logs), spent))
             written = time.perf_counter()
         tick(name, "training", done)
@@ -182,19 +182,3 @@ def _train(
 
 def _joined(logs: list[list[NDArray]]) -> tuple[NDArray, ...]:
     return tuple(map(np.concatenate, zip(*logs, strict=True)))
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> NDArray:
-    """As it is written: random keys, which a state may hold, as their numbers."""
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _as_before(leaf: Any, written: Any) -> jax.Array:
-    """What was written of such a leaf."""
-    if _is_key(leaf):
-        return jax.random.wrap_key_data(written, impl=jax.random.key_impl(leaf))
-    return jnp.asarray(written)

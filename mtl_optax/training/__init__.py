@@ -1,0 +1,1 @@
+"""`mtl-optax train`: from a data set on disk to a trained network of several tasks."""

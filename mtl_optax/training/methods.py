@@ -1,0 +1,79 @@
+"""From a method's name to the transformation that trains with it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+import mtl_optax as mtl
+from mtl_optax.nn import owner, shared
+from mtl_optax.study.engine.methods import METHODS, OPTIMIZERS, SCHEDULES
+from mtl_optax.study.engine.transformations import (
+    Ingredients,
+    OnTwoBatches,
+    among_tasks,
+)
+
+
+class Sharing:
+    """What a method asks of a network: its tasks, and which leaves are whose."""
+
+    def __init__(self, tasks: tuple[str, ...]):
+        self.tasks = tasks
+        self.owner = owner(tasks)
+        self.shared = shared
+
+
+def constant(of: Ingredients, **weights: Any) -> optax.GradientTransformation:
+    """The weighted sum: `--hyper segmentation=1,depth=2`."""
+    rule = mtl.constant(of.num_tasks, weights=weights)
+    return optax.chain(among_tasks(rule, of.problem, rest="weights"), of.optimizer)
+
+
+# Methods of the studies, and those that no study has: by the user's own weights, and
+# with an Adam inside, which takes the place of --optimizer.
+EVERY: Mapping[str, Callable[..., Any]] = {
+    **{
+        name: x
+        for name, x in METHODS.items()
+        if name not in ("single_task", "weighted")
+    },
+    "constant": constant,
+}
+
+
+def transformation(
+    name: str,
+    tasks: tuple[str, ...],
+    *,
+    optimizer: str,
+    learning_rate: float,
+    schedule: str,
+    steps: int,
+    seed: int,
+    hyper: Mapping[str, Any],
+) -> optax.GradientTransformationExtraArgs:
+    """The method on what tasks share, own gradients for the rest, the optimiser.
+
+    Raises:
+      ValueError: for a method that is not there, with the nearest names, or a
+        hyper-parameter that it does not take.
+    """
+    rate = SCHEDULES[schedule](learning_rate, steps)
+    inner = OPTIMIZERS[optimizer].make(rate)
+    key = jax.random.key(seed)
+    sharing: Any = Sharing(tasks)
+    of = Ingredients(sharing, inner, key, [1.0] * len(tasks), rate)
+    try:
+        made = EVERY[name](of, **hyper)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise ValueError(f"{name} does not take these settings: {error}") from None
+    return optax.with_extra_args_support(made)
+
+
+def on_two_batches(name: str) -> bool:
+    """Whether the method learns from a batch of validation data as well."""
+    return isinstance(EVERY[name], OnTwoBatches)

@@ -1,0 +1,330 @@
+"""A run from its first step, or from its last checkpoint, to its end.
+
+    folder/
+      steps.csv        losses, and what the method did, every so many steps
+      epochs.csv       metrics of validation data after every epoch
+      results.json     metrics at the end, of the last and of the best state
+      checkpoints/     last and best
+      tensorboard/
+
+A run that was stopped, by Ctrl-C or by SIGKILL, goes on to the same numbers.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mtl_optax.data import loading
+from mtl_optax.data.dataset import Dataset
+from mtl_optax.data.scan import Scan
+from mtl_optax.study.engine.checkpoints import (
+    Checkpoints,
+    Saved,
+    as_before,
+    identity,
+    written,
+)
+from mtl_optax.training import logs, methods, networks, step
+from mtl_optax.training.settings import Settings
+
+Scores = dict[str, dict[str, float]]  # task -> metric -> value
+LAST, BEST = "last", "best"
+
+
+class Diverged(ValueError):
+    """A loss that is not finite any more: training has ended for this task."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with."""
+
+    folder: Path
+    scores: dict[str, dict[str, Scores]]  # "last" and "best" -> split -> scores
+    best_epoch: int
+    parameters: int  # numbers in the network
+    seconds: float  # of training in this process, without evaluation
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a run tells what it does."""
+
+    say: Callable[[str], None] = lambda text: None
+    step: Callable[[int, int], None] = lambda done, of: None
+
+
+def run(
+    dataset: Dataset,
+    scan: Scan,
+    settings: Settings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    watch: Watch = Watch(),
+) -> Result:
+    """Trains to the end of the last epoch.
+
+    Args:
+      dataset: what is trained on.
+      scan: what was found in it, by :func:`mtl_optax.data.scan.scan`.
+      settings: method, network, sizes.
+      folder: for what is written.
+      resume: go on from the last checkpoint in the folder.
+      watch: where progress is told.
+
+    Raises:
+      Refused: if there is nothing to resume, or it had other settings.
+      Diverged: for a loss that is not finite; the last checkpoint is from before.
+      ValueError: for what does not fit together: method, network, data, batch.
+    """
+    return _Run(dataset, scan, settings, folder, resume, watch).to_the_end()
+
+
+class _Run:
+    def __init__(
+        self,
+        dataset: Dataset,
+        scan: Scan,
+        settings: Settings,
+        folder: Path,
+        resume: bool,
+        watch: Watch,
+    ):
+        self.dataset, self.scan, self.settings = dataset, scan, settings
+        self.folder, self.watch = folder, watch
+        good = scan.good("train")
+        self.steps_an_epoch = (
+            max(sum(map(len, good.values())) // settings.batch_size, 1)
+            if settings.mix is not None and isinstance(good, Mapping)
+            else loading.num_batches(good, settings.batch_size)
+        )
+        self.steps = settings.epochs * self.steps_an_epoch
+        self.rows = NamedSharding(_mesh(settings), PartitionSpec("rows"))
+        self.everywhere = NamedSharding(_mesh(settings), PartitionSpec())
+        net = networks.build(
+            *(dataset, settings.arch, settings.encoder),
+            rngs=nnx.Rngs(settings.seed),
+            width=settings.width,
+            weights=settings.weights,
+        )
+        self.program = step.Program(
+            graph=nnx.split(net, nnx.Param, ...)[0],
+            tasks=dataset.tasks,
+            tx=methods.transformation(
+                *(settings.method, dataset.names),
+                optimizer=settings.optimizer,
+                learning_rate=settings.learning_rate,
+                schedule=settings.schedule,
+                steps=self.steps,
+                seed=settings.seed,
+                hyper=settings.hyper,
+            ),
+            seed=settings.seed,
+            steps_an_epoch=self.steps_an_epoch,
+            epochs=settings.epochs,
+            with_active=scan.absent("train"),
+            convention=settings.convention,
+        )
+        self.state = jax.device_put(step.start(self.program, net), self.everywhere)
+        self.parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
+        self.store = Checkpoints(
+            *(folder / "checkpoints", self._identity()), resume=resume
+        )
+        self.seconds = 0.0
+        if resume:
+            self._restore(LAST)
+        done = int(self.state.step)
+        self.steps_log = logs.Log(folder / "steps.csv", done)
+        self.epochs_log = logs.Log(folder / "epochs.csv", done)
+        self.board = logs.Board(folder / "tensorboard", done)
+        self.train_step = jax.jit(
+            partial(step.train_step, self.program), donate_argnums=0
+        )
+        self.eval_step = jax.jit(partial(step.eval_step, self.program))
+        if resume:
+            self._keep_best()
+
+    def to_the_end(self) -> Result:
+        """Trains, evaluates the last and the best state, writes results.json."""
+        done = int(self.state.step)
+        batches, others = self._batches("train", done), self._second(done)
+        saved = time.perf_counter()
+        while done < self.steps:
+            start = time.perf_counter()
+            batch = self._on_devices(next(batches))
+            second = None if others is None else self._on_devices(next(others))
+            self.state, report = self.train_step(self.state, batch, second)
+            done += 1
+            ends = done % self.steps_an_epoch == 0
+            if ends or done % self.settings.log_every == 0 or done == 1:
+                self._log(done, report)
+            self.seconds += time.perf_counter() - start
+            self.watch.step(done, self.steps)
+            if ends:
+                self._end_of_epoch(done)
+            if ends or time.perf_counter() - saved > self.settings.save_seconds:
+                self._save(LAST, done)
+                self._keep_best()
+                saved = time.perf_counter()
+        return self._result()
+
+    def evaluate(self, split: str) -> Scores:
+        """Metrics of the state as it is, over a whole split."""
+        total = None
+        reading = self._reading()
+        for batch in loading.evaluation(
+            self.dataset, self.scan.good(split), reading, split=split
+        ):
+            found = self.eval_step(
+                self.state.params, self.state.rest, self._on_devices(batch)
+            )
+            total = found if total is None else jax.tree.map(jnp.add, total, found)
+        assert total is not None  # no split is empty after the scan
+        return step.read(self.program, total)
+
+    def _end_of_epoch(self, done: int) -> None:
+        scores = self.evaluate("val")
+        flat = {f"{t}/{m}": x for t, own in scores.items() for m, x in own.items()}
+        self.epochs_log.add(done, flat)
+        self.board.add(done, {f"val/{name}": x for name, x in flat.items()})
+        epoch = done // self.steps_an_epoch
+        shown = "  ".join(
+            f"{task} " + " ".join(f"{name} {x:.4g}" for name, x in own.items())
+            for task, own in scores.items()
+        )
+        self.watch.say(f"epoch {epoch}/{self.settings.epochs}  {shown}")
+
+    def _log(self, done: int, report: Mapping[str, Any]) -> None:
+        """A row of steps.csv; waits for the device, and looks for NaN."""
+        values = jax.tree.map(float, jax.device_get(report))
+        self.steps_log.add(done, values)
+        self.board.add(done, values)
+        broken = np.asarray(self.state.broken)
+        if broken.any():
+            task = self.dataset.names[int(broken.argmax())]
+            raise Diverged(
+                f"the loss of {task} was not finite in {broken.max()} of the first "
+                f"{done} steps. Try a smaller --lr; the last checkpoint in "
+                f"{self.folder} is from before"
+            )
+
+    def _result(self) -> Result:
+        splits = [name for name in ("val", "test") if name in self.dataset.splits]
+        scores = {LAST: {split: self.evaluate(split) for split in splits}}
+        best = self._best_step()
+        self._restore(BEST)
+        scores[BEST] = {split: self.evaluate(split) for split in splits}
+        self.board.close()
+        result = Result(
+            *(self.folder, scores, best // self.steps_an_epoch, self.parameters),
+            self.seconds,
+        )
+        summary = {
+            "scores": scores,
+            "best epoch": result.best_epoch,
+            "parameters": self.parameters,
+            "settings": self._identity(),
+        }
+        text = json.dumps(summary, indent=2, default=str)
+        (self.folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        return result
+
+    def _best_step(self) -> int:
+        """That of the epoch with the lowest geometric mean of validation losses.
+
+        The geometric mean has no unit: a task with large losses has no more say.
+        """
+
+        def height(row: Mapping[str, float]) -> float:
+            losses = [row.get(f"{task}/loss", math.nan) for task in self.dataset.names]
+            some = [max(x, 1e-12) for x in losses if not math.isnan(x)]
+            return sum(map(math.log, some)) / len(some) if some else math.inf
+
+        return int(min(self.epochs_log.rows, key=height)["step"])
+
+    def _keep_best(self) -> None:
+        """Writes the state of now as the best one, if it is."""
+        done = int(self.state.step)
+        if self.epochs_log.rows and self._best_step() == done:
+            before = self.store.load(BEST)
+            if before is None or before.done != done:
+                self._save(BEST, done)
+
+    def _save(self, name: str, done: int) -> None:
+        leaves = list(map(written, jax.tree.leaves(self.state)))
+        self.store.save(name, Saved(done, leaves, (np.zeros(1),), self.seconds))
+
+    def _restore(self, name: str) -> None:
+        saved = self.store.load(name)
+        if saved is None:
+            return  # stopped before the first checkpoint: from the start
+        leaves, structure = jax.tree.flatten(self.state)
+        state = jax.tree.unflatten(structure, map(as_before, leaves, saved.leaves))
+        self.state = jax.device_put(state, self.everywhere)
+        self.seconds = saved.seconds
+
+    def _identity(self) -> dict[str, Any]:
+        shapes = {name: len(part.rows) for name, part in self.scan.parts()}
+        return identity(
+            f"train {self.dataset.name}",
+            {**self.settings.identity(), "tasks": list(self.dataset.names)}
+            | {f"examples of {name}": number for name, number in shapes.items()},
+        )
+
+    def _reading(self) -> loading.Reading:
+        own = self.settings
+        return loading.Reading(own.batch_size, own.seed, own.workers)
+
+    def _batches(self, split: str, start: int) -> Iterator[Any]:
+        return loading.training(
+            *(self.dataset, self.scan.good(split), self._reading()),
+            epochs=self.settings.epochs,
+            start=start,
+            mix=self.settings.mix,
+            split=split,
+        )
+
+    def _second(self, start: int) -> Iterator[Any] | None:
+        """Batches of validation data, for the methods that learn from them."""
+        if not methods.on_two_batches(self.settings.method):
+            return None
+        return loading.training(
+            *(self.dataset, self.scan.good("val"), self._reading()),
+            epochs=None,
+            start=start,
+            split="val",
+        )
+
+    def _on_devices(self, batch: Any) -> Any:
+        """Its rows shared out over the devices."""
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(self.rows, x), batch
+        )
+
+
+def _mesh(settings: Settings) -> Mesh:
+    """The devices that share a batch."""
+    found = jax.local_devices()
+    if settings.devices > len(found):
+        raise ValueError(
+            f"{settings.devices} devices were asked for, and there are {len(found)} "
+            f"({found[0].device_kind})."
+        )
+    if settings.batch_size % settings.devices:
+        raise ValueError(
+            f"a batch of {settings.batch_size} cannot be shared evenly by "
+            f"{settings.devices} devices: take a multiple."
+        )
+    return Mesh(np.asarray(found[: settings.devices]), ("rows",))
