@@ -28,15 +28,20 @@ from mtl_optax.nn.blocks import FuseScales
 from mtl_optax.nn.cgc import CGC
 from mtl_optax.nn.cross_stitch import CrossStitch
 from mtl_optax.nn.ctal import CTAL, AffinityLearning
+from mtl_optax.nn.deeplab import DeepLabHead
 from mtl_optax.nn.dense_losses import depth_loss, normal_loss, segmentation_loss
 from mtl_optax.nn.dselect_k import DSelectK
 from mtl_optax.nn.ema_net import EMANet
+from mtl_optax.nn.embedding import MLP, ColumnEmbedding
 from mtl_optax.nn.hard_sharing import HardSharing
 from mtl_optax.nn.ltb import LTB, ltb_schedule
 from mtl_optax.nn.mmoe import MMoE
+from mtl_optax.nn.molecule import DistanceNet
 from mtl_optax.nn.mtan import MTAN
 from mtl_optax.nn.multi_scale_ema_net import MultiScaleEMANet
 from mtl_optax.nn.ple import PLE
+from mtl_optax.nn.resnet import ResNet
+from mtl_optax.nn.segnet import DenseHead, SegNet
 from mtl_optax.nn.self_auxiliary import SelfAuxiliary, strip_auxiliaries
 from mtl_optax.nn.sharing import owner, shared
 from mtl_optax.nn.soft_modular import SoftModularNet
@@ -50,18 +55,25 @@ __all__ = [
     "AffinityLearning",
     "BayesLinear",
     "CGC",
-    "CTAL",
+    "ColumnEmbedding",
     "ConvBackbone",
     "CrossStitch",
+    "CTAL",
+    "DeepLabHead",
+    "DenseHead",
+    "DistanceNet",
     "DSelectK",
     "EMANet",
     "FuseScales",
     "HardSharing",
     "LTB",
+    "MLP",
     "MMoE",
     "MTAN",
     "MultiScaleEMANet",
     "PLE",
+    "ResNet",
+    "SegNet",
     "SelfAuxiliary",
     "SoftModularNet",
     "Surrogates",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.nn.blocks import Normalised
+from mtl_optax.nn.blocks import Normalised, resized
 from mtl_optax.nn.mixtures import Module
 from mtl_optax.nn.sharing import one_input
 
@@ -23,11 +23,12 @@ class MTAN(nnx.Module):
 
     with masks A of the task, two 1×1 convolutions with batch normalisation and a
     sigmoid (the first mask reads :math:`u_1` alone), and residual blocks B that all
-    tasks share, followed by 2×2 max-pooling where the next stage is half as large.
-    NHWC.
+    tasks share, followed by 2×2 max-pooling where the next stage is half as large, and
+    enlarged (bilinear) where it is twice as large. NHWC.
 
     Args:
-      stages: for each of the S stages the pair (f, g) of callable modules.
+      stages: for each of the S stages the pair (f, g) of callable modules; or one
+        module, whose method `pairs(x)` gives all (u, v): `SegNet`, `ResNet`.
       channels: for each stage the channels of u and v.
       decoders: task -> D, a callable module from the last stage.
       stem: a module before the first stage, or None.
@@ -39,7 +40,7 @@ class MTAN(nnx.Module):
 
     Raises:
       ValueError: if channels and stages differ in number, or, when called, if a stage
-        is neither as large as the one before nor half as large.
+        is neither as large as the one before nor half nor twice as large.
 
     Cost: the shared network once; for each task the masks and residual blocks, whose
     batch statistics therefore move T times a call.
@@ -70,7 +71,7 @@ class MTAN(nnx.Module):
 
     def __init__(
         self,
-        stages: Sequence[tuple[Module, Module]],
+        stages: Any,
         channels: Sequence[int],
         decoders: Mapping[str, Module],
         *,
@@ -79,13 +80,16 @@ class MTAN(nnx.Module):
         dtype: Any = None,
         rngs: nnx.Rngs,
     ):
-        if len(stages) != len(channels):
+        is_module = hasattr(stages, "pairs")
+        if not is_module and len(stages) != len(channels):
             raise ValueError(
                 f"MTAN: channels has {len(channels)} entries for {len(stages)} stages."
             )
         options = {"dtype": dtype, "rngs": rngs}
         self.stem = stem
-        self.stages = nnx.List([nnx.List(list(stage)) for stage in stages])
+        self.stages = (
+            stages if is_module else nnx.List([nnx.List(list(s)) for s in stages])
+        )
         self.blocks = nnx.List(
             [
                 Residual(before, after, max(after // expansion, 1), **options)
@@ -104,16 +108,22 @@ class MTAN(nnx.Module):
     def __call__(self, x: Any) -> dict[str, jax.Array]:
         """Outputs of each task for images `[B, H, W, C]`."""
         one_input("MTAN", x, self.own)
-        pairs = []
-        value = x if self.stem is None else self.stem(x)
-        for first, last in self.stages:
-            before = first(value)
-            value = last(before)
-            pairs.append((before, value))
+        pairs = self._pairs(x if self.stem is None else self.stem(x))
         return {
             task: part["decoder"](self._attend(part["masks"], pairs))
             for task, part in self.own.items()
         }
+
+    def _pairs(self, x: Any) -> list[tuple[Any, Any]]:
+        """The u and v of each stage."""
+        if not isinstance(self.stages, nnx.List):
+            return self.stages.pairs(x)
+        pairs = []
+        for first, last in self.stages:
+            before = first(x)
+            x = last(before)
+            pairs.append((before, x))
+        return pairs
 
     def _attend(self, masks: Any, pairs: Sequence[tuple[Any, Any]]) -> jax.Array:
         """The last stage as a task sees it."""
@@ -122,8 +132,8 @@ class MTAN(nnx.Module):
         for mask, block, (before, value) in zip(
             masks[1:], self.blocks, pairs[1:], strict=True
         ):
-            down = pooled(block(seen), before.shape[1:3])
-            seen = mask(jnp.concatenate([before, down], axis=-1)) * value
+            fitted = pooled(block(seen), before.shape[1:3])
+            seen = mask(jnp.concatenate([before, fitted], axis=-1)) * value
         return seen
 
 
@@ -155,12 +165,14 @@ class Residual(nnx.Module):
 
 
 def pooled(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Images of the size asked for: as they are, or after 2×2 max-pooling."""
+    """Images of the size asked for: as they are, 2×2 max-pooled, or twice as large."""
+    if size == (2 * x.shape[1], 2 * x.shape[2]):
+        return resized(x, size)
     if x.shape[1:3] != size:
         x = nnx.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
     if x.shape[1:3] != size:
         raise ValueError(
             f"MTAN: a stage of size {size} follows one that is {x.shape[1:3]} after "
-            "2×2 pooling; stages keep the size or halve it."
+            "2×2 pooling; stages keep the size, halve or double it."
         )
     return x
