@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# grain: worker processes need absl's flags parsed, which only programs of absl do.
+# grain: beside JAX, worker processes need absl's flags parsed, as only absl's apps do.
 #
-# Package: grain 0.2.18, absl-py 2.5.1, Python 3.11 or later.
+# Package: grain 0.2.18, absl-py 2.5.1, jax 0.10.2.
 # Expected: `mp_prefetch` works in a plain script, notebook or test, as threads do.
 # Seen: the first element raises UnparsedFlagAccessError about the flag
-#   grain_enable_multiprocess_worker_profiling, which no user set. After
+#   grain_enable_multiprocess_worker_profiling, which no user set. It does so wherever
+#   JAX is installed, and works without JAX. After
 #   `absl.flags.FLAGS.mark_as_parsed()` the same lines work.
 # What it did here: mtl_optax/data/loading.py marks the flags as parsed where no program
 #   has parsed any; a test reads with two workers.
@@ -14,7 +15,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/env"
-"$work/env/bin/pip" install --quiet --disable-pip-version-check grain==0.2.18 absl-py==2.5.1 numpy==2.4.1
+"$work/env/bin/pip" install --quiet --disable-pip-version-check grain==0.2.18 absl-py==2.5.1 jax==0.10.2 numpy==2.4.1
 cat >"$work/plain.py" <<'EOF'
 import sys
 
