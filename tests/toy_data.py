@@ -1,8 +1,8 @@
-"""A data set in memory, in the form that loaders give: pictures of two bars."""
+"""Data sets in memory, in the form that loaders give: pictures of two bars, a table."""
 
 import numpy as np
 
-from mtl_optax.data.dataset import Dataset, Images, Task
+from mtl_optax.data.dataset import Columns, Dataset, Images, Task
 
 
 class Bars:
@@ -43,3 +43,23 @@ def bars(train=64, val=20, **options):
 def brightened(example, rng):
     example["inputs"] = example["inputs"] + np.float32(rng.uniform())
     return example
+
+
+class Lines(Bars):
+    """The same as rows of a table: eight numbers, and no category."""
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        x = np.concatenate([example["inputs"].sum(axis=a).ravel() for a in (0, 1)])
+        inputs = {"numbers": x / 4, "categories": np.zeros(0, np.int32)}
+        return {**example, "inputs": inputs}
+
+
+def lines(train=64, val=20, **options):
+    splits = {"train": Lines(train, **options), "val": Lines(val, seed=1)}
+    return Dataset("lines", TASKS, splits, Columns(16, ()), augment=scaled)
+
+
+def scaled(example, rng):
+    numbers = example["inputs"]["numbers"] * np.float32(rng.uniform(0.9, 1.1))
+    return {**example, "inputs": {**example["inputs"], "numbers": numbers}}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 import mtl_optax as mtl
@@ -64,7 +65,7 @@ def transformation(
     inner = OPTIMIZERS[optimizer].make(rate)
     key = jax.random.key(seed)
     sharing: Any = Sharing(tasks)
-    of = Ingredients(sharing, inner, key, [1.0] * len(tasks), rate)
+    of = Ingredients(sharing, inner, key, np.ones(len(tasks)), rate)
     try:
         made = EVERY[name](of, **hyper)
     except TypeError as error:

@@ -69,7 +69,7 @@ def document(of: Reported) -> Document:
 
 def description(dataset: Dataset, scan: Scan) -> list[Table]:
     """What is in the folder, as `train` prints it before it begins."""
-    return [_shapes(dataset, scan), _labels(dataset, scan)]
+    return [_examples(dataset, scan), _shapes(scan), _labels(dataset, scan)]
 
 
 def delta_m(of: Reported, scores: Scores, split: str) -> float:
@@ -103,7 +103,7 @@ def _best(of: Reported) -> str:
 
 
 def _delta_m_sentence(of: Reported, split: str) -> str:
-    value = delta_m(of, of.result.scores[LAST][split], split)
+    value = delta_m(of, of.result.scores[LAST][split], split) + 0.0  # no -0.00
     if math.isnan(value):
         return "Delta-m has no value here: a metric of a single task is 0 or missing."
     word = "better" if value < 0 else "worse"
@@ -223,16 +223,25 @@ def _steps_an_epoch(of: Reported) -> float:
     return rows[-1]["step"] / of.settings.epochs
 
 
-def _shapes(dataset: Dataset, scan: Scan) -> Table:
-    rows = []
-    for split, part in scan.parts():
-        shapes = "; ".join(
-            f"{name} {'×'.join(map(str, shape)) or 'one number'}"
-            for name, shape in list(part.shapes.items())[:MOST]
-        )
-        rows.append([split, f"{len(part.rows):,}", str(len(part.faults)), shapes])
-    notes = " ".join(dataset.notes)
-    return Table("Examples", notes, ["split", "examples", "left out", "shapes"], rows)
+def _examples(dataset: Dataset, scan: Scan) -> Table:
+    rows = [
+        [split, f"{len(part.rows):,}", str(len(part.faults))]
+        for split, part in scan.parts()
+    ]
+    return Table(
+        "Examples", " ".join(dataset.notes), ["split", "examples", "left out"], rows
+    )
+
+
+def _shapes(scan: Scan) -> Table:
+    """Those of the first split; the others have the same, or the scan says so."""
+    _, part = next(scan.parts())
+    rows = [
+        [name, "×".join(map(str, shape)) or "a number"]
+        for name, shape in part.shapes.items()
+    ]
+    more = [["...", f"{len(rows) - MOST} more like these"]] if len(rows) > MOST else []
+    return Table("Shapes", "", ["array", "shape"], [*rows[:MOST], *more])
 
 
 def _labels(dataset: Dataset, scan: Scan) -> Table:

@@ -33,7 +33,7 @@ from mtl_optax.study.engine.checkpoints import (
     Saved,
     as_before,
     identity,
-    written,
+    numbers,
 )
 from mtl_optax.training import logs, methods, networks, step
 from mtl_optax.training.settings import Settings
@@ -258,7 +258,7 @@ class Run:
                 self._save(BEST, done)
 
     def _save(self, name: str, done: int) -> None:
-        leaves = list(map(written, jax.tree.leaves(self.state)))
+        leaves = list(map(numbers, jax.tree.leaves(self.state)))
         self.store.save(name, Saved(done, leaves, (np.zeros(1),), self.seconds))
 
     def _restore(self, name: str) -> None:

@@ -39,7 +39,8 @@ class Program(NamedTuple):
 
 def start(program: Program, net: nnx.Module) -> State:
     """Of a new run."""
-    _, params, rest = nnx.split(net, nnx.Param, ...)
+    parts: Any = nnx.split(net, nnx.Param, ...)
+    _, params, rest = parts
     zeros = jnp.zeros(len(program.tasks), jnp.int32)
     return State(params, rest, program.tx.init(params), jnp.zeros((), jnp.int32), zeros)
 
@@ -52,7 +53,7 @@ def train_step(
     Returns the new state and, as a flat dict for a logger, each task's loss and what
     the method did.
     """
-    names = tuple(task.name for task in program.tasks)
+    names = [task.name for task in program.tasks]
     key = jax.random.fold_in(jax.random.key(program.seed), state.step)
     epoch = state.step // program.steps_an_epoch
     ask = _losses_fn(program, state.rest, key, epoch)

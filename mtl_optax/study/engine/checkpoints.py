@@ -117,7 +117,7 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder / method, options=options)
 
 
-def written(leaf: Any) -> NDArray:
+def numbers(leaf: Any) -> NDArray:
     """A leaf as it is written: random keys, which a state may hold, as numbers."""
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 

@@ -171,7 +171,7 @@ def _train(
         spent += now - begun
         last = done == recipe.steps
         if store is not None and (last or now - written >= store.seconds):
-            leaves = list(map(written, jax.tree.leaves(carries)))
+            leaves = list(map(numbers, jax.tree.leaves(carries)))
             store.save(name, Saved(done, leaves, _joined(logs), spent))
             written = time.perf_counter()
         tick(name, "training", done)
