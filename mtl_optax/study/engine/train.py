@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.study.engine.checkpoints import Checkpoints, Saved, as_before
+from mtl_optax.study.engine.checkpoints import Checkpoints, Saved, as_before, numbers
 from mtl_optax.study.engine.checks import held_out
 from mtl_optax.study.engine.problem import Problem
 from mtl_optax.study.engine.program import Lanes, Recipe, StepLog, programs
