@@ -97,9 +97,9 @@ def dense_counts(
         return _pixels(task_kind, outputs, targets, as_published=False)
     if outputs.shape[0] % group:
         raise ValueError(
-            f"dense_counts: {outputs.shape[0]} pictures do not fill batches of {group}, "
-            f"as convention={convention!r} asks for. Take a multiple of {group}, and "
-            "fill the last batch with pictures that have no labels."
+            f"dense_counts: {outputs.shape[0]} pictures do not fill batches of "
+            f"{group}, as convention={convention!r} asks for. Take a multiple of "
+            f"{group}, and fill the last batch with pictures that have no labels."
         )
 
     def of_picture(outputs: jax.Array, targets: jax.Array) -> Any:
@@ -187,8 +187,8 @@ def _pixels(
         }
     normals.same_normals("dense_counts", outputs, targets)
     x, y, z = jnp.moveaxis(targets, -1, 0)
-    valid = x + y + z != 0 if as_published else None
-    return normals.angle_counts(outputs, targets, valid)
+    summed = x + y + z != 0 if as_published else None
+    return normals.angle_counts(outputs, targets, summed)
 
 
 def _counted(task_kind: str, counts: Any) -> jax.Array:
