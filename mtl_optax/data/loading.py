@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 from numpy.typing import NDArray
 
 from mtl_optax.data.dataset import KINDS, Augment, Dataset, Example, Source, Task
@@ -170,6 +171,27 @@ def evaluation(
     return _iterate(_of_process(whole, reading).batch(_share(reading)), reading)
 
 
+def joined(batch: Example, tasks: Sequence[Task]) -> Example:
+    """A batch of every task as one array of rows, each with its own task's label.
+
+    For networks whose tasks read one and the same input.
+    """
+    inputs, targets = batch["inputs"], batch["targets"]
+    missing = {task.name: KINDS[task.kind].missing for task in tasks}
+    return {
+        "inputs": np.concatenate([inputs[name] for name in inputs]),
+        "targets": {
+            name: np.concatenate(
+                [
+                    own if other == name else np.full_like(own, missing[name])
+                    for other in inputs
+                ]
+            )
+            for name, own in targets.items()
+        },
+    }
+
+
 def _shuffled(
     dataset: Dataset,
     augment: Augment | None,
@@ -252,6 +274,10 @@ def _iterate(batches: Any, reading: Reading) -> Iterator[Example]:
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     ahead = batches.to_iter_dataset(options)
     if reading.workers:
+        # grain's workers read a flag of absl, and raise where no program parsed any:
+        # `findings/grain_workers_absl_flags.sh`.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         ahead = ahead.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=reading.workers)
         )

@@ -234,9 +234,10 @@ def _fault(
             wrong = there & ((target < 0) | (target >= task.size))
             if wrong.any():
                 return BadData(
-                    *(where, f"label {target[wrong][0]} of {task.name} is none of the"),
-                    f"classes 0 to {task.size - 1}. Labels that are to be ignored are "
-                    f"{kind.missing:g}",
+                    where,
+                    f"label {target[wrong][0]} of {task.name} is none of the classes "
+                    f"0 to {task.size - 1}",
+                    f"Labels that are to be ignored are {kind.missing:g}",
                 )
         elif not np.isfinite(target[there]).all():
             return BadData(

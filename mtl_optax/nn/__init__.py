@@ -50,6 +50,7 @@ from mtl_optax.nn.task_batch_norm import TaskBatchNorm
 from mtl_optax.nn.temperature_weights import temperature_task_weights
 from mtl_optax.nn.vmtl import VMTL
 from mtl_optax.nn.vmtl_losses import VMTLState, VMTLTerms, vmtl_init, vmtl_losses
+from mtl_optax.nn.weights import Loaded, load_weights, save_weights
 
 __all__ = [
     "AffinityLearning",
@@ -66,6 +67,7 @@ __all__ = [
     "EMANet",
     "FuseScales",
     "HardSharing",
+    "Loaded",
     "LTB",
     "MLP",
     "MMoE",
@@ -83,10 +85,12 @@ __all__ = [
     "VMTLState",
     "VMTLTerms",
     "depth_loss",
+    "load_weights",
     "ltb_schedule",
     "normal_loss",
     "owner",
     "same_class_inputs",
+    "save_weights",
     "segmentation_loss",
     "shared",
     "strip_auxiliaries",

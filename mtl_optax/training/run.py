@@ -65,16 +65,8 @@ class Watch:
     step: Callable[[int, int], None] = lambda done, of: None
 
 
-def run(
-    dataset: Dataset,
-    scan: Scan,
-    settings: Settings,
-    folder: Path,
-    *,
-    resume: bool = False,
-    watch: Watch = Watch(),
-) -> Result:
-    """Trains to the end of the last epoch.
+class Run:
+    """A run that is ready to begin, or to go on.
 
     Args:
       dataset: what is trained on.
@@ -86,21 +78,18 @@ def run(
 
     Raises:
       Refused: if there is nothing to resume, or it had other settings.
-      Diverged: for a loss that is not finite; the last checkpoint is from before.
       ValueError: for what does not fit together: method, network, data, batch.
     """
-    return _Run(dataset, scan, settings, folder, resume, watch).to_the_end()
 
-
-class _Run:
     def __init__(
         self,
         dataset: Dataset,
         scan: Scan,
         settings: Settings,
         folder: Path,
-        resume: bool,
-        watch: Watch,
+        *,
+        resume: bool = False,
+        watch: Watch = Watch(),
     ):
         self.dataset, self.scan, self.settings = dataset, scan, settings
         self.folder, self.watch = folder, watch
@@ -119,6 +108,8 @@ class _Run:
             width=settings.width,
             weights=settings.weights,
         )
+        # Of tasks with examples of their own, where the network reads one input.
+        self.joins = dataset.by_task and not networks.takes_inputs_by_task(net)
         self.program = step.Program(
             graph=nnx.split(net, nnx.Param, ...)[0],
             tasks=dataset.tasks,
@@ -157,7 +148,11 @@ class _Run:
             self._keep_best()
 
     def to_the_end(self) -> Result:
-        """Trains, evaluates the last and the best state, writes results.json."""
+        """Trains to the end of the last epoch, evaluates the last and the best state.
+
+        Raises:
+          Diverged: for a loss that is not finite; the last checkpoint is from before.
+        """
         done = int(self.state.step)
         batches, others = self._batches("train", done), self._second(done)
         saved = time.perf_counter()
@@ -309,6 +304,8 @@ class _Run:
 
     def _on_devices(self, batch: Any) -> Any:
         """Its rows shared out over the devices."""
+        if self.joins and isinstance(batch["inputs"], Mapping):
+            batch = loading.joined(batch, self.dataset.tasks)
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(self.rows, x), batch
         )

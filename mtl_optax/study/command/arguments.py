@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_optax.study.studies import STUDIES
+from mtl_optax.training import arguments as train
 
 ALL = "all"  # in place of a study: one after the other
 
@@ -25,6 +26,7 @@ def parser(study: Any = None) -> argparse.ArgumentParser:
     whole.add_argument("--version", action="store_true", help="print it and exit")
     commands = whole.add_subparsers(dest="command", title="commands")
     _study(commands, _defaults(study))
+    train.add(commands, _count)
     methods = commands.add_parser(
         "methods",
         help="what each method needs, costs, promises, and when not to use it",

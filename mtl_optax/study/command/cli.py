@@ -1,4 +1,4 @@
-"""The command line: `mtl-optax study`, `methods` and `report`.
+"""The command line: `mtl-optax study`, `train`, `methods` and `report`.
 
 Only the standard library is imported up here, since heavy imports take seconds and the
 user should see something before them. (JAX comes with the package itself.)
@@ -23,6 +23,10 @@ _EXTRA = {
     "pandas": "pandas",
     "jinja2": "jinja2",
 }
+_EXTRA_OF_TRAIN = {
+    **{"grain": "grain", "pyarrow": "pyarrow", "safetensors": "safetensors"},
+    **{"tensorboardX": "tensorboardx", "PIL": "pillow"},
+}
 
 
 # What an --out can lead to that is no folder, or not the user's.
@@ -43,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole.print_help()
         return 2
     options.line, options.arguments = " ".join(["mtl-optax", *arguments]), arguments
-    command = {"study": _study, "methods": _methods, "report": _report}
+    command = {
+        **{"study": _study, "train": _train},
+        **{"methods": _methods, "report": _report},
+    }
     try:
         command[options.command](options)
     except UsageError as error:
@@ -93,6 +100,14 @@ def _one(options: argparse.Namespace) -> None:
     conduct.conduct(studies.load(options.name), options, start)
 
 
+def _train(options: argparse.Namespace) -> None:
+    _ask_for_the_extra("train", {**_EXTRA, **_EXTRA_OF_TRAIN})
+    print(f"mtl-optax train {options.dataset}: loading ...", flush=True)
+    from mtl_optax.training import command
+
+    command.train(options)
+
+
 def _methods(options: argparse.Namespace) -> None:
     _ask_for_the_extra()
     from mtl_optax.catalogue import page, terminal
@@ -125,14 +140,14 @@ def _report(options: argparse.Namespace) -> None:
     print(f"Page: {page}")
 
 
-def _missing() -> list[str]:
-    return [name for m, name in _EXTRA.items() if not importlib.util.find_spec(m)]
+def _missing(extra: dict[str, str] = _EXTRA) -> list[str]:
+    return [name for m, name in extra.items() if not importlib.util.find_spec(m)]
 
 
-def _ask_for_the_extra() -> None:
-    if names := _missing():
+def _ask_for_the_extra(name: str = "study", extra: dict[str, str] = _EXTRA) -> None:
+    if names := _missing(extra):
         raise UsageError(
-            f'{", ".join(names)} is missing; run: pip install "mtl-optax[study]"'
+            f'{", ".join(names)} is missing; run: pip install "mtl-optax[{name}]"'
         )
 
 

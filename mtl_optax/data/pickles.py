@@ -1,0 +1,350 @@
+"""Pickles of arrays, read without running what is in them.
+
+A pickle is a program: it names functions and has them called. Here names are looked up
+in a short table of our own functions, which check what they are given; any other name
+ends the reading, and nothing is imported. Before that, a first pass over the opcodes
+compares the sizes that they claim with what the file holds, so that nothing larger than
+the file is allocated.
+"""
+
+import itertools
+import mmap
+import pickle
+import pickletools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_optax.data.faults import BadData
+
+CURE = (
+    "Only arrays, numbers, strings, tuples, lists and dicts are read, and no pickled "
+    "code is run: make the file anew from these, or get it again if it is damaged"
+)
+_RENAMED = {"numpy._core.": "numpy.core.", "__builtin__": "builtins"}
+_OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
+_TWO_LINES = {"GLOBAL", "INST"}
+# Bytes of the number that says how many bytes follow
+_WIDTHS = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+
+
+def read_pickle(path: Path | str) -> Any:
+    """What a pickle holds, as long as that is arrays, numbers, strings and containers.
+
+    All protocols (0 to 5), of Python 2 and 3, of NumPy 1 and 2.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      NumPy arrays (read-only) and scalars, bool, int, float, complex, str, bytes and
+      None, in tuples, lists and dicts. Byte strings of Python 2 are str, by latin1.
+
+    Raises:
+      BadData: if the file names a function or class that is not one of these, which is
+        then neither imported nor called; if an array is of Python objects or records,
+        has another size than its shape asks for, or the file ends early.
+      OSError: if there is no such file.
+
+    Cost: the file's size in memory, and twice that for its largest array while it is
+    read; two passes over the file.
+
+    When not to use it: for files of your own; `numpy.savez` needs no pickle.
+
+    Example:
+      >>> import pickle, tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from mtl_optax.data.pickles import read_pickle
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = Path(folder, "two.pickle")
+      ...     _ = path.write_bytes(pickle.dumps((np.arange(3), "labels")))
+      ...     read_pickle(path)
+      (array([0, 1, 2]), 'labels')
+    """
+    with open(path, "rb") as file:
+        if not file.seek(0, 2):
+            raise BadData(path, "the file is empty", "Get it again")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+            return plain(load(stream, path), path)
+
+
+class Late:
+    """What stands for a value until all of the file has been read."""
+
+    def value(self) -> Any:
+        """The value; raises `ValueError` where it cannot be had."""
+        raise NotImplementedError
+
+
+class Known:
+    """A name that pickles may use, and what a call of it does here."""
+
+    __slots__ = ("_call", "name")
+
+    def __init__(self, name: str, call: Callable[..., Any] | None = None):
+        self.name, self._call = name, call
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the pickle gets for the call that it asks for."""
+        if self._call is None:
+            raise ValueError(f"{self.name} is called")
+        return self._call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        """Refuse the pickle's wish to change this very object."""
+        raise ValueError(f"{self.name} is given a state")
+
+
+def load(
+    stream: Any,
+    path: Path | str,
+    names: Mapping[str, Known] | None = None,
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A stream's next pickle, its `Late` values not yet replaced; adds to `NAMES`."""
+    try:
+        start = stream.tell()
+        _check_sizes(stream)
+        end = stream.tell()
+        stream.seek(start)
+        loaded = _Unpickler(stream, path, {**NAMES, **(names or {})}, persistent).load()
+        stream.seek(end)
+    except BadData:
+        raise
+    except Exception as error:  # of a damaged pickle, any may come
+        raise BadData(path, f"not a pickle that can be read: {error}", CURE) from error
+    return loaded
+
+
+def plain(loaded: Any, path: Path | str) -> Any:
+    """The same with values for what was `Late`; refuses every other type."""
+    try:
+        return _plain(loaded, {})
+    except (ValueError, RecursionError) as error:
+        raise BadData(path, f"not a pickle that can be read: {error}", CURE) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Looks names up in a table."""
+
+    def __init__(self, stream: Any, path: Any, names: Any, persistent: Any):
+        super().__init__(stream, encoding="latin1")
+        self._path, self._names, self._persistent = path, names, persistent
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The table's entry, in place of an import."""
+        for old, new in _RENAMED.items():
+            module = (
+                new + module.removeprefix(old) if module.startswith(old) else module
+            )
+        full = f"{module}.{name}"
+        if full not in self._names:
+            raise BadData(self._path, f"the pickle asks for {full}", CURE)
+        return self._names[full]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """What the file holds outside the pickle; torch's storages."""
+        if self._persistent is None:
+            raise ValueError("it refers to data outside the pickle")
+        return self._persistent(pid)
+
+
+def _check_sizes(stream: Any) -> None:
+    """Goes to the end of the pickle; refuses sizes above what the file holds."""
+    # Not by `pickletools.genops`, which copies all data and ends at Python 2's strings.
+    start = stream.tell()
+    stream.seek(0, 2)
+    size = stream.tell()
+    stream.seek(start)
+    for count in itertools.count(1):
+        code = stream.read(1)
+        if code not in _OPCODES:
+            raise ValueError(f"{code!r} is no opcode" if code else "it ends early")
+        opcode = _OPCODES[code]
+        argument = _argument(opcode, stream, size)
+        # A place in the memo is a size too: that of the list which holds it. Picklers
+        # count places from 0 or 1.
+        if opcode.name in _PUTS and argument > count:
+            raise ValueError(f"place {argument} of a memo of at most {count}")
+        if opcode.name == "STOP":
+            return
+
+
+def _argument(opcode: pickletools.OpcodeInfo, stream: Any, size: int) -> int:
+    """Reads over an opcode's argument; its number, where it is one."""
+    width = opcode.arg.n if opcode.arg else 0
+    if width == pickletools.UP_TO_NEWLINE:
+        lines = [stream.readline() for _ in range(1 + (opcode.name in _TWO_LINES))]
+        return int(lines[0]) if opcode.name == "PUT" else 0
+    number = int.from_bytes(stream.read(_WIDTHS.get(width, width)), "little")
+    if width in _WIDTHS:
+        rest = size - stream.tell()
+        if number > rest:
+            raise ValueError(f"{number} bytes are to follow, and {rest} do")
+        stream.seek(number, 1)
+    return number
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """`plain` of a part; `done` has containers by identity, None while under way."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    if isinstance(value, np.generic):
+        return value
+    if id(value) in done:
+        if done[id(value)] is None:
+            raise ValueError("it contains itself")
+        return done[id(value)]
+    done[id(value)] = None
+    if isinstance(value, Late):
+        result = value.value()
+    elif isinstance(value, list | tuple):
+        parts = [_plain(part, done) for part in value]
+        result = tuple(parts) if isinstance(value, tuple) else parts
+    elif isinstance(value, dict):
+        result = {_key(key): _plain(part, done) for key, part in value.items()}
+    else:
+        what = value.name if isinstance(value, Known) else type(value).__name__
+        raise ValueError(f"it holds a {what}")
+    done[id(value)] = result
+    return result
+
+
+def _key(key: Any) -> Any:
+    """A dict's key: a number or a string."""
+    if not isinstance(key, bool | int | float | str | bytes):
+        raise ValueError(f"a dict has a {type(key).__name__} as key")
+    return key
+
+
+class _Dtype:
+    """A dtype, whose byte order comes as its state."""
+
+    def __init__(self, name: Any, *_: Any):
+        if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?[biufcSU]\d*", name):
+            raise ValueError(f"an array of dtype {name!r}, not of numbers or strings")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, byte order, then what records and dates have)."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in "<>|=":
+            raise ValueError(f"a dtype with the state {state!r}")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _dtype_of(given: Any) -> np.dtype:
+    """Its dtype, if it is a `_Dtype`."""
+    if not isinstance(given, _Dtype):
+        raise ValueError(f"a {type(given).__name__} as dtype")
+    return given.dtype
+
+
+def _array_of(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    """An array over the bytes of a pickle, of just their size."""
+    dtype = _dtype_of(dtype)
+    if isinstance(data, str):  # of Python 2
+        data = data.encode("latin1")
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError(f"an array of a {type(data).__name__}, not of bytes")
+    size = dtype.itemsize
+    for side in checked_sizes(shape):
+        size *= side
+    if size != len(data):
+        raise ValueError(
+            f"an array of shape {shape} and dtype {dtype} in {len(data)} bytes, "
+            f"where {size} are asked for"
+        )
+    if not data:
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def checked_sizes(shape: Any) -> tuple[int, ...]:
+    """The shape or strides of an array: whole numbers, none below 0."""
+    if not isinstance(shape, tuple) or len(shape) > 32:
+        raise ValueError(f"an array of shape {shape!r}")
+    for side in shape:
+        if not isinstance(side, int) or side < 0:
+            raise ValueError(f"an array of shape {shape!r}")
+    return shape
+
+
+class _Array(Late):
+    """An array, whose shape, dtype and data come as its state."""
+
+    def __init__(self, kind: Any, shape: Any, typecode: Any):
+        if kind is not _NDARRAY:
+            raise ValueError(f"an array of type {kind!r}")
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, shape, dtype, whether in Fortran's order, data)."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError("an array with a state of another form than NumPy's")
+        _, shape, dtype, fortran, data = state
+        self._value = _array_of(data, dtype, shape, "F" if fortran else "C")
+
+    def value(self) -> np.ndarray:
+        """The array."""
+        if not hasattr(self, "_value"):
+            raise ValueError("an array without data")
+        return self._value
+
+
+class _Buffer(Late):
+    """An array of protocol 5."""
+
+    def __init__(self, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None):
+        if order not in ("C", "F", "K"):
+            raise ValueError(f"an array of order {order!r}")
+        array = _array_of(data, dtype, shape, "F" if order == "F" else "C")
+        # K, of NumPy 2.3: the data lie in C's order of these axes.
+        self._value = array if axes is None else array.transpose(checked_sizes(axes))
+
+    def value(self) -> np.ndarray:
+        """The array."""
+        return self._value
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    """A NumPy scalar."""
+    return _array_of(data, dtype, (), "C")[()]
+
+
+def _latin1(text: Any, encoding: Any) -> bytes:
+    """How Python 3 writes bytes in protocols 0 to 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError(f"an encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _complex(real: Any, imaginary: Any) -> complex:
+    """A complex number."""
+    if not isinstance(real, float) or not isinstance(imaginary, float):
+        raise ValueError("a complex number of other things than two numbers")
+    return complex(real, imaginary)
+
+
+_NDARRAY = Known("numpy.ndarray")
+NAMES: Mapping[str, Known] = {
+    known.name: known
+    for known in (
+        _NDARRAY,
+        Known("numpy.core.multiarray._reconstruct", _Array),
+        Known("numpy.core.multiarray.scalar", _scalar),
+        Known("numpy.core.numeric._frombuffer", _Buffer),
+        Known("numpy.dtype", _Dtype),
+        Known("_codecs.encode", _latin1),
+        Known("builtins.complex", _complex),
+        Known("builtins.bytes", lambda: b""),  # empty ones, in protocols 0 to 2
+    )
+}
