@@ -24,6 +24,7 @@ CURE = (
     "Only arrays, numbers, strings, tuples, lists and dicts are read, and no pickled "
     "code is run: make the file anew from these, or get it again if it is damaged"
 )
+_LARGEST = 2**48  # of a side of an array: beyond every file, and no overflow
 _RENAMED = {"numpy._core.": "numpy.core.", "__builtin__": "builtins"}
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
@@ -270,11 +271,11 @@ def _array_of(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
 
 
 def checked_sizes(shape: Any) -> tuple[int, ...]:
-    """The shape or strides of an array: whole numbers, none below 0."""
+    """The shape or strides of an array: whole numbers, none below 0 or absurd."""
     if not isinstance(shape, tuple) or len(shape) > 32:
         raise ValueError(f"an array of shape {shape!r}")
     for side in shape:
-        if not isinstance(side, int) or side < 0:
+        if not isinstance(side, int) or not 0 <= side < _LARGEST:
             raise ValueError(f"an array of shape {shape!r}")
     return shape
 
