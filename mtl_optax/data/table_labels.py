@@ -29,7 +29,7 @@ def labels(frame: Frame, task: TaskColumn, splits: Splits) -> tuple[Task, np.nda
             f"of {listed(classes)}",
             "Mend it, list it in the task's classes or levels, or declare it missing.",
         )
-    _some(frame, task, targets >= 0, splits)
+    some_in_training(frame, task, targets >= 0, splits)
     made = Task(task.name, task.kind, max(classes.values()) + 1, metric=task.metric)
     return made, targets.astype(KINDS[task.kind].dtype)
 
@@ -37,7 +37,7 @@ def labels(frame: Frame, task: TaskColumn, splits: Splits) -> tuple[Task, np.nda
 def _amounts(frame: Frame, task: TaskColumn, splits: Splits) -> tuple[Task, np.ndarray]:
     """Of a regression, standardised by training."""
     values = frame.numbers_of_cells(task.column, task.missing)
-    _some(frame, task, ~np.isnan(values), splits)
+    some_in_training(frame, task, ~np.isnan(values), splits)
     mean, sd = mean_and_sd(values[splits["train"]])
     if not sd:
         raise BadData(
@@ -79,7 +79,9 @@ def _classes(
     return {value: number for number, value in enumerate(seen)}
 
 
-def _some(frame: Frame, task: TaskColumn, known: np.ndarray, splits: Splits) -> None:
+def some_in_training(
+    frame: Frame, task: TaskColumn, known: np.ndarray, splits: Splits
+) -> None:
     """Raises unless training has a label; notes splits that have none."""
     for name, rows in splits.items():
         if known[rows].any():
