@@ -15,8 +15,8 @@ ALIASES = {"Z": ("Z", "charges"), "R": ("R", "positions"), "N": ("N", "num_atoms
 IDS = ("id", "index")
 BROKEN = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
-    # What NumPy says to no npz, to pickles and to a torn header.
-    *(ValueError, AttributeError, KeyError),
+    # What NumPy says to a single array, to pickles and to a torn header.
+    *(ValueError, TypeError, AttributeError, KeyError),
 )
 
 
@@ -33,7 +33,8 @@ def read_arrays(path: Path, properties: Collection[str]) -> dict[str, np.ndarray
     wanted = {alias: name for name, names in ALIASES.items() for alias in names}
     wanted |= {name: name for name in (*IDS, *properties)}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: of a torn archive NumPy leaves its own handle open.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             found = {wanted[key]: file[key] for key in file.files if key in wanted}
             names = file.files
     except BROKEN as error:

@@ -211,20 +211,23 @@ def _parse(
 
 
 def _rows(path: Path, count: int, delimiter: str | None) -> np.ndarray:
-    """At which line each row ends, past empty lines and lines within quotes."""
+    """At which line each row starts, past empty lines and lines within quotes."""
     if _lines(path) == count + 1:
         return np.arange(2, count + 2)
     with _text(path) as lines:
         reader = csv.reader(lines, delimiter=_delimiter(path, delimiter), strict=True)
-        found: list[int] = []
+        found, start = [], 1
         try:
-            found.extend(reader.line_num for row in reader if row)
+            for row in reader:
+                if row:
+                    found.append(start)
+                start = reader.line_num + 1
         except csv.Error as error:
             raise BadData(
                 path,
-                f"a quote that opens after line {found[-1] if found else 0} does not "
-                f"close: {error}",
+                f"a quote that opens there does not close: {error}",
                 'Close it, or write a quote within a text as "".',
+                row=start,
             ) from error
     if len(found) != count + 1:
         raise BadData(
