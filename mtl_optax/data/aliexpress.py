@@ -8,9 +8,9 @@ import numpy as np
 from mtl_optax.data.dataset import Columns, Dataset, Task
 from mtl_optax.data.faults import BadLayout
 from mtl_optax.data.table_description import TaskColumn, listed
-from mtl_optax.data.table_files import header, read_table
 from mtl_optax.data.table_inputs import categories, standardised
 from mtl_optax.data.table_labels import labels, some_in_training
+from mtl_optax.data.table_reading import header, read_table
 from mtl_optax.data.table_rows import Frame, Splits
 from mtl_optax.data.table_splits import carve
 from mtl_optax.data.table_values import Missing

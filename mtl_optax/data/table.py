@@ -7,9 +7,9 @@ import numpy as np
 from mtl_optax.data.dataset import Columns, Dataset
 from mtl_optax.data.faults import BadLayout
 from mtl_optax.data.table_description import Description, read_description
-from mtl_optax.data.table_files import Table, read_table
 from mtl_optax.data.table_inputs import categories, standardised
 from mtl_optax.data.table_labels import labels
+from mtl_optax.data.table_reading import Table, read_table
 from mtl_optax.data.table_rows import Frame, Splits
 from mtl_optax.data.table_splits import by_column, carve
 from mtl_optax.data.table_values import Missing

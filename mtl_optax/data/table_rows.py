@@ -9,7 +9,7 @@ import numpy as np
 
 from mtl_optax.data.dataset import Example
 from mtl_optax.data.faults import BadData
-from mtl_optax.data.table_files import Table
+from mtl_optax.data.table_reading import Table
 from mtl_optax.data.table_values import Missing, Numbers, Texts, numbers, texts
 
 Splits = Mapping[str, np.ndarray]  # from splits to the numbers of their rows
