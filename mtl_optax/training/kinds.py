@@ -14,6 +14,7 @@ import optax
 
 from mtl_optax.analysis import metrics
 from mtl_optax.analysis.auc import auc, auc_counts
+from mtl_optax.analysis.conventions import dense_counts, dense_scores
 from mtl_optax.analysis.metrics import Average
 from mtl_optax.core.masked_mean import masked_mean
 from mtl_optax.data.dataset import KINDS, Task
@@ -142,14 +143,10 @@ def _regression_loss(task: Task, outputs: Any, targets: Any) -> jax.Array:
 
 
 def _dense_counts(task: Task, outputs: Any, targets: Any, convention: str) -> Any:
-    from mtl_optax.analysis.conventions import dense_counts
-
     return dense_counts(task.kind, outputs, targets, convention=convention)
 
 
 def _dense_scores(task: Task, found: Any, convention: str) -> Scores:
-    from mtl_optax.analysis.conventions import dense_scores
-
     return dense_scores(task.kind, found, convention=convention)
 
 
