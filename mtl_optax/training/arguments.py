@@ -55,9 +55,10 @@ def add(commands: Any, count: Any) -> None:
     )
     option(
         *("--convention",),
+        type=_convention,
         default="pixels",
-        choices=("pixels", "images"),
-        help="dense metrics: over all pixels as LibMTL, or means of images (pixels)",
+        help="of dense metrics: pixels as LibMTL, batches:2 (NYUv2) or batches:8 "
+        "(Cityscapes) as CAGrad, Nash-MTL and FAMO, images as early MTAN (pixels)",
     )
     for name, text in {
         "resume": "go on where the run in OUT was stopped",
@@ -77,6 +78,14 @@ def add(commands: Any, count: Any) -> None:
         const=True,
         help="aliexpress: learn conversions from all rows, as a product",
     )
+
+
+def _convention(text: str) -> str:
+    way, _, number = text.partition(":")
+    counted = way == "batches" and number.isdecimal() and int(number) > 0
+    if text not in ("pixels", "images") and not counted:
+        raise argparse.ArgumentTypeError(f"{text} is not pixels, images or batches:N")
+    return text
 
 
 def _rate(text: str) -> float:

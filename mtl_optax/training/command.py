@@ -99,7 +99,7 @@ def _one(
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("steps", total=None)
         watch = Watch(
-            say=lambda text: bars.console.print(text, markup=False),
+            say=lambda text: bars.console.print(text, markup=False, soft_wrap=True),
             step=lambda done, of: bars.update(bar, completed=done, total=of),
         )
         begun = (folder / "checkpoints").exists()

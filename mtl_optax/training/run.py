@@ -35,11 +35,12 @@ from mtl_optax.study.engine.checkpoints import (
     identity,
     numbers,
 )
-from mtl_optax.training import logs, methods, networks, step
+from mtl_optax.training import kinds, logs, methods, networks, step
 from mtl_optax.training.settings import Settings
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
 LAST, BEST = "last", "best"
+SHOWN = 6  # tasks in a line of progress
 
 
 class Diverged(ValueError):
@@ -100,6 +101,7 @@ class Run:
             else loading.num_batches(good, settings.batch_size)
         )
         self.steps = settings.epochs * self.steps_an_epoch
+        _check_groups(settings)
         self.rows = NamedSharding(_mesh(settings), PartitionSpec("rows"))
         self.everywhere = NamedSharding(_mesh(settings), PartitionSpec())
         net = networks.build(
@@ -195,11 +197,12 @@ class Run:
         self.epochs_log.add(done, flat)
         self.board.add(done, {f"val/{name}": x for name, x in flat.items()})
         epoch = done // self.steps_an_epoch
-        shown = "  ".join(
-            f"{task} " + " ".join(f"{name} {x:.4g}" for name, x in own.items())
-            for task, own in scores.items()
+        rule = {t.name: kinds.in_delta_m(t)[0] for t in self.dataset.tasks[:SHOWN]}
+        shown = [f"{t} {metric} {scores[t][metric]:.4g}" for t, metric in rule.items()]
+        more = [", ..."] if len(scores) > SHOWN else []
+        self.watch.say(
+            f"epoch {epoch}/{self.settings.epochs}: {', '.join(shown)}{''.join(more)}"
         )
-        self.watch.say(f"epoch {epoch}/{self.settings.epochs}  {shown}")
 
     def _log(self, done: int, report: Mapping[str, Any]) -> None:
         """A row of steps.csv; waits for the device, and looks for NaN."""
@@ -308,6 +311,16 @@ class Run:
             batch = loading.joined(batch, self.dataset.tasks)
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(self.rows, x), batch
+        )
+
+
+def _check_groups(settings: Settings) -> None:
+    """Metrics of batches:N need whole groups of N pictures in each of our batches."""
+    way, _, number = settings.convention.partition(":")
+    if way == "batches" and settings.batch_size % int(number):
+        raise ValueError(
+            f"a batch of {settings.batch_size} does not hold whole groups of {number} "
+            f"pictures, as --convention {settings.convention} asks for: take a multiple."
         )
 
 

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
         more = "" if getattr(options, "shard", None) else " and --resume"
-        return _fail(f"interrupted; a study goes on with the same command{more}", 130)
+        return _fail(f"interrupted; the same command{more} goes on", 130)
     return 0
 
 
