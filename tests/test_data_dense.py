@@ -227,7 +227,11 @@ def test_a_file_that_one_folder_lacks_is_named_with_the_folder_that_has_it(root)
     assert "4 files in image, 3 in label" in said
     (root / "train" / "image" / "2.npy").unlink()
     assert "image/2.npy: is missing" in fault(root, 2)
-    assert open_nyuv2(root).splits["train"][1]["inputs"].shape == (24, 32, 3)
+    source = open_nyuv2(root).splits["train"]
+    assert source[1]["inputs"].shape == (24, 32, 3)
+    shutil.rmtree(root / "train")
+    with pytest.raises(BadData, match=r"image/1\.npy: was there, and is not any more"):
+        source[1]
 
 
 def test_numbers_may_have_gaps_and_are_sorted_as_numbers(root):

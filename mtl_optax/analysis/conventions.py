@@ -14,8 +14,9 @@ from the second or third digit on. A convention is one of
                           NYUv2 and 8 for Cityscapes. N is of the published
                           evaluation; our batches may be any multiple of it.
 `"images"`                every number of each picture, and the mean over the pictures:
-                          mIoU and pixel accuracy of MTAN's code until November 2020,
-                          which come out some 8 points lower.
+                          mIoU and pixel accuracy of MTAN's code until November 2020
+                          (its README expects about 8% more of the change). Errors and
+                          angles are those of "batches:1".
 ========================  ============================================================
 
 **Counts** are sums over what is averaged: add those of batches with

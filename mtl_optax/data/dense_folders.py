@@ -71,7 +71,10 @@ class DenseFiles:
         files = {part: self._file(part, index) for part in self.parts}
         lacking = [part for part, file in files.items() if not file.exists()]
         having = [part for part in files if part not in lacking]
-        lacks, has = lacking[0], (having or lacking)[0]
+        if not (lacking and having):
+            cure = "Put the folder back, or start again without it."
+            return BadData(files["image"], "was there, and is not any more", cure)
+        lacks, has = lacking[0], having[0]
         return BadData(
             files[lacks],
             f"is missing, while {files[has]} was found ({self.parts[has]} files in "
