@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.nn.blocks import Normalised, resized
+from mtl_optax.nn.blocks import MOMENTUM, Normalised, resized
 
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each stage
 
@@ -61,7 +61,7 @@ class SegNet(nnx.Module):
         dtype: Any = None,
         rngs: nnx.Rngs,
     ):
-        options = {"dtype": dtype, "rngs": rngs}
+        options = {"momentum": MOMENTUM, "dtype": dtype, "rngs": rngs}
         down = [width * factor for factor in (1, 2, 4, 8, 8)]
         up = [*down[-2::-1], width]
         self.channels = (*down, *up)
