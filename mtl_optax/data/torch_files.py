@@ -62,9 +62,16 @@ def read_torch(path: Path | str) -> Any:
     When not to use it: for sparse or quantized tensors, whose names are refused.
 
     Example:
+      >>> import pickle, tempfile
+      >>> from pathlib import Path
       >>> from mtl_optax.data.torch_files import read_torch
-      >>> read_torch("tests/files/torch2_state.pt")["bias"].shape
-      (1,)
+      >>> head = 0x1950A86A20F9469CFC6C, 1001, {}
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = Path(folder, "old.pt")  # as of torch.save({"epoch": 3}, path)
+      ...     parts = (*head, {"epoch": 3}, [])
+      ...     _ = path.write_bytes(b"".join(pickle.dumps(x, 2) for x in parts))
+      ...     read_torch(path)
+      {'epoch': 3}
     """
     path = Path(path)
     with open(path, "rb") as file:
