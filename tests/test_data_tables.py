@@ -12,6 +12,7 @@ import table_files
 
 from mtl_optax.data.aliexpress import open_aliexpress
 from mtl_optax.data.faults import BadData, BadLayout
+from mtl_optax.data.scan import BadDataSet, scan
 from mtl_optax.data.table import open_table
 
 SMALL = """\
@@ -589,3 +590,20 @@ def test_sources_travel_to_workers(visits):
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_equal(copy[3], source[3])
     assert copy.where(3) == source.where(3)
+
+
+def test_the_scan_passes_good_tables_and_counts_bad_rows(visits, tmp_path):
+    found = scan(open_table(visits))
+    assert found.splits["train"].shapes["numbers"] == (3,)
+    assert found.splits["train"].labels["days"].missing > 0
+    path = visits / "visits.csv"
+    lines = path.read_text().splitlines()
+    lines[5] = lines[5].replace(lines[5].split(",")[0], lines[4].split(",")[0])
+    lines[8] = lines[8].replace(lines[8].split(",")[2], "old")
+    path.write_text("\n".join(lines))
+    with pytest.raises(BadDataSet, match="2 examples do not fit") as error:
+        scan(open_table(visits))
+    assert "the id '1152921504606846979' is there twice" in str(error.value)
+    assert "row 9: column 'age' holds 'old'" in str(error.value)
+    skipped = scan(open_table(visits), skip_bad=True)
+    assert sum(len(part.rows) for _, part in skipped.parts()) == 88

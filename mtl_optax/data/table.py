@@ -120,7 +120,8 @@ def open_table(root: Path | str, *, description: Path | str | None = None) -> Da
     ids = None
     if described.id is not None:
         column = frame.keys(described.id)
-        ids = np.array([*column.values, ""])[column.codes]
+        # As objects: an id of NumPy is shown with its type in messages.
+        ids = np.array([*column.values, ""], object)[column.codes]
     return Dataset(
         name="table",
         tasks=tasks,

@@ -26,7 +26,7 @@ class Rows:
     categories: np.ndarray  # [M, C] int32
     targets: Mapping[str, np.ndarray]  # [M] each
     faults: Mapping[int, tuple[str, str]]  # of bad rows: what was found, and the cure
-    ids: np.ndarray | None = None  # [M] str; None: the table has none
+    ids: np.ndarray | None = None  # [M] of str; None: the table has none
 
     def __len__(self) -> int:
         return len(self.row)
