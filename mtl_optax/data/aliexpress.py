@@ -104,7 +104,8 @@ def open_aliexpress(root: Path | str, *, entire_space: bool = False) -> Dataset:
                 missing=EMPTY,
             )
             for path in files.values()
-        ]
+        ],
+        described=False,
     )
     splits = _splits(frame, list(files), searches)
     numbers = standardised(frame, numeric, splits)
