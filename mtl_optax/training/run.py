@@ -110,6 +110,8 @@ class Run:
             width=settings.width,
             weights=settings.weights,
         )
+        for note in net.notes:
+            watch.say(note)
         # Of tasks with examples of their own, where the network reads one input.
         self.joins = dataset.by_task and not networks.takes_inputs_by_task(net)
         self.program = step.Program(
@@ -320,7 +322,7 @@ def _check_groups(settings: Settings) -> None:
     if way == "batches" and settings.batch_size % int(number):
         raise ValueError(
             f"a batch of {settings.batch_size} does not hold whole groups of {number} "
-            f"pictures, as --convention {settings.convention} asks for: take a multiple."
+            f"pictures, as --convention {settings.convention} asks: take a multiple."
         )
 
 
