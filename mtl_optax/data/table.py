@@ -83,8 +83,8 @@ def open_table(root: Path | str, *, description: Path | str | None = None) -> Da
         or columns of one name; a task has no label in training, or one value only;
         a group is in two splits.
 
-    Cost: the columns that are named are held in memory, 4 bytes a cell, and three times
-    that while they are read.
+    Cost: the columns that are named are held in memory, 4 bytes a cell, and about five
+    times that while they are read.
 
     When not to use it: for tables larger than memory.
 

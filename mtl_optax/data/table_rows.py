@@ -117,8 +117,11 @@ class Frame:
         return column
 
     def numbers(self, name: str) -> np.ndarray:
-        """A column that was read as numbers, `[M]` float64; others are faults."""
-        parts = [table.numbers[name] for table in self._tables]
+        """A column that was read as numbers, `[M]` float64; others are faults.
+
+        Can be had once: tables let it go, for there may be little room.
+        """
+        parts = [table.numbers.pop(name) for table in self._tables]
         bad = {
             int(start) + row: text
             for start, part in zip(self.starts, parts, strict=False)
