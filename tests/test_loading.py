@@ -260,3 +260,11 @@ def test_an_id_that_is_there_twice():
     dataset.splits["train"].ids = [0, 1, 2, 3, 2, 5, 6, 7]
     with pytest.raises(BadDataSet, match=r"row 4: the id 2 is there twice.*row 2"):
         scan(dataset)
+
+
+def test_an_id_that_is_in_two_splits():
+    dataset = bars(train=2, val=2)
+    dataset.splits["train"].ids = ["a", "b"]
+    dataset.splits["val"].ids = ["c", "b"]
+    with pytest.raises(BadDataSet, match=r"row 1: the id 'b' is there twice.*row 1"):
+        scan(dataset)

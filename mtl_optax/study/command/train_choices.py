@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,9 @@ def settings_of(options: argparse.Namespace, line: Line) -> Settings:
     _known("method", options.method, tuple(methods.EVERY))
     _known("architecture", options.arch, tuple(ARCHITECTURES))
     _known("optimiser", options.optimizer, tuple(OPTIMIZERS))
-    devices = options.devices or len(jax.local_devices())
+    batch_size = options.batch or line.batch_size
+    # As many as can share the batch evenly.
+    devices = options.devices or math.gcd(batch_size, len(jax.local_devices()))
     rate = options.lr
     if rate is None:
         adam = options.optimizer == "adam"
@@ -33,7 +36,7 @@ def settings_of(options: argparse.Namespace, line: Line) -> Settings:
         encoder=options.encoder or line.encoder,
         width=options.width,
         epochs=options.epochs or line.epochs,
-        batch_size=options.batch or line.batch_size,
+        batch_size=batch_size,
         learning_rate=rate,
         optimizer=options.optimizer,
         schedule=options.schedule,
