@@ -23,7 +23,7 @@ DOMAINS = {
 def pairs(count, side=36, seed=0):
     """Pictures `[count, side, side]` of two bars, and their heights `[count, 2]`."""
     random = np.random.default_rng(seed)
-    labels = np.arange(2 * count).reshape(count, 2) * 7 % 10
+    labels = random.integers(0, 10, (count, 2))
     images = random.integers(0, 60, (count, side, side))
     for image, heights in zip(images, labels, strict=True):
         for half, height in enumerate(heights):
@@ -119,7 +119,7 @@ def write_office_lists(root, folder, *, kind="libmtl"):
         if not files:
             continue
         task = place.removesuffix("/images").replace(" ", "_")
-        prefix = {"libmtl": "", "vmtl": "/home/someone/office-home/images/"}[kind]
+        prefix = {"libmtl": "", "vmtl": "/large/office-home/images/"}[kind]
         names = sorted({file.parent.name for file in files})
         lines = [
             f"{prefix}{task}{'/images' if '/' in place else ''}/{file.parent.name}/"

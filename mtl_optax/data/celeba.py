@@ -139,7 +139,12 @@ class _Row(NamedTuple):
 
     number: int  # from 1
     name: str
-    values: list[str]
+    text: str  # not split before it is needed: of 8 million words
+
+    @property
+    def values(self) -> list[str]:
+        """What follows the name."""
+        return self.text.split()
 
 
 class _List(NamedTuple):
@@ -158,7 +163,7 @@ def _read_list(path: Path) -> _List:
         raise BadData(path, f"not a text file: {error}", "Get it again") from error
     if path.suffix == ".csv":
         columns = lines[0].split(",")[1:] if lines else []
-        return _List(path, tuple(columns), list(_rows(lines, 1, ",")))
+        return _List(path, tuple(columns), list(_rows(lines, 1)))
     if path.name != Path(ATTRIBUTES[0]).name:
         return _List(path, (), list(_rows(lines, 0)))
     rows = list(_rows(lines, 2))
@@ -168,12 +173,12 @@ def _read_list(path: Path) -> _List:
     return _List(path, tuple(lines[1].split()), rows)
 
 
-def _rows(lines: list[str], first: int, comma: str | None = None) -> Iterator[_Row]:
+def _rows(lines: list[str], first: int) -> Iterator[_Row]:
     """The lines that name pictures."""
     for number, line in enumerate(lines[first:], first + 1):
         if line.strip():
-            name, *values = (word.strip() for word in line.split(comma))
-            yield _Row(number, name, values)
+            name, *rest = line.replace(",", " ").split(None, 1)
+            yield _Row(number, name, "".join(rest))
 
 
 class _Labelled(NamedTuple):
@@ -198,13 +203,13 @@ def _by_split(labels: _List, parts: _List) -> dict[str, list[_Labelled]]:
 
     for row in labels.rows:
         listed = part_of.get(row.name, row)
-        part = listed.values[0] if len(listed.values) == 1 else ""
+        part = listed.text.strip()
         fault: Fault | None = None
         if row.name not in part_of:
             found = f"{row.name} is not in {parts.path.name}"
             fault = Fault(labels.path, found, "Add its part there", row.number)
         elif part not in PARTS:
-            found = f"{row.name} has the part {' '.join(listed.values)!r}"
+            found = f"{row.name} has the part {part!r}"
             cure = "It is 0 (train), 1 (val) or 2 (test)"
             fault = Fault(parts.path, found, cure, listed.number)
         elif row.name in twice:
@@ -216,7 +221,7 @@ def _by_split(labels: _List, parts: _List) -> dict[str, list[_Labelled]]:
         if name not in labelled:
             found = f"{name} is not in {labels.path.name}"
             fault = Fault(parts.path, found, "Add its attributes there", listed.number)
-            add(_Row(listed.number, name, []), "".join(listed.values), fault)
+            add(listed, listed.text.strip(), fault)
     return splits
 
 
@@ -229,16 +234,17 @@ def _source(
 ) -> Pictures:
     """The pictures of a split."""
     columns = [labels.columns.index(name) for name in names]
-    values = np.full((len(examples), len(names)), -1, np.int32)
+    values = np.full((len(examples), len(names)), -1, np.int8)
     faults = {}
     for index, (row, fault) in enumerate(examples):
-        if fault is None and len(row.values) != len(labels.columns):
-            found = f"{len(row.values)} attributes of {len(labels.columns)}"
+        given = row.values
+        if fault is None and len(given) != len(labels.columns):
+            found = f"{len(given)} attributes of {len(labels.columns)}"
             fault = Fault(labels.path, found, "Get the list again", row.number)
         if fault is None:
-            chosen = [row.values[column] for column in columns]
-            values[index] = [VALUES.get(value, -1) for value in chosen]
-            for name, value in zip(names, chosen, strict=True):
+            chosen = [given[column] for column in columns]
+            values[index] = numbers = [VALUES.get(value, -1) for value in chosen]
+            for name, value in zip(names, chosen, strict=True) if -1 in numbers else ():
                 if value not in VALUES:
                     found = f"{name} of {row.name} is {value!r}"
                     fault = Fault(labels.path, found, "It is 1 or -1", row.number)

@@ -181,7 +181,7 @@ def _source(folder: Path, task: str, listed: Listed, size: int) -> Pictures:
         folder=folder,
         ids=listed.ids,
         tasks=(task,),
-        labels=np.array(listed.labels, np.int32)[:, None],
+        labels=np.array(listed.labels)[:, None],
         size=size,
         normalised=True,
         listed_in=listed.path,

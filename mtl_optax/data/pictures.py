@@ -103,7 +103,7 @@ class Pictures:
       folder: of the pictures.
       ids: the files in it.
       tasks: names.
-      labels: `[N, T]` int32, -1 for missing.
+      labels: `[N, T]`, whole numbers, -1 for missing.
       size: of the square that they are resized to, in pixels.
       normalised: whether by ImageNet's mean and sd.
       listed_in: the file that names them, or None.
@@ -141,5 +141,6 @@ class Pictures:
         if self.normalised:
             mean, sd = IMAGENET
             picture = (picture - mean) / sd
-        targets = dict(zip(self.tasks, self.labels[index], strict=True))
+        labels = self.labels[index].astype(np.int32)
+        targets = dict(zip(self.tasks, labels, strict=True))
         return {"inputs": picture, "targets": targets}

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtl_optax.data.faults import BadData
-from mtl_optax.data.pickles import Known, Late, checked_sizes, load, plain
+from mtl_optax.data.pickled_arrays import Known, Late, checked_sizes
+from mtl_optax.data.pickles import load, plain
 
 CURE = "Get the file again, or save it anew with torch.save"
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
