@@ -150,18 +150,16 @@ class Architecture(NamedTuple):
       inputs: which it reads.
       encoders: of images, that it stands on; empty for all.
       dense: whether it predicts pixels alone.
-      by_task: whether tasks may have inputs of their own.
     """
 
     build: Callable[[Parts], Any]
     inputs: tuple[type, ...] = (Images, Columns, Molecules)
     encoders: tuple[str, ...] = ()
     dense: bool = False
-    by_task: bool = False
 
 
 ARCHITECTURES = {
-    "hps": Architecture(hard_sharing, by_task=True),
+    "hps": Architecture(hard_sharing),
     "cross_stitch": Architecture(partial(in_stages, nn.CrossStitch)),
     "mmoe": Architecture(partial(mixed, nn.MMoE)),
     "cgc": Architecture(cgc),
@@ -169,8 +167,8 @@ ARCHITECTURES = {
     "dselect_k": Architecture(partial(mixed, nn.DSelectK)),
     "mtan": Architecture(mtan, (Images,)),
     "ltb": Architecture(partial(in_stages, nn.LTB)),
-    "self_auxiliary": Architecture(self_auxiliary, by_task=True),
-    "soft_modular": Architecture(SoftModular, (Columns, Molecules), by_task=True),
+    "self_auxiliary": Architecture(self_auxiliary),
+    "soft_modular": Architecture(SoftModular, (Columns, Molecules)),
     "ema_net": Architecture(ema_net, (Images,), ("resnet50", "small"), dense=True),
     "multi_scale_ema_net": Architecture(
         multi_scale_ema_net, (Images,), ("small",), dense=True
@@ -187,7 +185,7 @@ def choices(dataset: Dataset) -> dict[str, list[str]]:
     is_dense = all(task.kind in DENSE for task in dataset.tasks)
     for name, arch in ARCHITECTURES.items():
         fits = type(dataset.inputs) in arch.inputs
-        fits &= (is_dense or not arch.dense) and (arch.by_task or not dataset.by_task)
+        fits &= is_dense or not arch.dense
         if fits and (left := [e for e in encoders if e in (arch.encoders or encoders)]):
             found[name] = left
     return found

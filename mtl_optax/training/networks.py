@@ -110,7 +110,10 @@ def build(
 
 
 def takes_inputs_by_task(net: Network) -> bool:
-    """Whether inputs may be a dict from tasks to those of each."""
+    """Whether inputs may be a dict from tasks to those of each.
+
+    Others read one array of all tasks' rows: :func:`mtl_optax.data.loading.joined`.
+    """
     return isinstance(net.net, (nn.HardSharing, nn.SelfAuxiliary, SoftModular))
 
 
@@ -173,9 +176,8 @@ def mean_losses(
 def misfit(what: str, name: str, dataset: Dataset, fit: Any, where: str = "") -> str:
     """The message for what does not fit a data set."""
     kinds = ", ".join(sorted({task.kind for task in dataset.tasks}))
-    own = ", each task with inputs of its own" if dataset.by_task else ""
     return (
         f"build: {what}={name!r} does not fit{where} data set {dataset.name!r}, which "
-        f"has {type(dataset.inputs).__name__.lower()} and tasks of kind {kinds}{own}. "
+        f"has {type(dataset.inputs).__name__.lower()} and tasks of kind {kinds}. "
         f"What fits: {', '.join(fit)}."
     )
