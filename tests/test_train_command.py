@@ -51,7 +51,7 @@ RUNS = {
     "office": (domains, "--batch 2 --method mgda --size 16", SMALL),
     "office mix": (
         domains,
-        "--batch 4 --arch mmoe --size 16 --mix amazon=2,dslr=1,webcam=1",
+        "--batch 4 --size 16 --mix amazon=2,dslr=1,webcam=1",
         SMALL,
     ),
     "aliexpress": (
