@@ -15,6 +15,10 @@ _LARGEST = 2**48  # of a side of an array: beyond every file, and no overflow
 class Late:
     """What stands for a value until all of the file has been read."""
 
+    def __setstate__(self, state: Any) -> None:
+        """Without this a pickle could set any attribute, past all checks."""
+        raise ValueError("a value is given a state")
+
     def value(self) -> Any:
         """The value; raises `ValueError` where it cannot be had."""
         raise NotImplementedError
