@@ -16,17 +16,24 @@ from flax import nnx
 from mtl_optax.nn import (
     CGC,
     LTB,
+    MLP,
     MTAN,
     PLE,
     VMTL,
+    ColumnEmbedding,
     ConvBackbone,
     CrossStitch,
+    DeepLabHead,
+    DenseHead,
+    DistanceNet,
     DSelectK,
     EMANet,
     FuseScales,
     HardSharing,
     MMoE,
     MultiScaleEMANet,
+    ResNet,
+    SegNet,
     SelfAuxiliary,
     SoftModularNet,
     same_class_inputs,
@@ -114,6 +121,65 @@ class Architecture:
 def hard_sharing(rngs, dtype):
     parts = Parts(rngs, dtype)
     return HardSharing(parts.encoder(), parts.decoders())
+
+
+def on_resnet(rngs, dtype):
+    """A dilated ResNet, and the heads of DeepLab."""
+    options = {"dtype": dtype, "rngs": rngs}
+    encoder = ResNet((1, 1, 1), width=4, dilated=True, **options)
+    sizes = {"width": 8, "rates": (2,), "dropout": 0.1}
+    heads = {
+        task: DeepLabHead(encoder.channels[-1], 1, (8, 8), **sizes, **options)
+        for task in TASKS
+    }
+    return HardSharing(encoder, heads)
+
+
+def on_segnet(rngs, dtype):
+    options = {"dtype": dtype, "rngs": rngs}
+    heads = {task: DenseHead(4, 1, (8, 8), **options) for task in TASKS}
+    encoder = SegNet(width=4, depths=(2, 1), **options)
+    return MTAN(encoder, encoder.channels, heads, expansion=2, **options)
+
+
+class Columns(nnx.Module):
+    """Rows of a table from those of numbers: two of them in classes."""
+
+    def __init__(self, **options):
+        self.rows = ColumnEmbedding(4, (3, 3), sizes=2, **options)
+
+    def __call__(self, x):
+        classes = jnp.sign(x[:, 4:]).astype(int) + 1
+        return self.rows({"numbers": x[:, :4], "categories": classes})
+
+
+def on_columns(rngs, dtype):
+    options = {"dtype": dtype, "rngs": rngs}
+    encoder = nnx.Sequential(Columns(**options), MLP(8, (16, 8), **options))
+    return HardSharing(encoder, Parts(rngs, dtype).decoders())
+
+
+class Molecules(nnx.Module):
+    """Two atoms and no third one, from rows of their coordinates."""
+
+    def __init__(self, **options):
+        sizes = {"width": 8, "rounds": 1, "bumps": 4, "cutoff": 4.0}
+        self.net = DistanceNet(3, **sizes, **options)
+
+    def __call__(self, x):
+        positions = jnp.pad(x.reshape(-1, 2, 3), ((0, 0), (0, 1), (0, 0)))
+        atoms = jnp.broadcast_to(jnp.array([[1, 2, 0]]), (len(x), 3))
+        return self.net({"atoms": atoms, "positions": positions})
+
+
+def on_molecules(rngs, dtype):
+    parts = Parts(rngs, dtype)
+    return HardSharing(Molecules(**parts.options), parts.decoders())
+
+
+def over_pixels(net, x, key):
+    """Means of the outputs over the image."""
+    return {task: y.mean(axis=(1, 2)) for task, y in net(x).items()}, {}
 
 
 def cross_stitch(rngs, dtype):
@@ -283,6 +349,18 @@ ARCHITECTURES = {
     "HardSharing": Architecture(
         hard_sharing, frozenset({"encoder"}), ROWS, by_task=True
     ),
+    "HardSharing on ResNet": Architecture(
+        on_resnet, frozenset({"encoder"}), LARGER, call=over_pixels, by_task=True
+    ),
+    "HardSharing on columns": Architecture(
+        on_columns, frozenset({"encoder"}), ROWS, statistics=False, by_task=True
+    ),
+    "HardSharing on molecules": Architecture(
+        *(on_molecules, frozenset({"encoder"}), ROWS),
+        falls=0.7,
+        statistics=False,
+        by_task=True,
+    ),
     "LTB": Architecture(
         ltb,
         frozenset({"stages", "logits"}),
@@ -291,6 +369,9 @@ ARCHITECTURES = {
     ),
     "MMoE": Architecture(mmoe, frozenset({"experts"}), ROWS),
     "MTAN": Architecture(mtan, frozenset({"stem", "stages", "blocks"}), IMAGES),
+    "MTAN on SegNet": Architecture(
+        on_segnet, frozenset({"stages", "blocks"}), LARGER, call=over_pixels
+    ),
     "MultiScaleEMANet": Architecture(
         multi_scale_ema_net,
         frozenset({"backbone", "trunks", "propagation", "fuse", "affinity"}),
@@ -345,8 +426,15 @@ LAYERS = {
     "AffinityLearning",
     "BayesLinear",
     "CTAL",
+    "ColumnEmbedding",
     "ConvBackbone",
+    "DeepLabHead",
+    "DenseHead",
+    "DistanceNet",
     "FuseScales",
+    "MLP",
+    "ResNet",
+    "SegNet",
     "TaskBatchNorm",
     "ViTBackbone",
 }

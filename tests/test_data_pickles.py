@@ -181,9 +181,10 @@ def test_shared_parts_are_read_once(path):
         (b"cnumpy\ndtype\n(tR.", "."),
         (b"cnumpy\ndtype\n(Vf4,O\ntR.", "dtype 'f4,O'"),
         (b"cnumpy\ndtype\n}b.", "numpy.dtype is given a state"),
+        (pickle.dumps(np.arange(3), 5)[:-1] + b"}Vvalue\nI2\nsb.", "given a state"),
         (b"c_codecs\nencode\n(Va\nVrot13\ntR.", "encoding 'rot13'"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_damaged_files(path, data, found):
     tracemalloc.start()

@@ -12,6 +12,7 @@ import table_files
 
 from mtl_optax.data.aliexpress import open_aliexpress
 from mtl_optax.data.faults import BadData, BadLayout
+from mtl_optax.data.scan import BadDataSet, scan
 from mtl_optax.data.table import open_table
 
 SMALL = """\
@@ -243,6 +244,7 @@ def test_a_column_of_strings_says_so(tmp_path):
         ("x,c,y\n", "no row"),
         ("x,c,y,x\n1,a,0,1\n", "row 1: columns of one name: x"),
         (rows() + "9,a\n", r"row 10: 2 cells .*, where the header has 3; 1 such row"),
+        ("x,c,y\n\n1,a,0\n\n\n2,b,1,3\n", "row 6: 4 cells"),
         (rows() + '\n\n9,"a,1\n', "a quote that opens"),
         (rows(header="x;c;y\n"), "has no column 'x'. It has x;c;y"),
         (rows(header="X,c,y\n"), "has no column 'x'. It has X, c, y; did you mean 'X'"),
@@ -341,6 +343,7 @@ def test_nulls_of_parquet_are_empty_cells(tmp_path):
         ("splits.val = 0.25", "splits.val = 0.5\nsplits.test = 0.5", "leave no row"),
         ("splits.val = 0.25", "splits.val = 0.1\nsplits.seed = -1", "integer from 0"),
         ("splits.val = 0.25", "splits.val = 'v.csv'", "no such file; beside it are"),
+        ("splits.val = 0.25", "splits.val = 'data.csv'", "to train on and to measure"),
         ('file = "data.csv"', "", "none does"),
         ('file = "data.csv"', 'file = "dta.csv"', "did you mean 'data.csv'"),
         ('file = "data.csv"', 'file = "data.csv"\nid = 3', "id is 3"),
@@ -431,6 +434,13 @@ def test_a_task_with_nothing_to_learn_is_refused(tmp_path, kind, label, message)
     text = rows(line="{i},{c}," + label + "\n")
     with pytest.raises(BadData, match=message):
         open_table(write(tmp_path, text, task(kind)))
+
+
+def test_long_integers_of_parquet_are_numbers(tmp_path):
+    table = {"x": 2**60 + np.arange(8), "c": ["a", "b"] * 4, "y": [0, 1] * 4}
+    pyarrow.parquet.write_table(pa.table(table), tmp_path / "data.parquet")
+    (tmp_path / "table.toml").write_text(SMALL.replace(".csv", ".parquet"))
+    assert not faults(open_table(tmp_path))
 
 
 def test_large_and_constant_numbers_stay_finite(tmp_path):
@@ -528,6 +538,17 @@ def test_aliexpress_knows_conversions_of_clicked_rows_only(tmp_path, suffix):
     np.testing.assert_equal(examples(again, "val"), examples(dataset, "val"))
 
 
+def test_aliexpress_with_a_bad_cell_has_a_cure_without_a_description(tmp_path):
+    header = "numerical_1,click,conversion\n"
+    (tmp_path / "train.csv").write_text(header + "1,1,0\n2,1,0\n3,1,1\nx,1,1\n5,2,0\n")
+    assert [
+        fault.rpartition("row ")[2] for fault in faults(open_aliexpress(tmp_path))
+    ] == [
+        "5: column 'numerical_1' holds 'x', which is no finite number. Mend the cell.",
+        "6: the label of 'click' is '2', none of 0, 1, false, true. Mend it.",
+    ]
+
+
 def test_aliexpress_in_the_entire_space(tmp_path):
     table_files.write_aliexpress(tmp_path)
     dataset = open_aliexpress(tmp_path, entire_space=True)
@@ -589,3 +610,20 @@ def test_sources_travel_to_workers(visits):
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_equal(copy[3], source[3])
     assert copy.where(3) == source.where(3)
+
+
+def test_the_scan_passes_good_tables_and_counts_bad_rows(visits, tmp_path):
+    found = scan(open_table(visits))
+    assert found.splits["train"].shapes["numbers"] == (3,)
+    assert found.splits["train"].labels["days"].missing > 0
+    path = visits / "visits.csv"
+    lines = path.read_text().splitlines()
+    lines[5] = lines[5].replace(lines[5].split(",")[0], lines[4].split(",")[0])
+    lines[8] = lines[8].replace(lines[8].split(",")[2], "old")
+    path.write_text("\n".join(lines))
+    with pytest.raises(BadDataSet, match="2 examples do not fit") as error:
+        scan(open_table(visits))
+    assert "the id '1152921504606846979' is there twice" in str(error.value)
+    assert "row 9: column 'age' holds 'old'" in str(error.value)
+    skipped = scan(open_table(visits), skip_bad=True)
+    assert sum(len(part.rows) for _, part in skipped.parts()) == 88

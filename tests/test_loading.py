@@ -5,10 +5,9 @@ import dataclasses
 import chex
 import numpy as np
 import pytest
-from toy_data import TASKS, Bars, bars, brightened
+from toy_data import TASKS, Bars, bars, brightened, domains
 
 from mtl_optax.data import loading
-from mtl_optax.data.dataset import Dataset, Images
 from mtl_optax.data.faults import BadData
 from mtl_optax.data.loading import Reading
 from mtl_optax.data.scan import BadDataSet, scan
@@ -110,31 +109,6 @@ def test_evaluation_sees_every_example_once_and_fills_with_none(processes):
     rows = np.concatenate([x["targets"]["row"] for x in batches])
     assert len(rows) == 12
     assert (rows >= 0).sum() == 11
-
-
-def domains():
-    """Tasks with examples of their own: 40, and 10."""
-
-    class One:
-        def __init__(self, task, number):
-            self.task, self.bars = task, Bars(number)
-
-        def __len__(self):
-            return len(self.bars)
-
-        def __getitem__(self, index):
-            whole = self.bars[index]
-            targets = {self.task: whole["targets"][self.task]}
-            return {"inputs": whole["inputs"], "targets": targets}
-
-        def where(self, index):
-            return f"{self.task}, row {index}"
-
-    def split(more, fewer):
-        return {"column": One("column", more), "row": One("row", fewer)}
-
-    splits = {"train": split(40, 10), "val": split(6, 5)}
-    return Dataset("domains", TASKS, splits, Images(8, 8, 1))
 
 
 def test_tasks_with_examples_of_their_own_have_batches_of_their_own():
@@ -259,4 +233,12 @@ def test_an_id_that_is_there_twice():
     dataset = bars(train=8)
     dataset.splits["train"].ids = [0, 1, 2, 3, 2, 5, 6, 7]
     with pytest.raises(BadDataSet, match=r"row 4: the id 2 is there twice.*row 2"):
+        scan(dataset)
+
+
+def test_an_id_that_is_in_two_splits():
+    dataset = bars(train=2, val=2)
+    dataset.splits["train"].ids = ["a", "b"]
+    dataset.splits["val"].ids = ["c", "b"]
+    with pytest.raises(BadDataSet, match=r"row 1: the id 'b' is there twice.*row 1"):
         scan(dataset)

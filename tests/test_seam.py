@@ -66,8 +66,8 @@ def test_who_needs_flax():
             for package, users in needing.items():
                 if f"{name}.".startswith(f"{package}."):
                     users.add(folder)
-    assert needing["flax"] == {"flax_support.py", "nn", "rl", "study"}
-    assert needing["mtl_optax.nn"] == {"nn", "rl", "study"}
+    assert needing["flax"] == {"flax_support.py", "nn", "rl", "study", "training"}
+    assert needing["mtl_optax.nn"] == {"nn", "rl", "study", "training"}
 
 
 def test_one_file_asks_in_which_form_gradients_come():

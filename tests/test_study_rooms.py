@@ -13,6 +13,7 @@ from mtl_optax.study.command import cli
 
 PACKAGE = pathlib.Path(mtl.__file__).parent
 STUDY = PACKAGE / "study"
+TRAINING, TRAINS = PACKAGE / "training", "mtl_optax.training"
 LARGE = PACKAGE.parent / "benchmarks" / "studies"
 FOLDERS = {"mtl_optax.study.studies": STUDY / "studies", "benchmarks.studies": LARGE}
 # What each room may import of the study, itself aside.
@@ -65,9 +66,23 @@ def test_the_engine_knows_no_page_and_no_terminal():
 
 def test_the_catalogue_and_the_library_know_no_study():
     for path in PACKAGE.rglob("*.py"):
-        if STUDY not in path.parents:
+        if not {STUDY, TRAINING} & set(path.parents):
             for name in imported(path):
-                assert not name.startswith("mtl_optax.study"), (path, name)
+                assert not name.startswith(("mtl_optax.study", TRAINS)), (path, name)
+
+
+def test_training_stands_on_the_engine_and_the_report():
+    below = tuple(f"mtl_optax.study.{name}." for name in ("engine", "report"))
+    for path in TRAINING.rglob("*.py"):
+        for name in imported(path):
+            if name.startswith("mtl_optax.study"):
+                assert name.startswith(below), (path, name)
+
+
+def test_data_sets_on_disk_need_no_jax():
+    for path in (PACKAGE / "data").rglob("*.py"):
+        for name in imported(path):
+            assert name.split(".")[0] not in ("jax", "flax", "optax"), (path, name)
 
 
 def test_a_folder_and_a_line_make_a_study():

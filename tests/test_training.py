@@ -6,8 +6,9 @@ import json
 import chex
 import numpy as np
 import pytest
-from toy_data import TASKS, lines
+from toy_data import TASKS, Lines, domains, lines
 
+from mtl_optax.data.dataset import Columns
 from mtl_optax.data.scan import scan
 from mtl_optax.study.engine.checkpoints import Refused
 from mtl_optax.training import logs, report
@@ -182,3 +183,17 @@ def test_a_batch_that_is_larger_than_the_data(tmp_path):
     settings = dataclasses.replace(SETTINGS, batch_size=128)
     with pytest.raises(ValueError, match="smaller --batch"):
         run(tmp_path / "run", settings)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"arch": "mmoe"}, {"mix": {"column": 3, "row": 1}}]
+)
+def test_tasks_with_examples_of_their_own(tmp_path, options):
+    """Side by side, as joined rows for networks that read one input, and as a mix."""
+    settings = dataclasses.replace(SETTINGS, batch_size=8, epochs=2, **options)
+    dataset = domains(Lines, Columns(16, ()))
+    result = run(tmp_path / "run", settings, dataset=dataset)
+    steps = logs.read(tmp_path / "run" / "steps.csv")
+    assert steps[-1]["step"] == (12 if "mix" in options else 10)
+    for task, own in result.scores["last"]["val"].items():
+        assert np.isfinite(own["loss"]), task

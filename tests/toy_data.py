@@ -63,3 +63,34 @@ def lines(train=64, val=20, **options):
 def scaled(example, rng):
     numbers = example["inputs"]["numbers"] * np.float32(rng.uniform(0.9, 1.1))
     return {**example, "inputs": {**example["inputs"], "numbers": numbers}}
+
+
+class OfOneTask:
+    """Rows of a source that have a label of one task alone."""
+
+    def __init__(self, task, rows):
+        self.task, self.rows = task, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        whole = self.rows[index]
+        return {**whole, "targets": {self.task: whole["targets"][self.task]}}
+
+    def where(self, index):
+        return f"{self.task}, row {index}"
+
+
+PICTURES = Images(8, 8, 1)
+
+
+def domains(kind=Bars, inputs=PICTURES):
+    """Tasks with examples of their own: 40, and 10."""
+
+    def split(more, fewer):
+        sizes = {"column": more, "row": fewer}
+        return {t: OfOneTask(t, kind(number)) for t, number in sizes.items()}
+
+    splits = {"train": split(40, 10), "val": split(6, 5)}
+    return Dataset("domains", TASKS, splits, inputs)

@@ -56,7 +56,7 @@ def open_aliexpress(root: Path | str, *, entire_space: bool = False) -> Dataset:
       BadData: a file is no table, see :func:`~mtl_optax.data.table.open_table`; no
         click in training.
 
-    Cost: 4 bytes a cell in memory, and three times that while files are read.
+    Cost: 4 bytes a cell in memory, and about five times that while files are read.
 
     When not to use it: for other names of columns or tasks; describe those to
     :func:`~mtl_optax.data.table.open_table`.
@@ -104,7 +104,8 @@ def open_aliexpress(root: Path | str, *, entire_space: bool = False) -> Dataset:
                 missing=EMPTY,
             )
             for path in files.values()
-        ]
+        ],
+        described=False,
     )
     splits = _splits(frame, list(files), searches)
     numbers = standardised(frame, numeric, splits)

@@ -179,7 +179,7 @@ def joined(batch: Example, tasks: Sequence[Task]) -> Example:
     inputs, targets = batch["inputs"], batch["targets"]
     missing = {task.name: KINDS[task.kind].missing for task in tasks}
     return {
-        "inputs": np.concatenate([inputs[name] for name in inputs]),
+        "inputs": _rows(list(inputs.values())),
         "targets": {
             name: np.concatenate(
                 [
@@ -190,6 +190,13 @@ def joined(batch: Example, tasks: Sequence[Task]) -> Example:
             for name, own in targets.items()
         },
     }
+
+
+def _rows(parts: Sequence[Any]) -> Any:
+    """Inputs of several batches as one."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+    return np.concatenate(parts)
 
 
 def _shuffled(

@@ -152,7 +152,7 @@ def open_qm9(root: Path | str) -> Dataset:
                 for index, row in enumerate(rows.tolist())
                 if row in molecules.faults
             },
-            ids=None if ids is None else ids[rows],
+            ids=None if ids is None else ids[rows].astype(object),
         )
 
     return Dataset(

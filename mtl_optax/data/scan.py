@@ -122,14 +122,15 @@ def scan(
       BadData: where nothing is left of a split, or a task has no label in "train".
     """
     found: dict[str, Any] = {}
+    seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
     for split, source in dataset.splits.items():
         if isinstance(source, Mapping):
             found[split] = {
-                name: _scanned(own, dataset.tasks, name, f"{split}, {name}", tick)
+                name: _scanned(own, dataset.tasks, name, f"{split}, {name}", seen, tick)
                 for name, own in source.items()
             }
         else:
-            found[split] = _scanned(source, dataset.tasks, None, split, tick)
+            found[split] = _scanned(source, dataset.tasks, None, split, seen, tick)
     result = Scan(found)
     if result.faults and not skip_bad:
         raise BadDataSet(result.faults)
@@ -151,13 +152,13 @@ def _scanned(
     tasks: Sequence[Task],
     own: str | None,
     split: str,
+    seen: dict[Any, str],
     tick: Callable[[str, int, int], None],
 ) -> Scanned:
     """One source; `own` is the task that it alone has labels of."""
     tasks = [task for task in tasks if own in (None, task.name)]
     part = Scanned(np.empty(0, np.int64), {}, {task.name: Labels() for task in tasks})
     rows: list[int] = []
-    seen: dict[Any, int] = {}
     ids = getattr(source, "ids", None)
 
     def read(index: int) -> Example | BadData:
@@ -170,11 +171,12 @@ def _scanned(
         for index, example in enumerate(_in_order(pool, read, len(source))):
             fault = example if isinstance(example, BadData) else None
             if fault is None and ids is not None:
-                first = seen.setdefault(ids[index], index)
-                if first != index:
+                place = source.where(index)
+                first = seen.setdefault((own, ids[index]), place)
+                if first is not place:
                     fault = BadData(
-                        *(source.where(index), f"the id {ids[index]!r} is there twice"),
-                        f"Keep one of them; the other is {source.where(first)}",
+                        *(place, f"the id {ids[index]!r} is there twice"),
+                        f"Keep one of them; the other is {first}",
                     )
             if fault is None:
                 fault = _fault(source.where(index), example, tasks, part)

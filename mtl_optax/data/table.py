@@ -73,7 +73,8 @@ def open_table(root: Path | str, *, description: Path | str | None = None) -> Da
 
     Returns:
       A `Dataset` of one `Source` a split, with inputs `Columns`. Bad rows raise
-      `BadData` when they are read. `Source.ids` are the ids, or None.
+      `BadData` when they are read; a row is a line of a CSV file, where the header is
+      1, and counts from 1 in Parquet. `Source.ids` are the ids, or None.
 
     Raises:
       BadLayout: the TOML has an unknown key or value, or names a file or a column that
@@ -82,8 +83,8 @@ def open_table(root: Path | str, *, description: Path | str | None = None) -> Da
         or columns of one name; a task has no label in training, or one value only;
         a group is in two splits.
 
-    Cost: the columns that are named are held in memory, 4 bytes a cell, and three times
-    that while they are read.
+    Cost: the columns that are named are held in memory, 4 bytes a cell, and about five
+    times that while they are read.
 
     When not to use it: for tables larger than memory.
 
@@ -120,7 +121,8 @@ def open_table(root: Path | str, *, description: Path | str | None = None) -> Da
     ids = None
     if described.id is not None:
         column = frame.keys(described.id)
-        ids = np.array([*column.values, ""])[column.codes]
+        # As objects: an id of NumPy is shown with its type in messages.
+        ids = np.array([*column.values, ""], object)[column.codes]
     return Dataset(
         name="table",
         tasks=tasks,

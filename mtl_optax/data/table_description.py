@@ -253,6 +253,11 @@ class _Reader:
             )
         if "val" not in given:
             raise self.bad("[splits] says nothing of val", example)
+        if files.get("train", file) in (files.get("val"), files.get("test")):
+            raise self.bad(
+                f"{files.get('train', file)} is to train on and to measure on",
+                "What was learned by heart would count: take fractions of it.",
+            )
         if file is not None:
             files = {"": self.string("file", file) or "", **files}
         return files, fractions, None

@@ -15,8 +15,8 @@ def standardised(frame: Frame, names: Sequence[str], splits: Splits) -> np.ndarr
     A missing number is the mean. Columns that miss some in training have another one
     behind all, 1 where the number is missing.
     """
-    columns, absent = [np.zeros((len(frame), 0), np.float32)], []
-    for name in names:
+    columns, absent = np.zeros((len(frame), len(names)), np.float32), []
+    for n, name in enumerate(names):
         values = frame.numbers(name)
         if np.isnan(values[splits["train"]]).all():
             raise _no_number(frame, name, splits["train"])
@@ -25,7 +25,7 @@ def standardised(frame: Frame, names: Sequence[str], splits: Splits) -> np.ndarr
             frame.notes.append(f"Column {name!r} is {mean:g} throughout training.")
         missing = np.isnan(values)
         values = np.where(missing, 0, (values - mean) / (sd or 1))
-        columns.append(float32(values)[:, None])
+        columns[:, n] = float32(values)
         missing[list(frame.faults)] = False  # bad cells are not missing
         in_training = missing[splits["train"]].any()
         if in_training:
@@ -36,7 +36,7 @@ def standardised(frame: Frame, names: Sequence[str], splits: Splits) -> np.ndarr
                 "training stands there"
                 + (", and an input of its own says so." if in_training else ".")
             )
-    return np.concatenate([*columns, *absent], axis=1)
+    return np.concatenate([columns, *absent], axis=1) if absent else columns
 
 
 def categories(

@@ -27,7 +27,9 @@ def labels(frame: Frame, task: TaskColumn, splits: Splits) -> tuple[Task, np.nda
             [row],
             f"the label of {task.name!r} is {column.values[column.codes[row]]!r}, none "
             f"of {listed(classes)}",
-            "Mend it, list it in the task's classes or levels, or declare it missing.",
+            "Mend it, list it in the task's classes or levels, or declare it missing."
+            if frame.described
+            else "Mend it.",
         )
     some_in_training(frame, task, targets >= 0, splits)
     made = Task(task.name, task.kind, max(classes.values()) + 1, metric=task.metric)

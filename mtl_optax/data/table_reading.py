@@ -23,7 +23,7 @@ class Table:
 
     path: Path
     rows: np.ndarray  # [M] int64, as the user sees them: a header is row 1
-    numbers: Mapping[str, Numbers]
+    numbers: dict[str, Numbers]
     texts: Mapping[str, Any]  # of Arrow
 
     def __len__(self) -> int:
@@ -161,11 +161,17 @@ def _read_csv(
                 "Save it as CSV in UTF-8, with one row a line.",
             ) from error
     rows = _rows(path, len(table), delimiter)
-    found = {}
-    for name in numeric:
-        # Empty cells of a column of numbers were declared missing, or would not parse.
-        found[name] = numbers(table.column(name), missing, null_is_missing=True)
-    return Table(path, rows, found, {name: table.column(name) for name in textual})
+    columns = {name: table.column(name) for name in types}
+    texts = {name: columns[name] for name in textual}
+    del table
+    # Each column of Arrow goes when its numbers are there: memory is for one of both.
+    # Its nulls were declared missing: another empty cell would not have parsed.
+    found = {
+        name: numbers(columns.pop(name), missing, null_is_missing=True)
+        for name in numeric
+    }
+    pa.default_memory_pool().release_unused()
+    return Table(path, rows, found, texts)
 
 
 def _parse(

@@ -26,7 +26,7 @@ class Rows:
     categories: np.ndarray  # [M, C] int32
     targets: Mapping[str, np.ndarray]  # [M] each
     faults: Mapping[int, tuple[str, str]]  # of bad rows: what was found, and the cure
-    ids: np.ndarray | None = None  # [M] str; None: the table has none
+    ids: np.ndarray | None = None  # [M] of str; None: the table has none
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,9 +52,11 @@ class Frame:
     """Tables below each other.
 
     Bad cells are kept in `faults`, by row, and what a user should know in `notes`.
+    `described` is whether a user can declare values as missing, for cures.
     """
 
-    def __init__(self, tables: Sequence[Table]):
+    def __init__(self, tables: Sequence[Table], described: bool = True):
+        self.described = described
         self.files = tuple(table.path for table in tables)
         sizes = [len(table) for table in tables]
         self.file = np.repeat(np.arange(len(tables)), sizes)
@@ -87,7 +89,7 @@ class Frame:
     def texts(self, name: str, missing: Missing) -> Texts:
         """A column as texts, its undeclared empty cells marked as faults."""
         column = texts(self.cells(name), missing)
-        self.fault(column.bad, *_undeclared(name, "", ""))
+        self.fault(column.bad, *self._undeclared(name, ""))
         return column
 
     def keys(self, name: str) -> Texts:
@@ -115,8 +117,11 @@ class Frame:
         return column
 
     def numbers(self, name: str) -> np.ndarray:
-        """A column that was read as numbers, `[M]` float64; others are faults."""
-        parts = [table.numbers[name] for table in self._tables]
+        """A column that was read as numbers, `[M]` float64; others are faults.
+
+        Can be had once: tables let it go, for there may be little room.
+        """
+        parts = [table.numbers.pop(name) for table in self._tables]
         bad = {
             int(start) + row: text
             for start, part in zip(self.starts, parts, strict=False)
@@ -132,8 +137,16 @@ class Frame:
 
     def _known(self, name: str, column: Numbers) -> np.ndarray:
         for row, text in column.bad.items():
-            self.fault([row], *_undeclared(name, text, "which is no finite number"))
+            self.fault([row], *self._undeclared(name, text))
         return column.values
+
+    def _undeclared(self, name: str, text: str) -> tuple[str, str]:
+        """What was found in a cell, and the cure."""
+        found = f"column {name!r} is empty"
+        if text:
+            found = f"column {name!r} holds {text!r}, which is no finite number"
+        declare = f', or declare it: missing = ["{text}"]' if self.described else ""
+        return found, f"Mend the cell{declare}."
 
     def source(
         self,
@@ -171,12 +184,3 @@ def float32(values: np.ndarray) -> np.ndarray:
     """Rounded, without overflow: 1e39 standard deviations are as good as 3e38."""
     largest = np.finfo(np.float32).max
     return np.clip(values, -largest, largest).astype(np.float32)
-
-
-def _undeclared(name: str, text: str, why: str) -> tuple[str, str]:
-    """What was found in a cell, and the cure."""
-    if text:
-        found = f"column {name!r} holds {text!r}, {why}"
-    else:
-        found = f"column {name!r} is empty"
-    return found, f'Mend the cell, or declare it: missing = ["{text}"].'

@@ -75,7 +75,10 @@ def numbers(column: Any, missing: Missing, null_is_missing: bool) -> Numbers:
         return _numbers_in_text(column, missing)
     empty = column.is_null().to_numpy()
     # With nulls as NaN, which are told apart by `empty`.
-    values = column.cast(pa.float64()).to_numpy().astype(np.float64, copy=True)
+    # Unsafe: integers beyond 2^53 may be rounded here.
+    values = (
+        column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64, copy=True)
+    )
     unknown = np.isin(values, list(missing.numbers))
     if null_is_missing:
         unknown |= empty

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtl_optax.data.faults import BadData
-from mtl_optax.data.pickles import Known, Late, checked_sizes, load, plain
+from mtl_optax.data.pickled_arrays import Known, Late, checked_sizes
+from mtl_optax.data.pickles import load, plain
 
 CURE = "Get the file again, or save it anew with torch.save"
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -62,9 +63,16 @@ def read_torch(path: Path | str) -> Any:
     When not to use it: for sparse or quantized tensors, whose names are refused.
 
     Example:
+      >>> import pickle, tempfile
+      >>> from pathlib import Path
       >>> from mtl_optax.data.torch_files import read_torch
-      >>> read_torch("tests/files/torch2_state.pt")["bias"].shape
-      (1,)
+      >>> head = 0x1950A86A20F9469CFC6C, 1001, {}
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = Path(folder, "old.pt")  # as of torch.save({"epoch": 3}, path)
+      ...     parts = (*head, {"epoch": 3}, [])
+      ...     _ = path.write_bytes(b"".join(pickle.dumps(x, 2) for x in parts))
+      ...     read_torch(path)
+      {'epoch': 3}
     """
     path = Path(path)
     with open(path, "rb") as file:

@@ -10,18 +10,34 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+# Weight of the old statistics in PyTorch, whose 0.1 is that of the batch.
+MOMENTUM = 0.9
+
 
 class Normalised(nnx.Module):
     """A convolution and its batch normalisation."""
 
     def __init__(
-        self, num_in: int, num_out: int, width: int, *, strides: int = 1, **options: Any
+        self,
+        num_in: int,
+        num_out: int,
+        width: int,
+        *,
+        strides: int = 1,
+        dilation: int = 1,
+        momentum: float = 0.99,
+        **options: Any,
     ):
-        kernel = (width, width)
         self.conv = nnx.Conv(
-            num_in, num_out, kernel, strides=strides, use_bias=False, **options
+            num_in,
+            num_out,
+            (width, width),
+            strides=strides,
+            kernel_dilation=dilation,
+            use_bias=False,
+            **options,
         )
-        self.norm = nnx.BatchNorm(num_out, **options)
+        self.norm = nnx.BatchNorm(num_out, momentum=momentum, **options)
 
     def __call__(self, x: Any) -> jax.Array:
         """`[B, H, W, num_out]`."""

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.nn.blocks import Normalised, resized
-from mtl_optax.nn.resnet import NORM, conv
+from mtl_optax.nn.blocks import MOMENTUM, Normalised, resized
 
 RATES = (12, 24, 36)  # for maps of 1/8 of the image
 
@@ -66,12 +65,15 @@ class DeepLabHead(nnx.Module):
     ):
         options = {"dtype": dtype, "rngs": rngs}
         self.size = tuple(size)
-        self.near = Normalised(before, width, 1, **options)
-        self.far = nnx.List([Dilated(before, width, rate, **options) for rate in rates])
-        self.all = Normalised(before, width, 1, **options)
-        self.join = Normalised((2 + len(rates)) * width, width, 1, **options)
+        layer = {"momentum": MOMENTUM, **options}
+        self.near = Normalised(before, width, 1, **layer)
+        self.far = nnx.List(
+            [Normalised(before, width, 3, dilation=rate, **layer) for rate in rates]
+        )
+        self.all = Normalised(before, width, 1, **layer)
+        self.join = Normalised((2 + len(rates)) * width, width, 1, **layer)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.conv = Normalised(width, width, 3, **options)
+        self.conv = Normalised(width, width, 3, **layer)
         self.out = nnx.Conv(width, after, (1, 1), **options)
 
     def __call__(self, x: Any) -> jax.Array:
@@ -82,15 +84,3 @@ class DeepLabHead(nnx.Module):
         joined = nnx.relu(jnp.concatenate(branches, axis=-1))
         seen = self.dropout(nnx.relu(self.join(joined)))
         return resized(self.out(nnx.relu(self.conv(seen))), self.size)
-
-
-class Dilated(nnx.Module):
-    """A 3×3 convolution of a reach, and its batch normalisation."""
-
-    def __init__(self, before: int, after: int, rate: int, **options: Any):
-        self.conv = conv(before, after, 3, dilation=rate, **options)
-        self.norm = nnx.BatchNorm(after, **NORM, **options)
-
-    def __call__(self, x: Any) -> jax.Array:
-        """`[B, h, w, after]`."""
-        return self.norm(self.conv(x))

@@ -11,8 +11,12 @@ from typing import Any
 import jax
 from flax import nnx
 
-# torch's momentum of 0.1 is 0.9 here, where it weighs what was there before.
-NORM: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5}
+from mtl_optax.nn.blocks import MOMENTUM
+
+
+def norm(channels: int, **options: Any) -> nnx.BatchNorm:
+    """With PyTorch's numbers."""
+    return nnx.BatchNorm(channels, momentum=MOMENTUM, epsilon=1e-5, **options)
 
 
 class ResNet(nnx.Module):
@@ -74,7 +78,7 @@ class ResNet(nnx.Module):
     ):
         options = {"dtype": dtype, "rngs": rngs}
         self.conv1 = conv(num_in, width, 7, strides=2, **options)
-        self.bn1 = nnx.BatchNorm(width, **NORM, **options)
+        self.bn1 = norm(width, **options)
         self.names = tuple(f"layer{number}" for number in range(1, len(blocks) + 1))
         block = Bottleneck if wide else Basic
         before, dilation, channels = width, 1, []
@@ -143,9 +147,9 @@ class Basic(nnx.Module):
     ):
         first, second = dilations
         self.conv1 = conv(before, inside, 3, strides=strides, dilation=first, **options)
-        self.bn1 = nnx.BatchNorm(inside, **NORM, **options)
+        self.bn1 = norm(inside, **options)
         self.conv2 = conv(inside, inside, 3, dilation=second, **options)
-        self.bn2 = nnx.BatchNorm(inside, **NORM, **options)
+        self.bn2 = norm(inside, **options)
         self.downsample = shortcut(before, inside, strides, **options)
 
     def __call__(self, x: Any) -> jax.Array:
@@ -170,11 +174,11 @@ class Bottleneck(nnx.Module):
     ):
         after, (reach, _) = inside * self.expansion, dilations
         self.conv1 = conv(before, inside, 1, **options)
-        self.bn1 = nnx.BatchNorm(inside, **NORM, **options)
+        self.bn1 = norm(inside, **options)
         self.conv2 = conv(inside, inside, 3, strides=strides, dilation=reach, **options)
-        self.bn2 = nnx.BatchNorm(inside, **NORM, **options)
+        self.bn2 = norm(inside, **options)
         self.conv3 = conv(inside, after, 1, **options)
-        self.bn3 = nnx.BatchNorm(after, **NORM, **options)
+        self.bn3 = norm(after, **options)
         self.downsample = shortcut(before, after, strides, **options)
 
     def __call__(self, x: Any) -> jax.Array:
@@ -217,12 +221,12 @@ def shortcut(before: int, after: int, strides: int, **options: Any) -> nnx.List 
     if before == after and strides == 1:
         return None
     layer = conv(before, after, 1, strides=strides, **options)
-    return nnx.List([layer, nnx.BatchNorm(after, **NORM, **options)])
+    return nnx.List([layer, norm(after, **options)])
 
 
 def beside(downsample: nnx.List | None, x: Any) -> jax.Array:
     """What the shortcut adds."""
     if downsample is None:
         return x
-    layer, norm = downsample
-    return norm(layer(x))
+    layer, normalised = downsample
+    return normalised(layer(x))

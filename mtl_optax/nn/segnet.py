@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtl_optax.nn.blocks import Normalised, resized
+from mtl_optax.nn.blocks import MOMENTUM, Normalised, resized
 
-DEPTHS = (2, 2, 3, 3, 3)  # convolutions of each stage
+WIDEST = 8  # times the width of the first stage
 
 
 class SegNet(nnx.Module):
@@ -22,15 +22,18 @@ class SegNet(nnx.Module):
 
     Args:
       width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
+      depths: convolutions of each stage on the way down; fewer than five stages for
+        small images.
       num_in: channels of the image.
       dtype: of the computation.
       rngs: for all layers.
 
     Attributes:
-      channels: of each of the ten stages.
+      channels: of all stages, down and up.
 
     Raises:
-      ValueError: when called, if 32 does not divide height and width.
+      ValueError: when called, if 32 (2 to the number of stages) does not divide height
+        and width.
 
     Cost: 112 GFLOP forward for one image of 288×384 at width 64, half of it in the
     stages at full resolution.
@@ -57,16 +60,17 @@ class SegNet(nnx.Module):
         self,
         *,
         width: int = 64,
+        depths: Sequence[int] = (2, 2, 3, 3, 3),
         num_in: int = 3,
         dtype: Any = None,
         rngs: nnx.Rngs,
     ):
-        options = {"dtype": dtype, "rngs": rngs}
-        down = [width * factor for factor in (1, 2, 4, 8, 8)]
+        options = {"momentum": MOMENTUM, "dtype": dtype, "rngs": rngs}
+        down = [width * min(2**stage, WIDEST) for stage in range(len(depths))]
         up = [*down[-2::-1], width]
         self.channels = (*down, *up)
         before = [num_in, *self.channels[:-1]]
-        depths = (*DEPTHS, *DEPTHS[::-1])
+        depths = (*depths, *reversed(depths))
         self.stages = nnx.List(
             [
                 Stage(*sizes, **options)
@@ -79,12 +83,12 @@ class SegNet(nnx.Module):
         return self.pairs(x)[-1][1]
 
     def in_stages(self) -> list[nnx.Sequential]:
-        """The ten stages as modules in a row, for networks that put something between.
+        """All stages as modules in a row, for networks that put something between.
 
         No stage knows where the maxima of another were, so that on the way back each
         value fills its 2×2 window.
         """
-        down, up = self.stages[:5], self.stages[5:]
+        down, up = self._ways()
         return [
             nnx.Sequential(down[0]),
             *(nnx.Sequential(half, stage) for stage in down[1:]),
@@ -94,20 +98,28 @@ class SegNet(nnx.Module):
 
     def pairs(self, x: Any) -> list[tuple[jax.Array, jax.Array]]:
         """Of each stage its first map and its last: what `MTAN` attends to."""
-        if x.shape[1] % 32 or x.shape[2] % 32:
+        down, up = self._ways()
+        halvings = 2 ** len(down)
+        if x.shape[1] % halvings or x.shape[2] % halvings:
             raise ValueError(
-                f"SegNet: images are {x.shape[1]}×{x.shape[2]}, and five halvings need "
-                "multiples of 32. Resize or crop them, or take a ResNet."
+                f"SegNet: images are {x.shape[1]}×{x.shape[2]}, and {len(down)} "
+                f"halvings need multiples of {halvings}. Resize or crop them, or take "
+                "a ResNet."
             )
         pairs, places = [], []
-        for stage in self.stages[:5]:
+        for stage in down:
             pairs.append(stage.pair(x))
             x, place = max_pool(pairs[-1][1])
             places.append(place)
-        for stage in self.stages[5:]:
+        for stage in up:
             pairs.append(stage.pair(unpool(x, places.pop())))
             x = pairs[-1][1]
         return pairs
+
+    def _ways(self) -> tuple[list[Any], list[Any]]:
+        """The stages down and up."""
+        stages = list(self.stages)
+        return stages[: len(stages) // 2], stages[len(stages) // 2 :]
 
 
 class Stage(nnx.Module):

@@ -29,7 +29,7 @@ DATASETS: Mapping[str, Line] = {
     ),
     "celeba": Line(
         "40 attributes of faces, original layout or Kaggle's",
-        *("celeba:open_celeba", ("size", "metric")),
+        *("celeba:open_celeba", ("size", "metric", "attributes")),
         batch_size=256,
         learning_rate=3e-4,
         epochs=15,
@@ -50,7 +50,7 @@ DATASETS: Mapping[str, Line] = {
     ),
     "office": Line(
         "Office-31 or Office-Home: a task for each domain",
-        *("office:open_office", ("size", "lists")),
+        *("office:open_office", ("size", "lists", "percent")),
         batch_size=64,
         epochs=100,
     ),
@@ -63,7 +63,7 @@ DATASETS: Mapping[str, Line] = {
     ),
     "table": Line(
         "any CSV or Parquet files, described by a table.toml beside them",
-        *("table:open_table", ()),
+        *("table:open_table", ("description",)),
         batch_size=256,
         learning_rate=1e-3,
         epochs=50,

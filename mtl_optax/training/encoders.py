@@ -21,8 +21,10 @@ from mtl_optax.nn.embedding import MLP, ColumnEmbedding
 from mtl_optax.nn.molecule import DistanceNet
 from mtl_optax.nn.resnet import ResNet
 from mtl_optax.nn.segnet import DenseHead, SegNet
+from mtl_optax.nn.weights import load_weights
 
 DENSE = ("segmentation", "depth", "normals")  # kinds with a label for each pixel
+CLASSIFIER = ("fc.",)  # of torchvision's files; towers take its place
 GRID = 4  # gates read the means of GRID × GRID parts of an image
 
 
@@ -87,11 +89,20 @@ def encoders_for(dataset: Dataset) -> list[str]:
 class Parts:
     """Makers of new modules for a data set, all from one stream of random numbers.
 
+    Args:
+      dataset: whose inputs and tasks they fit.
+      encoder: its name.
+      width: None takes the published one.
+      dtype: of the computation.
+      weights: a file for every encoder of images, or for the front of molecules.
+      rngs: of all initial values, and of dropout.
+
     Attributes:
       front: what all tasks share before everything else, or None.
       shape: of the inputs of an encoder, without B.
       features: channels of an encoder's map, or length of its rows.
       read: what gates read of inputs, maps or rows: `[B, ...] -> [B, F]`.
+      notes: what was loaded, a sentence each.
     """
 
     def __init__(
@@ -106,7 +117,7 @@ class Parts:
         self.tasks = {task.name: task for task in dataset.tasks}
         self.options = {"dtype": dtype, "rngs": rngs}
         self.inputs: Any = dataset.inputs
-        self.weights = weights
+        self.weights, self.notes = weights, list[str]()
         self.front: Any = None
         if isinstance(self.inputs, Images):
             self.kind: Encoder = ENCODERS[Images][encoder]
@@ -114,7 +125,8 @@ class Parts:
             self.shape: tuple[int, ...] = tuple(self.inputs)
             self.dense = any(task.kind in DENSE for task in dataset.tasks)
             self.read = thumbnail
-            self.features = self.encoder().channels[-1]  # of one that is thrown away
+            shapes: Any = nnx.eval_shape(lambda: self._image_encoder(rngs=nnx.Rngs(0)))
+            self.features = shapes.channels[-1]
         else:
             self.width = width or 128
             self.front = self._front()
@@ -123,22 +135,33 @@ class Parts:
 
     def _front(self) -> Any:
         """From a table's columns, or a molecule, to rows."""
-        if isinstance(self.inputs, Columns):
-            numbers, categories = self.inputs
-            return ColumnEmbedding(numbers, categories, **self.options)
-        elements = self.inputs.elements
-        return DistanceNet(elements, width=self.width, **self.options)
+        if isinstance(self.inputs, Molecules):
+            elements = self.inputs.elements
+            return self._loaded(DistanceNet(elements, width=self.width, **self.options))
+        if self.weights is not None:
+            raise ValueError(
+                f"build: weights={str(self.weights)!r} are for encoders of images and "
+                "molecules; a table's embeddings are of its own columns. Leave it out."
+            )
+        numbers, categories = self.inputs
+        return ColumnEmbedding(numbers, categories, **self.options)
 
-    def encoder(self) -> Any:
-        """A whole one, from inputs to a map or rows."""
-        if not isinstance(self.inputs, Images):
-            return MLP(self.shape[0], (self.width, self.features), **self.options)
-        return self.kind.build(
-            width=self.width,
-            dilated=self.dense,
-            num_in=self.inputs.channels,
-            **self.options,
-        )
+    def encoder(self, **options: Any) -> Any:
+        """A whole one, from inputs to a map or rows; options of images replace ours."""
+        if isinstance(self.inputs, Images):
+            return self._loaded(self._image_encoder(**options))
+        return MLP(self.shape[0], (self.width, self.features), **self.options)
+
+    def _image_encoder(self, **options: Any) -> Any:
+        usual = {"dilated": self.dense, "num_in": self.inputs.channels}
+        return self.kind.build(width=self.width, **usual | self.options | options)
+
+    def _loaded(self, module: Any) -> Any:
+        """The module, with the weights where there are any."""
+        if self.weights is not None:
+            summary = load_weights(module, self.weights, skip=CLASSIFIER)
+            self.notes.append(f"{self.weights}: {summary}")
+        return module
 
     def stages(self) -> list[Any]:
         """One in stages, between which something can stand."""
@@ -178,6 +201,14 @@ class Parts:
     def towers(self, deep: bool = False) -> dict[str, Any]:
         """A decoder for each task."""
         return {task: self.tower(task, deep) for task in self.tasks}
+
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of an encoder's map."""
+        image = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        seen: Any = nnx.eval_shape(
+            lambda x: self._image_encoder(rngs=nnx.Rngs(0))(x), image
+        )
+        return seen.shape[1:3]
 
     def gates(self) -> dict[str, Any]:
         """The arguments of mixtures of experts that say what gates read."""

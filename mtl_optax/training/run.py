@@ -110,8 +110,14 @@ class Run:
             width=settings.width,
             weights=settings.weights,
         )
+        for note in net.notes:
+            watch.say(note)
         # Of tasks with examples of their own, where the network reads one input.
-        self.joins = dataset.by_task and not networks.takes_inputs_by_task(net)
+        self.joins = (
+            dataset.by_task
+            and settings.mix is None
+            and not networks.takes_inputs_by_task(net)
+        )
         self.program = step.Program(
             graph=nnx.split(net, nnx.Param, ...)[0],
             tasks=dataset.tasks,
@@ -156,7 +162,10 @@ class Run:
           Diverged: for a loss that is not finite; the last checkpoint is from before.
         """
         done = int(self.state.step)
-        batches, others = self._batches("train", done), self._second(done)
+        batches = self._batches("train", done, self.settings.epochs)
+        # For the methods that learn from validation data, without end.
+        bilevel = methods.on_two_batches(self.settings.method)
+        others = self._batches("val", done, None) if bilevel else None
         saved = time.perf_counter()
         while done < self.steps:
             start = time.perf_counter()
@@ -285,30 +294,21 @@ class Run:
         own = self.settings
         return loading.Reading(own.batch_size, own.seed, own.workers)
 
-    def _batches(self, split: str, start: int) -> Iterator[Any]:
-        return loading.training(
+    def _batches(self, split: str, start: int, epochs: int | None) -> Iterator[Any]:
+        """From batch number `start`, as the network reads them."""
+        batches = loading.training(
             *(self.dataset, self.scan.good(split), self._reading()),
-            epochs=self.settings.epochs,
+            epochs=epochs,
             start=start,
             mix=self.settings.mix,
             split=split,
         )
-
-    def _second(self, start: int) -> Iterator[Any] | None:
-        """Batches of validation data, for the methods that learn from them."""
-        if not methods.on_two_batches(self.settings.method):
-            return None
-        return loading.training(
-            *(self.dataset, self.scan.good("val"), self._reading()),
-            epochs=None,
-            start=start,
-            split="val",
-        )
+        if not self.joins:
+            return batches
+        return (loading.joined(batch, self.dataset.tasks) for batch in batches)
 
     def _on_devices(self, batch: Any) -> Any:
         """Its rows shared out over the devices."""
-        if self.joins and isinstance(batch["inputs"], Mapping):
-            batch = loading.joined(batch, self.dataset.tasks)
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(self.rows, x), batch
         )
@@ -320,7 +320,7 @@ def _check_groups(settings: Settings) -> None:
     if way == "batches" and settings.batch_size % int(number):
         raise ValueError(
             f"a batch of {settings.batch_size} does not hold whole groups of {number} "
-            f"pictures, as --convention {settings.convention} asks for: take a multiple."
+            f"pictures, as --convention {settings.convention} asks: take a multiple."
         )
 
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mtl_optax.study.command import train_arguments as train
 from mtl_optax.study.studies import STUDIES
-from mtl_optax.training import arguments as train
 
 ALL = "all"  # in place of a study: one after the other
 

@@ -103,9 +103,9 @@ def _one(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     _ask_for_the_extra("train", {**_EXTRA, **_EXTRA_OF_TRAIN})
     print(f"mtl-optax train {options.dataset}: loading ...", flush=True)
-    from mtl_optax.training import command
+    from mtl_optax.study.command import train
 
-    command.train(options)
+    train.train(options)
 
 
 def _methods(options: argparse.Namespace) -> None:

@@ -38,7 +38,9 @@ def add(commands: Any, count: Any) -> None:
     option("--optimizer", default="adam", help="adam, sgd, gd or muon (adam)")
     option("--schedule", default="constant", choices=("constant", "cosine"))
     option("--seed", type=int, default=0)
-    option("--devices", type=count, metavar="N", help="that share a batch (all)")
+    option(
+        "--devices", type=count, metavar="N", help="that share a batch (as many as can)"
+    )
     option(
         *("--workers",),
         type=int,
@@ -70,8 +72,11 @@ def add(commands: Any, count: Any) -> None:
     own.add_argument("--classes", type=count, help="cityscapes: 7 or 19")
     own.add_argument("--size", type=count, help="celeba, office: pixels of a side")
     own.add_argument("--metric", choices=("f1", "accuracy"), help="celeba (f1)")
+    own.add_argument("--attributes", type=_names, help="celeba: some, as A,B (all 40)")
     own.add_argument("--name", help="multimnist: which of several files")
     own.add_argument("--lists", type=Path, help="office: folder with lists of files")
+    own.add_argument("--percent", type=count, help="office: which of VMTL's lists")
+    own.add_argument("--description", type=Path, help="table: another TOML file")
     own.add_argument(
         "--entire-space",
         action="store_const",
@@ -86,6 +91,10 @@ def _convention(text: str) -> str:
     if text not in ("pixels", "images") and not counted:
         raise argparse.ArgumentTypeError(f"{text} is not pixels, images or batches:N")
     return text
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _rate(text: str) -> float:

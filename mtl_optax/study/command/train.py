@@ -2,12 +2,9 @@
 
 import argparse
 import dataclasses
-import difflib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,12 +19,11 @@ from mtl_optax.data.dataset import Dataset
 from mtl_optax.data.faults import BadData, BadLayout
 from mtl_optax.data.scan import BadDataSet, Scan, scan
 from mtl_optax.study.command.arguments import UsageError
+from mtl_optax.study.command.train_choices import own_options, settings_of
 from mtl_optax.study.engine.checkpoints import Refused
-from mtl_optax.study.engine.methods import OPTIMIZERS
 from mtl_optax.study.report import terminal
-from mtl_optax.training import methods, report
-from mtl_optax.training.datasets import DATASETS, Line, open_dataset
-from mtl_optax.training.networks import ARCHITECTURES
+from mtl_optax.training import report
+from mtl_optax.training.datasets import DATASETS, open_dataset
 from mtl_optax.training.run import Diverged, Result, Run, Watch
 from mtl_optax.training.settings import Settings
 
@@ -38,11 +34,13 @@ def train(options: argparse.Namespace) -> None:
     """The whole command."""
     console = Console(highlight=False)
     line = DATASETS[options.dataset]
-    settings = _settings(options, line)
+    settings = settings_of(options, line)
     out = options.out or Path("results") / f"{options.dataset}-{settings.method}"
     _check_out(out, options.resume)
     try:
-        dataset = open_dataset(options.dataset, options.data, _own(options, line))
+        dataset = open_dataset(
+            options.dataset, options.data, own_options(options, line)
+        )
         found = _scanned(console, dataset, options.skip_bad)
         for table in report.description(dataset, found):
             terminal._table(console, table)
@@ -147,58 +145,6 @@ def _scanned(console: Console, dataset: Dataset, skip_bad: bool) -> Scan:
     for fault in found.faults:
         console.print(f"left out: {fault}", markup=False)
     return found
-
-
-def _settings(options: argparse.Namespace, line: Line) -> Settings:
-    """Those given, those of the data set, those of all."""
-    _known("method", options.method, tuple(methods.EVERY))
-    _known("architecture", options.arch, tuple(ARCHITECTURES))
-    _known("optimiser", options.optimizer, tuple(OPTIMIZERS))
-    devices = options.devices or len(jax.local_devices())
-    rate = options.lr
-    if rate is None:
-        adam = options.optimizer == "adam"
-        rate = (
-            line.learning_rate if adam else OPTIMIZERS[options.optimizer].learning_rate
-        )
-    return Settings(
-        method=options.method,
-        arch=options.arch,
-        encoder=options.encoder or line.encoder,
-        width=options.width,
-        epochs=options.epochs or line.epochs,
-        batch_size=options.batch or line.batch_size,
-        learning_rate=rate,
-        optimizer=options.optimizer,
-        schedule=options.schedule,
-        seed=options.seed,
-        devices=devices,
-        workers=options.workers,
-        convention=options.convention,
-        mix=options.mix,
-        hyper=options.hyper or {},
-        weights=options.weights,
-    )
-
-
-def _own(options: argparse.Namespace, line: Line) -> Mapping[str, Any]:
-    """Options of the data set; an error for those of others."""
-    every = {name for x in DATASETS.values() for name in x.options}
-    given = {name: getattr(options, name) for name in sorted(every)}
-    for name, value in given.items():
-        if value is not None and name not in line.options:
-            whose = [key for key, x in DATASETS.items() if name in x.options]
-            raise UsageError(
-                f"--{name.replace('_', '-')} is of {', '.join(whose)}, not of "
-                f"{options.dataset}"
-            )
-    return {name: given[name] for name in line.options}
-
-
-def _known(what: str, name: str, names: tuple[str, ...]) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise UsageError(f"unknown {what} '{name}'; known: {', '.join(near)}")
 
 
 def _check_out(out: Path, resume: bool) -> None:

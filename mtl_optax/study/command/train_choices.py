@@ -1,0 +1,70 @@
+"""What the options of `mtl-optax train` make of a run's settings."""
+
+import argparse
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mtl_optax.study.command.arguments import UsageError
+from mtl_optax.study.engine.methods import OPTIMIZERS
+from mtl_optax.training import methods
+from mtl_optax.training.architectures import ARCHITECTURES
+from mtl_optax.training.datasets import DATASETS, Line
+from mtl_optax.training.settings import Settings
+
+
+def settings_of(options: argparse.Namespace, line: Line) -> Settings:
+    """Those given, those of the data set, those of all."""
+    _known("method", options.method, tuple(methods.EVERY))
+    _known("architecture", options.arch, tuple(ARCHITECTURES))
+    _known("optimiser", options.optimizer, tuple(OPTIMIZERS))
+    batch_size = options.batch or line.batch_size
+    # As many as can share the batch evenly.
+    devices = options.devices or math.gcd(batch_size, len(jax.local_devices()))
+    rate = options.lr
+    if rate is None:
+        adam = options.optimizer == "adam"
+        rate = (
+            line.learning_rate if adam else OPTIMIZERS[options.optimizer].learning_rate
+        )
+    return Settings(
+        method=options.method,
+        arch=options.arch,
+        encoder=options.encoder or line.encoder,
+        width=options.width,
+        epochs=options.epochs or line.epochs,
+        batch_size=batch_size,
+        learning_rate=rate,
+        optimizer=options.optimizer,
+        schedule=options.schedule,
+        seed=options.seed,
+        devices=devices,
+        workers=options.workers,
+        convention=options.convention,
+        mix=options.mix,
+        hyper=options.hyper or {},
+        weights=options.weights,
+    )
+
+
+def own_options(options: argparse.Namespace, line: Line) -> Mapping[str, Any]:
+    """Options of the data set; an error for those of others."""
+    every = {name for x in DATASETS.values() for name in x.options}
+    given = {name: getattr(options, name) for name in sorted(every)}
+    for name, value in given.items():
+        if value is not None and name not in line.options:
+            whose = [key for key, x in DATASETS.items() if name in x.options]
+            raise UsageError(
+                f"--{name.replace('_', '-')} is of {', '.join(whose)}, not of "
+                f"{options.dataset}"
+            )
+    return {name: given[name] for name in line.options}
+
+
+def _known(what: str, name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 3) or names
+        raise UsageError(f"unknown {what} '{name}'; known: {', '.join(near)}")
