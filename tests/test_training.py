@@ -112,6 +112,11 @@ def test_other_settings_are_refused(whole):
         )
 
 
+def test_other_data_are_refused(whole):
+    with pytest.raises(Refused, match="train: examples, checksum was .* is"):
+        run(whole.folder, dataset=lines(seed=5), resume=True)
+
+
 def test_what_moves_no_number_may_change(whole):
     more = dataclasses.replace(SETTINGS, save_seconds=60.0, log_every=3)
     assert run(whole.folder, more, resume=True).scores == whole.scores

@@ -3,6 +3,7 @@
 What does not fit is refused with its file, its row and a cure, or counted and left out.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,13 +54,17 @@ class Scanned:
     shapes: dict[str, tuple[int, ...]]  # of inputs and targets
     labels: dict[str, Labels]
     faults: list[BadData] = field(default_factory=list)
+    digest: int = 0  # of all numbers in order: tells whether files have changed
 
     def describe(self, tasks: Sequence[Task], batch: Example, of_one: bool) -> None:
-        """Adds labels: of one example, or of some with a leading axis."""
+        """Adds one example, or some with a leading axis."""
         for task in tasks:
             target = np.asarray(batch["targets"][task.name])
             target = target[None] if of_one else target
             self.labels[task.name].add(target, known(task, target))
+            self.digest = zlib.crc32(np.ascontiguousarray(target), self.digest)
+        for values in _named(batch["inputs"]).values():
+            self.digest = zlib.crc32(np.ascontiguousarray(values), self.digest)
 
 
 class Scan(NamedTuple):
@@ -196,8 +201,7 @@ def _scanned(
                 if examples is not None:
                     part.describe(tasks, examples[at], of_one=True)
             if batch is not None:
-                targets = {name: y[fits] for name, y in batch["targets"].items()}
-                part.describe(tasks, {"targets": targets}, of_one=False)
+                part.describe(tasks, _some(batch, fits), of_one=False)
             part.rows = np.concatenate([part.rows, chunk[fits]])
             tick(split, int(chunk[-1]) + 1, len(source))
     return part
@@ -223,6 +227,13 @@ def _taken(
         target = batch["targets"][task.name]
         fits &= not _wrong(task, target, known(task, target)).any()
     return batch if fits else None
+
+
+def _some(batch: Example, places: list[int]) -> Example:
+    """Some rows of a batch."""
+    inputs = {name: x[places] for name, x in _named(batch["inputs"]).items()}
+    targets = {name: y[places] for name, y in batch["targets"].items()}
+    return {"inputs": inputs, "targets": targets}
 
 
 def _twice(key: Any, place: str, seen: dict[Any, str]) -> BadData | None:

@@ -283,11 +283,13 @@ class Run:
         self.seconds = saved.seconds
 
     def _identity(self) -> dict[str, Any]:
-        shapes = {name: len(part.rows) for name, part in self.scan.parts()}
+        data = {
+            f"{name}: examples, checksum": [len(part.rows), part.digest]
+            for name, part in self.scan.parts()
+        }
         return identity(
             f"train {self.dataset.name}",
-            {**self.settings.identity(), "tasks": list(self.dataset.names)}
-            | {f"examples of {name}": number for name, number in shapes.items()},
+            {**self.settings.identity(), "tasks": list(self.dataset.names)} | data,
         )
 
     def _reading(self) -> loading.Reading:
