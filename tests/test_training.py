@@ -113,7 +113,7 @@ def test_other_settings_are_refused(whole):
 
 
 def test_other_data_are_refused(whole):
-    with pytest.raises(Refused, match="train: examples, checksum was .* is"):
+    with pytest.raises(Refused, match=r"train: examples, checksum was .* is"):
         run(whole.folder, dataset=lines(seed=5), resume=True)
 
 

@@ -62,9 +62,9 @@ class Scanned:
             target = np.asarray(batch["targets"][task.name])
             target = target[None] if of_one else target
             self.labels[task.name].add(target, known(task, target))
-            self.digest = zlib.crc32(np.ascontiguousarray(target), self.digest)
+            self.digest = zlib.crc32(target.tobytes(), self.digest)
         for values in _named(batch["inputs"]).values():
-            self.digest = zlib.crc32(np.ascontiguousarray(values), self.digest)
+            self.digest = zlib.crc32(values.tobytes(), self.digest)
 
 
 class Scan(NamedTuple):
