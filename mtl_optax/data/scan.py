@@ -3,6 +3,7 @@
 What does not fit is refused with its file, its row and a cure, or counted and left out.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -52,6 +53,15 @@ class Scanned:
     shapes: dict[str, tuple[int, ...]]  # of inputs and targets
     labels: dict[str, Labels]
     faults: list[BadData] = field(default_factory=list)
+    checksum: int = 0  # of the examples that fit: whether data are those of before
+
+    def sum_up(self, example: Example) -> None:
+        """Adds one to the checksum."""
+        inputs, targets = example["inputs"], example["targets"]
+        named = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        for _, array in (*sorted(named.items()), *sorted(targets.items())):
+            values = np.ascontiguousarray(array)
+            self.checksum = zlib.crc32(values.view(np.uint8).data, self.checksum)
 
 
 class Scan(NamedTuple):
@@ -86,6 +96,13 @@ class Scan(NamedTuple):
             return True
         return any(labels.without for labels in found.labels.values())
 
+    def with_labels(self, split: str) -> list[str]:
+        """The tasks that have a label in this split."""
+        found = self.splits[split]
+        parts = found.values() if isinstance(found, Mapping) else [found]
+        every = [labels for part in parts for labels in part.labels.items()]
+        return [task for task, labels in every if labels.known]
+
 
 class BadDataSet(ValueError):
     """Examples that do not fit, with the first of them by name."""
@@ -119,7 +136,8 @@ def scan(
 
     Raises:
       BadDataSet: for examples that do not fit, unless `skip_bad`.
-      BadData: where nothing is left of a split, or a task has no label in "train".
+      BadData: where nothing is left of a split, a task has no label in "train", or
+        "val" has no label at all.
     """
     found: dict[str, Any] = {}
     seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
@@ -184,6 +202,7 @@ def _scanned(
                 part.faults.append(fault)
             else:
                 rows.append(index)
+                part.sum_up(example)
                 for task in tasks:
                     target = np.asarray(example["targets"][task.name])
                     part.labels[task.name].add(target, known(task, target))
@@ -258,12 +277,17 @@ def _fault(
 
 
 def _no_task_without_labels(dataset: Dataset, found: Scan) -> None:
-    """A task without one label would be trained on nothing."""
+    """A task without one label would be trained on nothing; val would tell nothing."""
     total = dict.fromkeys(dataset.names, 0)
     for name, part in found.parts():
         if name.startswith("train"):
             for task, labels in part.labels.items():
                 total[task] += labels.known
+    if not found.with_labels("val"):
+        raise BadData(
+            *(dataset.name, "no task has a label in the split val"),
+            "Look whether its labels are where they belong: it says what is learned",
+        )
     for task, number in total.items():
         if not number:
             raise BadData(
