@@ -54,7 +54,7 @@ class Scanned:
     shapes: dict[str, tuple[int, ...]]  # of inputs and targets
     labels: dict[str, Labels]
     faults: list[BadData] = field(default_factory=list)
-    digest: int = 0  # of all numbers in order: tells whether files have changed
+    checksum: int = 0  # of all numbers in order: tells whether files have changed
 
     def describe(self, tasks: Sequence[Task], batch: Example, of_one: bool) -> None:
         """Adds one example, or some with a leading axis."""
@@ -62,9 +62,9 @@ class Scanned:
             target = np.asarray(batch["targets"][task.name])
             target = target[None] if of_one else target
             self.labels[task.name].add(target, known(task, target))
-            self.digest = zlib.crc32(target.tobytes(), self.digest)
+            self.checksum = zlib.crc32(target.tobytes(), self.checksum)
         for values in _named(batch["inputs"]).values():
-            self.digest = zlib.crc32(values.tobytes(), self.digest)
+            self.checksum = zlib.crc32(values.tobytes(), self.checksum)
 
 
 class Scan(NamedTuple):
@@ -99,6 +99,13 @@ class Scan(NamedTuple):
             return True
         return any(labels.without for labels in found.labels.values())
 
+    def with_labels(self, split: str) -> list[str]:
+        """The tasks that have a label in this split."""
+        found = self.splits[split]
+        parts = found.values() if isinstance(found, Mapping) else [found]
+        every = [labels for part in parts for labels in part.labels.items()]
+        return [task for task, labels in every if labels.known]
+
 
 class BadDataSet(ValueError):
     """Examples that do not fit, with the first of them by name."""
@@ -132,7 +139,8 @@ def scan(
 
     Raises:
       BadDataSet: for examples that do not fit, unless `skip_bad`.
-      BadData: where nothing is left of a split, or a task has no label in "train".
+      BadData: where nothing is left of a split, a task has no label in "train", or
+        "val" has no label at all.
     """
     found: dict[str, Any] = {}
     seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
@@ -316,12 +324,17 @@ def _named(inputs: Any) -> Mapping[str, NDArray]:
 
 
 def _no_task_without_labels(dataset: Dataset, found: Scan) -> None:
-    """A task without one label would be trained on nothing."""
+    """A task without one label would be trained on nothing; val would tell nothing."""
     total = dict.fromkeys(dataset.names, 0)
     for name, part in found.parts():
         if name.startswith("train"):
             for task, labels in part.labels.items():
                 total[task] += labels.known
+    if not found.with_labels("val"):
+        raise BadData(
+            *(dataset.name, "no task has a label in the split val"),
+            "Look whether its labels are where they belong: it says what is learned",
+        )
     for task, number in total.items():
         if not number:
             raise BadData(
