@@ -5,7 +5,7 @@ import dataclasses
 import chex
 import numpy as np
 import pytest
-from toy_data import TASKS, Bars, bars, brightened, domains
+from toy_data import TASKS, Bars, Lines, bars, brightened, domains, lines
 
 from mtl_optax.data import loading
 from mtl_optax.data.faults import BadData
@@ -242,3 +242,44 @@ def test_an_id_that_is_in_two_splits():
     dataset.splits["val"].ids = ["c", "b"]
     with pytest.raises(BadDataSet, match=r"row 1: the id 'b' is there twice.*row 1"):
         scan(dataset)
+
+
+class Taken(Lines):
+    """Lines that can be read many at once."""
+
+    def take(self, indices):
+        examples = [self[int(i)] for i in indices]
+        inputs, targets = (
+            {
+                name: np.stack([x[part][name] for x in examples])
+                for name in examples[0][part]
+            }
+            for part in ("inputs", "targets")
+        )
+        if not np.isfinite(inputs["numbers"]).all():
+            raise BadData("lines", "not finite", "Mend it")
+        return {"inputs": inputs, "targets": targets}
+
+
+@pytest.mark.parametrize("bad", [(), (7, 9)])
+def test_reading_many_at_once_changes_nothing(bad):
+    """Neither what is found, nor batches of training and of evaluation."""
+    sources = [kind(64, bad=bad, without=(3,)) for kind in (Lines, Taken)]
+    plain = dataclasses.replace(lines(), augment=None)
+    slow, fast = (
+        dataclasses.replace(plain, splits={"train": x, "val": x}) for x in sources
+    )
+    found = [scan(dataset, skip_bad=True) for dataset in (slow, fast)]
+    for split in ("train", "val"):
+        one, other = (x.splits[split] for x in found)
+        assert (one.labels, one.shapes) == (other.labels, other.shapes)
+        assert len(one.faults) == len(other.faults) == len(bad)
+    good = found[0].good("train")
+    np.testing.assert_array_equal(found[1].good("train"), good)
+    chex.assert_trees_all_equal(read(fast, good=good), read(slow, good=good))
+    held = [
+        every(loading.evaluation(dataset, good, Reading(24), split="val"))
+        for dataset in (fast, slow)
+    ]
+    for one, other in zip(*held, strict=True):
+        chex.assert_trees_all_equal(one["targets"], other["targets"])

@@ -69,7 +69,12 @@ class Task:
 
 
 class Source(Protocol):
-    """Examples of a split, by number; reads what it needs when it is asked."""
+    """Examples of a split, by number; reads what it needs when it is asked.
+
+    A source in memory may have `take(indices) -> Example`, too: several examples at
+    once, with a leading axis, or the `BadData` of one of them. And `ids`, one a
+    number, where examples have names that must not be there twice.
+    """
 
     def __len__(self) -> int:
         """How many there are, the bad ones included."""

@@ -32,30 +32,42 @@ class Reading(NamedTuple):
 
 
 class Rowwise:
-    """Examples of a source by their place in `rows`, with labels of all tasks.
+    """Reads examples of a source by their numbers, with labels of all tasks.
 
-    A task that an example has no label of gets missing ones; a blank row has nothing
-    but missing labels, and inputs of 0.
+    A task that an example has no label of gets missing ones; number `BLANK` gives
+    nothing but missing labels, and inputs that nobody looks at.
     """
 
-    def __init__(self, source: Source, rows: Rows, blanks: Example):
-        self.source, self.rows, self.blanks = source, rows, blanks
+    def __init__(self, source: Source, blanks: Example):
+        self.source, self.blanks = source, blanks
 
-    def __len__(self) -> int:
-        """Blank rows included."""
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Example:
-        """Of this place."""
-        row = int(self.rows[index])
+    def __call__(self, row: Any) -> Example:
+        """The example of a number."""
         if row == BLANK:
             return self.blanks
-        example = self.source[row]
+        example = self.source[int(row)]
         targets = {
-            task: example["targets"].get(task, blank)
-            for task, blank in self.blanks["targets"].items()
+            task: example["targets"].get(task, missing)
+            for task, missing in self.blanks["targets"].items()
         }
         return {"inputs": example["inputs"], "targets": targets}
+
+    @property
+    def takes(self) -> bool:
+        """Whether it can read many at once."""
+        return hasattr(self.source, "take")
+
+    def take(self, rows: Rows) -> Example:
+        """Examples of these numbers, with a leading axis."""
+        there = rows != BLANK
+        batch = self.source.take(np.where(there, rows, 0))  # type: ignore[attr-defined]
+        targets = {}
+        for task, missing in self.blanks["targets"].items():
+            whole = np.full((len(rows), *missing.shape), missing, missing.dtype)
+            if task in batch["targets"]:
+                whole[there] = batch["targets"][task][there]
+            targets[task] = whole
+        return {"inputs": batch["inputs"], "targets": targets}
 
 
 def blank(tasks: Sequence[Task], like: Example) -> Example:
@@ -124,15 +136,20 @@ def training(
             f"mix: the tasks of {dataset.name} have the same examples; leave mix out."
         )
     if isinstance(source, Mapping):
-        each = {
-            task: _shuffled(dataset, augment, source[task], good[task], reading, number)
-            for number, task in enumerate(sorted(source))
+        names = sorted(source)
+        numbers = {
+            name: _shuffled(good[name], reading.seed + at).repeat()
+            for at, name in enumerate(names)
         }
+        readers = {name: _reader(dataset, source[name], good[name]) for name in names}
         if mix is not None:
-            batches = _mixed(each, mix, count, reading)
+            each = {n: _read(numbers[n], readers[n], augment) for n in names}
+            batches = _of_process(_mixed(each, mix), reading).batch(count)
             steps = max(sum(map(len, good.values())) // reading.batch_size, 1)
         else:
-            batches = _beside(each, count, reading)
+            batches = _beside(
+                {n: _batches(numbers[n], readers[n], augment, reading) for n in names}
+            )
         last = None if epochs is None else epochs * steps
         whole = batches.slice(slice(0, last))
     else:
@@ -141,9 +158,10 @@ def training(
                 f"the split {split} has {len(good)} examples, fewer than a batch of "
                 f"{reading.batch_size}: take a smaller --batch."
             )
-        rows = _shuffled(dataset, augment, source, good, reading, 0, repeated=False)
+        rows = _shuffled(good, reading.seed)
         rows = rows.slice(slice(0, steps * reading.batch_size))
-        whole = _of_process(rows, reading).batch(count).repeat(epochs)
+        reader = _reader(dataset, source, good)
+        whole = _batches(rows, reader, augment, reading).repeat(epochs)
     return _iterate(whole.slice(slice(start, None)), reading)
 
 
@@ -160,15 +178,11 @@ def evaluation(
     rows = good if isinstance(good, Mapping) else {"": good}
     parts = []
     for name in sorted(by_task):
-        own = rows[name]
-        fill = np.full(-len(own) % reading.batch_size, BLANK)
-        like = by_task[name][int(own[0])]
-        # Shapes of labels are those of an example: tasks of their own label examples.
-        blanks = blank(dataset.tasks, like)
-        every = np.concatenate([own, fill])
-        parts.append(grain.MapDataset.source(Rowwise(by_task[name], every, blanks)))
-    whole = grain.MapDataset.concatenate(parts) if len(parts) > 1 else parts[0]
-    return _iterate(_of_process(whole, reading).batch(_share(reading)), reading)
+        fill = np.full(-len(rows[name]) % reading.batch_size, BLANK)
+        every = grain.MapDataset.source(np.concatenate([rows[name], fill]))
+        reader = _reader(dataset, by_task[name], rows[name])
+        parts.append(_batches(every, reader, None, reading))
+    return _iterate(grain.MapDataset.concatenate(parts), reading)
 
 
 def joined(batch: Example, tasks: Sequence[Task]) -> Example:
@@ -199,24 +213,34 @@ def _rows(parts: Sequence[Any]) -> Any:
     return np.concatenate(parts)
 
 
-def _shuffled(
-    dataset: Dataset,
-    augment: Augment | None,
-    source: Source,
-    good: Rows,
-    reading: Reading,
-    number: int,
-    repeated: bool = True,
-) -> Any:
-    """A source in random order, augmented; each of several by a seed of its own."""
-    blanks = blank(dataset.tasks, source[int(good[0])])
-    rows = grain.MapDataset.source(Rowwise(source, good, blanks))
-    rows = rows.seed(reading.seed + number).shuffle()
-    if repeated:
-        rows = rows.repeat()
-    # Before the rows are shared out: grain draws by place in the data set, so that
-    # processes would otherwise augment their first rows alike, and so on.
+def _shuffled(good: Rows, seed: int) -> Any:
+    """Numbers of examples in random order, another one each time they are repeated."""
+    return grain.MapDataset.source(good).seed(seed).shuffle()
+
+
+def _reader(dataset: Dataset, source: Source, good: Rows) -> Rowwise:
+    """Of a source; shapes of missing labels are those of its first example."""
+    return Rowwise(source, blank(dataset.tasks, source[int(good[0])]))
+
+
+def _read(numbers: Any, reader: Rowwise, augment: Augment | None) -> Any:
+    """Examples of these numbers, augmented."""
+    rows = numbers.map(reader)
     return rows if augment is None else rows.random_map(_Varied(augment))
+
+
+def _batches(
+    numbers: Any, reader: Rowwise, augment: Augment | None, reading: Reading
+) -> Any:
+    """Batches of these numbers, the part of this process of each."""
+    count = _share(reading)
+    if reader.takes and augment is None:
+        # Numbers are batched in place of examples: a tenth of the time a row.
+        return _of_process(numbers, reading).batch(count).map(reader.take)
+    # Augmented before they are shared out: grain draws by place in the data set, so
+    # that processes would otherwise augment their first rows alike, and so on:
+    # `findings/grain_shards_drawn_alike.sh`.
+    return _of_process(_read(numbers, reader, augment), reading).batch(count)
 
 
 class _Varied:
@@ -230,23 +254,21 @@ class _Varied:
         return self.augment(dict(example), rng)
 
 
-def _beside(each: dict[str, Any], count: int, reading: Reading) -> Any:
+def _beside(each: dict[str, Any]) -> Any:
     """A batch of every task side by side, by the tasks' names."""
     names = list(each)
-    rows = [_of_process(each[name], reading).batch(count) for name in names]
 
-    def joined(parts: Sequence[Example]) -> Example:
+    def merged(parts: Sequence[Example]) -> Example:
+        named = dict(zip(names, parts, strict=True))
         return {
-            "inputs": {n: x["inputs"] for n, x in zip(names, parts, strict=True)},
-            "targets": {n: x["targets"][n] for n, x in zip(names, parts, strict=True)},
+            "inputs": {name: part["inputs"] for name, part in named.items()},
+            "targets": {name: part["targets"][name] for name, part in named.items()},
         }
 
-    return grain.experimental.ZipMapDataset(rows).map(joined)
+    return grain.experimental.ZipMapDataset(list(each.values())).map(merged)
 
 
-def _mixed(
-    each: dict[str, Any], mix: Mapping[str, float], count: int, reading: Reading
-) -> Any:
+def _mixed(each: dict[str, Any], mix: Mapping[str, float]) -> Any:
     """Rows of all tasks in these proportions."""
     if set(mix) != set(each) or min(mix.values()) <= 0:
         raise ValueError(
@@ -255,8 +277,7 @@ def _mixed(
         )
     total = sum(mix.values())
     weights = [mix[name] / total for name in each]
-    rows = grain.MapDataset.mix(list(each.values()), weights)
-    return _of_process(rows, reading).batch(count)
+    return grain.MapDataset.mix(list(each.values()), weights)
 
 
 def _of_process(rows: Any, reading: Reading) -> Any:

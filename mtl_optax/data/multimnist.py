@@ -271,6 +271,23 @@ class _Pictures:
         targets = dict(zip(SIDES, found.astype(np.int32), strict=True))
         return {"inputs": image[..., None] / np.float32(self.scale), "targets": targets}
 
+    def take(self, indices: np.ndarray) -> Example:
+        """Several pictures at once."""
+        images, labels = _arrays(self.part)
+        rows = self.rows[indices]
+        chosen = images[rows].astype(np.float32)
+        found = labels[np.minimum(rows, len(labels) - 1)].astype(np.float64)
+        wrong = (rows >= len(labels)) | (found % 1 != 0).any(axis=1)
+        wrong |= (chosen.min(axis=(1, 2)) < 0) | (chosen.max(axis=(1, 2)) > self.scale)
+        if wrong.any():
+            self[int(indices[np.argmax(wrong)])]  # raises
+        whole = found.astype(np.int32)
+        targets = {side: whole[:, at] for at, side in enumerate(SIDES)}
+        return {
+            "inputs": chosen[..., None] / np.float32(self.scale),
+            "targets": targets,
+        }
+
     def _fault(self, row: int, found: str, cure: str) -> BadData:
         """`BadData` of a row."""
         return BadData(self.part.path, found, cure, row)

@@ -55,6 +55,18 @@ class MoleculeSource:
             "targets": {name: values[index] for name, values in self.targets.items()},
         }
 
+    def take(self, indices: np.ndarray) -> Example:
+        """Several molecules at once."""
+        for index in self.faults.keys() & set(indices.tolist()):
+            self[index]  # raises
+        return {
+            "inputs": {
+                "atoms": self.atoms[indices].astype(np.int32),
+                "positions": self.positions[indices],
+            },
+            "targets": {name: values[indices] for name, values in self.targets.items()},
+        }
+
     def where(self, index: int) -> str:
         """The file, and the molecule's place in its arrays, from 0."""
         return f"{self.path}, row {self.index[index]}"

@@ -15,6 +15,7 @@ from mtl_optax.data.dataset import KINDS, Dataset, Example, Source, Task
 from mtl_optax.data.faults import BadData
 
 THREADS = 4
+FEW, MANY = 16, 4096  # examples held at a time: files, and rows in memory
 SHOWN = 10  # faults named in an error; the others are counted
 
 
@@ -28,12 +29,12 @@ class Labels:
     missing: int = 0
     without: int = 0  # examples that have none
 
-    def add(self, target: NDArray, known: NDArray) -> None:
-        """One example's."""
-        values, number = target[known], int(known.sum())
+    def add(self, targets: NDArray, known: NDArray) -> None:
+        """Those of some examples, the first axis."""
+        values, number = targets[known], int(known.sum())
         self.known += number
         self.missing += known.size - number
-        self.without += number == 0
+        self.without += int((~known.reshape(len(known), -1).any(axis=1)).sum())
         if number:
             self.low = min(self.low, float(values.min()))
             self.high = max(self.high, float(values.max()))
@@ -52,6 +53,13 @@ class Scanned:
     shapes: dict[str, tuple[int, ...]]  # of inputs and targets
     labels: dict[str, Labels]
     faults: list[BadData] = field(default_factory=list)
+
+    def describe(self, tasks: Sequence[Task], batch: Example, of_one: bool) -> None:
+        """Adds labels: of one example, or of some with a leading axis."""
+        for task in tasks:
+            target = np.asarray(batch["targets"][task.name])
+            target = target[None] if of_one else target
+            self.labels[task.name].add(target, known(task, target))
 
 
 class Scan(NamedTuple):
@@ -158,8 +166,8 @@ def _scanned(
     """One source; `own` is the task that it alone has labels of."""
     tasks = [task for task in tasks if own in (None, task.name)]
     part = Scanned(np.empty(0, np.int64), {}, {task.name: Labels() for task in tasks})
-    rows: list[int] = []
     ids = getattr(source, "ids", None)
+    size = MANY if hasattr(source, "take") else FEW
 
     def read(index: int) -> Example | BadData:
         try:
@@ -168,38 +176,64 @@ def _scanned(
             return fault
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for index, example in enumerate(_in_order(pool, read, len(source))):
-            fault = example if isinstance(example, BadData) else None
-            if fault is None and ids is not None:
-                place = source.where(index)
-                first = seen.setdefault((own, ids[index]), place)
-                if first is not place:
-                    fault = BadData(
-                        *(place, f"the id {ids[index]!r} is there twice"),
-                        f"Keep one of them; the other is {first}",
-                    )
-            if fault is None:
-                fault = _fault(source.where(index), example, tasks, part)
-            if fault is not None:
-                part.faults.append(fault)
-            else:
-                rows.append(index)
-                for task in tasks:
-                    target = np.asarray(example["targets"][task.name])
-                    part.labels[task.name].add(target, known(task, target))
-            if index % 100 == 99 or index + 1 == len(source):
-                tick(split, index + 1, len(source))
-    part.rows = np.asarray(rows, np.int64)
+        for start in range(0, len(source), size):
+            chunk = np.arange(start, min(start + size, len(source)))
+            batch = _taken(source, chunk, tasks, part)
+            examples: list[Any] | None = None
+            if batch is None:
+                examples = list(pool.map(read, chunk))
+            fits = []
+            for at, index in enumerate(map(int, chunk)):
+                fault = None
+                if examples is not None:
+                    fault = _fault(source.where(index), examples[at], tasks, part)
+                if fault is None and ids is not None:
+                    fault = _twice((own, ids[index]), source.where(index), seen)
+                if fault is not None:
+                    part.faults.append(fault)
+                    continue
+                fits.append(at)
+                if examples is not None:
+                    part.describe(tasks, examples[at], of_one=True)
+            if batch is not None:
+                targets = {name: y[fits] for name, y in batch["targets"].items()}
+                part.describe(tasks, {"targets": targets}, of_one=False)
+            part.rows = np.concatenate([part.rows, chunk[fits]])
+            tick(split, int(chunk[-1]) + 1, len(source))
     return part
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, read: Callable[[int], Any], number: int
-) -> Iterator[Any]:
-    """What `pool.map` gives, with few results held at a time."""
-    block = 64
-    for start in range(0, number, block):
-        yield from pool.map(read, range(start, min(start + block, number)))
+def _taken(
+    source: Source, chunk: NDArray, tasks: Sequence[Task], part: Scanned
+) -> Example | None:
+    """Many examples at once, of a source that can; None where one does not fit."""
+    if not hasattr(source, "take"):
+        return None
+    try:
+        batch: Example = source.take(chunk)
+    except BadData:
+        return None
+    first = {
+        "inputs": {name: x[0] for name, x in _named(batch["inputs"]).items()},
+        "targets": {name: y[0] for name, y in batch["targets"].items()},
+    }
+    fits = _fault("", first, tasks, part) is None  # of shapes, too
+    fits &= all(np.isfinite(x).all() for x in _named(batch["inputs"]).values())
+    for task in tasks:
+        target = batch["targets"][task.name]
+        fits &= not _wrong(task, target, known(task, target)).any()
+    return batch if fits else None
+
+
+def _twice(key: Any, place: str, seen: dict[Any, str]) -> BadData | None:
+    """A fault if an example with this id was there before."""
+    first = seen.setdefault(key, place)
+    if first is place:
+        return None
+    return BadData(
+        *(place, f"the id {key[1]!r} is there twice"),
+        f"Keep one of them; the other is {first}",
+    )
 
 
 def known(task: Task, target: NDArray) -> NDArray[np.bool_]:
@@ -212,14 +246,23 @@ def known(task: Task, target: NDArray) -> NDArray[np.bool_]:
     return target != kind.missing
 
 
+def _wrong(task: Task, target: NDArray, there: NDArray) -> NDArray[np.bool_]:
+    """Which of the labels that are there can be none."""
+    if KINDS[task.kind].classes:
+        return there & ((target < 0) | (target >= task.size))
+    finite = np.isfinite(target)
+    return there & ~(finite if finite.ndim == there.ndim else finite.all(axis=-1))
+
+
 def _fault(
-    where: str, example: Example, tasks: Sequence[Task], part: Scanned
+    where: str, example: Example | BadData, tasks: Sequence[Task], part: Scanned
 ) -> BadData | None:
-    """What no loader has to check for itself."""
-    inputs = example["inputs"]
-    named = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+    """What is wrong with an example that no loader has to check for itself."""
+    if isinstance(example, BadData):
+        return example
+    named = _named(example["inputs"])
     for name, values in named.items():
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
             return BadData(
                 *(where, f"{name} is not finite, first at {at}"),
@@ -231,20 +274,19 @@ def _fault(
             return BadData(where, f"there is no label of {task.name}", "Add it")
         target = np.asarray(example["targets"][task.name])
         shapes[f"target of {task.name}"] = target.shape
-        kind, there = KINDS[task.kind], known(task, target)
-        if kind.classes:
-            wrong = there & ((target < 0) | (target >= task.size))
-            if wrong.any():
-                return BadData(
-                    where,
-                    f"label {target[wrong][0]} of {task.name} is none of the classes "
-                    f"0 to {task.size - 1}",
-                    f"Labels that are to be ignored are {kind.missing:g}",
-                )
-        elif not np.isfinite(target[there]).all():
+        wrong = _wrong(task, target, known(task, target))
+        missing = KINDS[task.kind].missing
+        if wrong.any() and KINDS[task.kind].classes:
+            return BadData(
+                where,
+                f"label {target[wrong][0]} of {task.name} is none of the classes 0 to "
+                f"{task.size - 1}",
+                f"Labels that are to be ignored are {missing:g}",
+            )
+        if wrong.any():
             return BadData(
                 *(where, f"a label of {task.name} is not finite"),
-                f"Where there is none, write {kind.missing:g}",
+                f"Where there is none, write {missing:g}",
             )
     if not part.shapes:
         part.shapes.update(shapes)
@@ -255,6 +297,11 @@ def _fault(
             "Bring all examples to one size",
         )
     return None
+
+
+def _named(inputs: Any) -> Mapping[str, NDArray]:
+    """Inputs by name."""
+    return inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
 
 
 def _no_task_without_labels(dataset: Dataset, found: Scan) -> None:

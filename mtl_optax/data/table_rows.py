@@ -43,6 +43,18 @@ class Rows:
             "targets": {name: values[index] for name, values in self.targets.items()},
         }
 
+    def take(self, indices: np.ndarray) -> Example:
+        """Several rows at once."""
+        for index in self.faults.keys() & set(indices.tolist()):
+            self[index]  # raises
+        return {
+            "inputs": {
+                "numbers": self.numbers[indices],
+                "categories": self.categories[indices],
+            },
+            "targets": {name: values[indices] for name, values in self.targets.items()},
+        }
+
     def where(self, index: int) -> str:
         """The file and the row."""
         return f"{self.files[self.file[index]]}, row {self.row[index]}"

@@ -101,34 +101,22 @@ def load_weights(
             f"load_weights: there is no file {path}. Nothing is downloaded here: give "
             "the path of a .safetensors file."
         )
-    rename = rename or (lambda name: name)
-    wanted, converted = slots(module), Counter[str]()
-    left, faults, new = [], [], {}
-    missing = {name for name in wanted if not begins(name, skip)}
+    wanted = slots(module)
     try:
         with safe_open(path, "numpy") as file:
-            for name in sorted(file.keys()):
-                ours = rename(name.removeprefix(prefix))
-                missing.discard(ours)
-                if not name.startswith(prefix) or begins(ours, skip):
-                    left.append(name)
-                elif ours in wanted:
-                    value, slot = file.get_tensor(name), wanted[ours]
-                    if fault := slot.fault(value):
-                        faults.append(f"{name} {fault}")
-                    elif value.dtype != slot.variable[...].dtype:
-                        converted[str(value.dtype)] += 1
-                    new[ours] = value
-                elif not ours.endswith(IGNORED):
-                    faults.append(f"the module has no {ours}")
+            new, left, faults = fitting(file, wanted, rename or str, prefix, skip)
     except SafetensorError as error:
         raise ValueError(no_safetensors(path, str(error))) from error
-    faults += [f"the file has no {prefix}{name}" for name in sorted(missing)]
     if faults:
         raise ValueError(do_not_fit(path, type(module).__name__, faults))
     flat = [(wanted[name].path, wanted[name].filled(new[name])) for name in new]
     nnx.update(module, nnx.from_flat_state(flat))
     kept = tuple(name for name in wanted if name not in new)
+    converted = Counter(
+        str(value.dtype)
+        for name, value in new.items()
+        if value.dtype != wanted[name].variable[...].dtype
+    )
     return Loaded(tuple(new), tuple(left), kept, dict(converted))
 
 
@@ -223,6 +211,34 @@ def slots(module: nnx.Module) -> dict[str, Slot]:
         for path, variable in nnx.to_flat_state(nnx.state(module, kinds))
     ]
     return {slot.name: slot for slot in found}
+
+
+def fitting(
+    file: Any,
+    wanted: dict[str, Slot],
+    rename: Callable[[str], str],
+    prefix: str,
+    skip: Sequence[str],
+) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """Values by the module's names, what of the file is left, and what does not fit."""
+    new, left, faults = {}, [], []
+    missing = {name for name in wanted if not begins(name, skip)}
+    for name in sorted(file.keys()):
+        ours = rename(name.removeprefix(prefix))
+        if not name.startswith(prefix) or begins(ours, skip):
+            left.append(name)
+        elif ours in wanted:
+            value = file.get_tensor(name)
+            if ours in new:
+                faults.append(f"{ours} comes twice, the second time as {name}")
+            elif fault := wanted[ours].fault(value):
+                faults.append(f"{name} {fault}")
+            new[ours] = value
+            missing.discard(ours)
+        elif not ours.endswith(IGNORED):
+            faults.append(f"the module has no {ours}")
+    faults += [f"the file has no {prefix}{name}" for name in sorted(missing)]
+    return new, left, faults
 
 
 def begins(name: str, beginnings: Iterable[str]) -> bool:
