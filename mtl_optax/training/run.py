@@ -55,7 +55,7 @@ class Result:
     scores: dict[str, dict[str, Scores]]  # "last" and "best" -> split -> scores
     best_epoch: int
     parameters: int  # numbers in the network
-    seconds: float  # of training in this process, without evaluation
+    seconds: float  # of training, in all processes of the run, without evaluation
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ class Run:
             if ends:
                 self._end_of_epoch(done)
             if ends or time.perf_counter() - saved > self.settings.save_seconds:
+                self._check(done)
                 self._save(LAST, done)
                 self._keep_best()
                 saved = time.perf_counter()
@@ -218,6 +219,10 @@ class Run:
         values = jax.tree.map(float, jax.device_get(report))
         self.steps_log.add(done, values)
         self.board.add(done, values)
+        self._check(done)
+
+    def _check(self, done: int) -> None:
+        """Raises `Diverged`, before a state that is not finite is written."""
         broken = np.asarray(self.state.broken)
         if broken.any():
             task = self.dataset.names[int(broken.argmax())]
@@ -230,13 +235,13 @@ class Run:
     def _result(self) -> Result:
         splits = [name for name in ("val", "test") if name in self.dataset.splits]
         scores = {LAST: {split: self.evaluate(split) for split in splits}}
-        best = self._best_step()
+        best, seconds = self._best_step(), self.seconds
         self._restore(BEST)
         scores[BEST] = {split: self.evaluate(split) for split in splits}
         self.board.close()
         result = Result(
             *(self.folder, scores, best // self.steps_an_epoch, self.parameters),
-            self.seconds,
+            seconds,
         )
         summary = {
             "scores": scores,
