@@ -57,7 +57,7 @@ class Result:
     scores: dict[str, dict[str, Scores]]  # "last" and "best" -> split -> scores
     best_epoch: int
     parameters: int  # numbers in the network
-    seconds: float  # of training in this process, without evaluation
+    seconds: float  # of training, in all processes of the run, without evaluation
 
 
 @dataclass(frozen=True)
@@ -261,14 +261,14 @@ class Run:
     def _result(self) -> Result:
         splits = [name for name in ("val", "test") if name in self.dataset.splits]
         scores = {LAST: {split: self.evaluate(split) for split in splits}}
-        best = self._best_step()
+        best, seconds = self._best_step(), self.seconds
         if not self._restore(BEST):
             raise Refused(f"{self.store.folder / BEST} is missing: {OTHERWISE}")
         scores[BEST] = {split: self.evaluate(split) for split in splits}
         self.board.close()
         result = Result(
             *(self.folder, scores, best // self.steps_an_epoch, self.parameters),
-            self.seconds,
+            seconds,
         )
         summary = {
             "scores": scores,
