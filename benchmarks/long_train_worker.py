@@ -6,14 +6,15 @@ That is no option of the command: it moves no number, and five minutes suit ever
 a benchmark that kills the process within an epoch of that length.
 """
 
+import dataclasses
 import sys
-from functools import partial
 
-from mtl_optax.study.command import cli
-from mtl_optax.training import command
-from mtl_optax.training.settings import Settings
+from mtl_optax.study.command import cli, train
 
 if __name__ == "__main__":
     seconds = float(sys.argv[1])
-    command.Settings = partial(Settings, save_seconds=seconds)
+    asked = train.settings_of
+    train.settings_of = lambda *given: dataclasses.replace(
+        asked(*given), save_seconds=seconds
+    )
     sys.exit(cli.main(sys.argv[2:]))

@@ -133,6 +133,22 @@ KINDS: dict[str, Kind] = {
         pareto_page.body,
         pareto_page.draw,
     ),
+    "train_long": Kind(
+        "An hour of training that is killed again and again",
+        "`mtl-optax train nyuv2` on generated files, twice, side by side: once from "
+        "start to end, once ended by SIGKILL at places drawn at random, and gone on "
+        "with by `--resume`. *goes on from* is the step of the last whole checkpoint "
+        "at the kill, *half-written* the checkpoints that were begun.",
+        _each(tables.train_long),
+    ),
+    "loading": Kind(
+        "What the files of NYUv2 cost beside the step",
+        "Generated files of the published size. *loop* is `Run` as the command starts "
+        "it, between two steps at which it waits for the device; *evaluation* is that "
+        "of a whole split, with the start of the processes that read. *workers 0* "
+        "reads in two threads of the process itself.",
+        _each(tables.loading),
+    ),
     "optimality": Kind(
         "How exact the quadratic programs' solutions are",
         "Roundings: the largest violation of an optimality condition over eps times "

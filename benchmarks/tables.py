@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+FILES = 4  # of an example of NYUv2
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -152,6 +153,110 @@ def rl_update(size: Row, over_sum: float, over_peer: float) -> str:
     head = ["update", "wall ms (quartiles)", *columns.values()]
     made = table([*head, "GFLOP", "temporaries MiB", "compile s"], rows)
     return f"\n{title}\n\n{made}\n\n{' '.join(aims)}"
+
+
+def train_long(size: Row) -> str:
+    """What must hold, what was compared, and the processes of `long_train.py`."""
+    holds = [(name, "yes" if x else "**no**") for name, x in size["holds"].items()]
+    rows = []
+    for number, life in enumerate(size["killed"]["processes"]):
+        kill = life["kill"]
+        end = f"killed, {kill['place']}" if kill else "went to the end"
+        # Rows of steps.csv stop some steps before a kill.
+        cells = [end, life["logged"], life["saved"] or "the start", life["halves"]]
+        cells += [f"{life['peak_mib']:.0f}", f"{life['seconds']:.0f}"]
+        rows.append([str(x) for x in (number, *cells)])
+    whole, killed = size["uninterrupted"], size["killed"]
+    (alone,) = whole["processes"]
+    mib = ", ".join(map(str, size["MiB, quarter by quarter"]))
+    losses = [
+        [name.removesuffix("/loss"), *(f"{x:.4g}" for x in values)]
+        for name, values in size["losses"].items()
+    ]
+    epochs = range(1, 1 + len(losses[0][1:]))
+    head = ["process", "end", "last row of steps.csv", "goes on from"]
+    head += ["half-written", "peak MiB", "s"]
+    return "\n\n".join(
+        [
+            table(["must hold", "holds"], holds),
+            "Compared: "
+            + ", ".join(f"{x:,} {name}" for name, x in size["numbers compared"].items())
+            + ".",
+            f"{size['steps']:,} steps, {size['parameters']:,} parameters. "
+            f"Uninterrupted: {whole['seconds'] / 60:.0f} minutes, at most "
+            f"{alone['peak_mib']:.0f} MiB; in the four quarters of the time {mib} MiB "
+            f"(medians). Killed: {killed['seconds'] / 60:.0f} minutes in all.",
+            table(head, rows),
+            "Losses on validation data after each epoch, the same in both runs:",
+            table(["task", *map(str, epochs)], losses),
+        ]
+    )
+
+
+def loading(size: Row) -> str:
+    """Milliseconds a batch by what is done and who reads, of `loading.py`."""
+    results = size["results"]
+    wheres = dict.fromkeys(name.partition(" | ")[2] for name in results)
+    workers = [where for where in wheres if where.startswith("workers")]
+    whats = dict.fromkeys(
+        name.partition(" | ")[0] for name in results if "workers" in name
+    )
+    rows = []
+    for what in whats:
+        cells = [results.get(f"{what} | {where}", {}) for where in workers]
+        first = cells[0]
+        rows.append(
+            [
+                what,
+                *(quartiles(row.get("wall_ms")) for row in cells),
+                median(first.get("cpu_ms")),
+                *(median(row.get("over_step"), 2) for row in cells),
+            ]
+        )
+    alone = [
+        [
+            name.partition(" | ")[0],
+            quartiles(row["wall_ms"]),
+            median(row["cpu_ms"]),
+            median(row.get("loader_over_it"), 2),
+        ]
+        for name, row in results.items()
+        if name.endswith("| alone")
+    ]
+    scan = [
+        [
+            name.partition(" | ")[2],
+            quartiles(row["wall_ms"]),
+            f"{1e3 * FILES / row['wall_ms']['median']:.0f}",
+            f"{row['disk_mib']['median']:.2f}",
+        ]
+        for name, row in results.items()
+        if name.startswith("scan")
+    ]
+    starts = ", ".join(
+        f"{median(results[f'reading, augmentation | {where}']['first_s'], 2)} s with "
+        f"{where.partition(' ')[2]}"
+        for where in workers
+    )
+    cold = results["reading, not in the cache | workers 0"]["disk_mib"]["median"]
+    holds = [[name, "yes" if x else "**no**"] for name, x in size["holds"].items()]
+    over = [f"{where.partition(' ')[2]}: loop / step" for where in workers]
+    return "\n\n".join(
+        [
+            table(["must hold", "holds"], holds),
+            f"**Batches of {size['batch']}, {size['height']} x {size['width']}, "
+            f"{size['example_mib']:.2f} MiB an example in {FILES} files** "
+            f"({load(size)} after)",
+            table(["alone", "wall ms", "CPU ms", "read and augmented / it"], alone),
+            table(
+                ["ms a batch, wall", *workers, "CPU ms, workers 0", *over],
+                rows,
+            ),
+            f"The first batch was there after {starts}. Of what was not in the cache "
+            f"{cold:.2f} MiB a batch came from the disk.",
+            table(["scan", "ms an example", "files a second", "MiB from disk"], scan),
+        ]
+    )
 
 
 def _any(size: Row, key: str) -> bool:

@@ -28,7 +28,9 @@ from benchmarks import (
     gpu_checks,
     gpu_parts,
     gramian_forms,
+    loading,
     long_run,
+    long_train,
     memory,
     optimality,
     pareto,
@@ -755,6 +757,63 @@ def test_a_long_run_that_goes_wrong_is_noticed(tmp_path):
     plan = long_run.QUICK._replace(steps=10)
     active = np.asarray(long_run.worker.batch(9)[2].any(axis=(1, 2)))
     assert long_run.worker.skips(plan) == [0, int(active[1]), 0]
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_leaves_what_one_that_is_not_leaves(tmp_path):
+    path = tmp_path / "train_long.json"
+    assert long_train.main(["--short", f"--out={path}"]) == 0
+    (size,) = json.loads(path.read_text())["sizes"]
+    assert len(size["holds"]) == 8
+    assert all(size["holds"].values())
+    *killed, whole = size["killed"]["processes"]
+    assert [life["kill"]["place"] for life in killed] == [
+        "epoch",
+        "evaluation",
+        "after the last step",
+    ]
+    assert whole["kill"] is None
+    page = report.write(path).read_text()
+    assert "| results.json equal byte by byte | yes |" in page
+    assert "| 2 | killed, after the last step | 9 | 9 |" in page
+
+
+def test_kills_of_a_long_training_come_one_after_the_other():
+    kills = long_train.kills(long_train.LONG)
+    steps = [kill.step for kill in kills]
+    assert steps == sorted(set(steps))
+    assert len(kills) == 8
+    assert {kill.place for kill in kills} == {
+        "epoch",
+        "evaluation",
+        "save",
+        "after the last step",
+    }
+
+
+def test_checkpoints_that_differ_in_a_bit_are_not_equal():
+    one = [np.float32([0, 1]), np.int32([2])]
+    assert long_train.equal((3, one), (3, [x.copy() for x in one]))
+    assert not long_train.equal((3, one), (4, one))
+    assert not long_train.equal((3, one), (3, one[:1]))
+    assert not long_train.equal((3, one), (3, [np.float32([-0.0, 1]), one[1]]))
+    assert not long_train.equal((3, one), (3, [one[0], np.int64([2])]))
+
+
+@pytest.mark.slow
+def test_what_files_cost_beside_the_step(tmp_path, capsys):
+    path = tmp_path / "loading.json"
+    assert loading.main(["--short", f"--out={path}"]) == 0
+    (size,) = json.loads(path.read_text())["sizes"]
+    found = size["results"]
+    for name, row in found.items():
+        assert set(row["wall_ms"]) == SPREAD, name
+        assert ("cpu_ms" in row) == ("workers 1" not in name), name
+    assert set(found[f"loop: {loading.CHEAPEST} | workers 1"]["over_step"]) == SPREAD
+    step = found[f"step: {loading.CHEAPEST} | alone"]
+    assert set(step["loader_over_it"]) == SPREAD
+    assert "reading, augmentation | workers 1: " in capsys.readouterr().out
+    assert "| cached |" in report.write(path).read_text()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from toy_data import TASKS, Lines, domains, lines
 
 from mtl_optax.data.dataset import Columns
 from mtl_optax.data.scan import scan
-from mtl_optax.study.engine.checkpoints import Refused
+from mtl_optax.study.engine.checkpoints import Checkpoints, Refused
 from mtl_optax.training import logs, report
 from mtl_optax.training.run import Diverged, Run, Watch
 from mtl_optax.training.settings import Settings
@@ -47,6 +47,11 @@ def run(folder, settings=SETTINGS, stop=None, dataset=None, resume=False):
 def without_time(folder):
     names = ("steps.csv", "epochs.csv", "results.json")
     return {name: (folder / name).read_text() for name in names}
+
+
+def saved(folder, name):
+    settings = json.loads((folder / "checkpoints" / "settings.json").read_text())
+    return Checkpoints(folder / "checkpoints", settings, resume=True).load(name)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +117,11 @@ def test_other_settings_are_refused(whole):
         )
 
 
+def test_other_data_are_refused(whole):
+    with pytest.raises(Refused, match=r"checksum of train was .* is"):
+        run(whole.folder, dataset=lines(seed=5), resume=True)
+
+
 def test_what_moves_no_number_may_change(whole):
     more = dataclasses.replace(SETTINGS, save_seconds=60.0, log_every=3)
     assert run(whole.folder, more, resume=True).scores == whole.scores
@@ -121,6 +131,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_task(tmp_path):
     wild = dataclasses.replace(SETTINGS, learning_rate=1e30, optimizer="gd")
     with pytest.raises(Diverged, match="loss of column was not finite"):
         run(tmp_path / "run", wild)
+
+
+def test_the_last_checkpoint_is_from_before_a_loss_that_is_not_finite(tmp_path):
+    """Where no row of steps.csv has told of it yet."""
+    wild = dataclasses.replace(
+        SETTINGS, learning_rate=1e30, optimizer="gd", log_every=100
+    )
+    with pytest.raises(Diverged, match="are from before"):
+        run(tmp_path / "run", wild)
+    last = saved(tmp_path / "run", "last")
+    assert last.done < 4  # within the first epoch
+    *_, broken = last.leaves
+    assert not broken.any()
+
+
+def test_seconds_are_those_of_all_steps_not_of_the_best_ones(tmp_path):
+    """The best state here is that of the first epoch."""
+    worse = dataclasses.replace(SETTINGS, learning_rate=30.0, optimizer="gd")
+    result = run(tmp_path / "run", worse)
+    best, last = (saved(result.folder, name) for name in ("best", "last"))
+    assert best.done < last.done
+    assert result.seconds == pytest.approx(last.seconds)
+    assert result.seconds > best.seconds
 
 
 def test_a_task_that_batches_may_lack(tmp_path):

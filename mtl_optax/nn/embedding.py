@@ -82,7 +82,7 @@ class ColumnEmbedding(nnx.Module):
 
         Args:
           x: "numbers" `[B, N]` float, and "categories" `[B, C]` int, each below the
-            number of values of its column.
+            number of values of its column; others make the row NaN.
         """
         numbers = x["numbers"]
         categories = x["categories"]
