@@ -141,14 +141,19 @@ def scan(
     """
     found: dict[str, Any] = {}
     seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
+    shapes: dict[str, tuple[int, ...]] = {}  # of all splits: one network reads them
     for split, source in dataset.splits.items():
         if isinstance(source, Mapping):
             found[split] = {
-                name: _scanned(own, dataset.tasks, name, f"{split}, {name}", seen, tick)
+                name: _scanned(
+                    *(own, dataset.tasks, name, f"{split}, {name}", seen, shapes, tick)
+                )
                 for name, own in source.items()
             }
         else:
-            found[split] = _scanned(source, dataset.tasks, None, split, seen, tick)
+            found[split] = _scanned(
+                *(source, dataset.tasks, None, split, seen, shapes, tick)
+            )
     result = Scan(found)
     if result.faults and not skip_bad:
         raise BadDataSet(result.faults)
@@ -156,10 +161,9 @@ def scan(
         if not len(part.rows):
             cause = part.faults[0] if part.faults else None
             raise BadData(
-                *(dataset.name, f"no example of {name} fits"),
-                "Mend the files that are named above"
-                if cause is None
-                else f"The first fault is: {cause}",
+                dataset.name,
+                f"no example of {name} {'fits' if cause else 'is there'}",
+                f"The first fault is: {cause}" if cause else "Add some",
             )
     _no_task_without_labels(dataset, result)
     return result
@@ -171,6 +175,7 @@ def _scanned(
     own: str | None,
     split: str,
     seen: dict[Any, str],
+    common: dict[str, tuple[int, ...]],
     tick: Callable[[str, int, int], None],
 ) -> Scanned:
     """One source; `own` is the task that it alone has labels of."""
@@ -197,7 +202,7 @@ def _scanned(
                         f"Keep one of them; the other is {first}",
                     )
             if fault is None:
-                fault = _fault(source.where(index), example, tasks, part)
+                fault = _fault(source.where(index), example, tasks, part, common)
             if fault is not None:
                 part.faults.append(fault)
             else:
@@ -232,7 +237,11 @@ def known(task: Task, target: NDArray) -> NDArray[np.bool_]:
 
 
 def _fault(
-    where: str, example: Example, tasks: Sequence[Task], part: Scanned
+    where: str,
+    example: Example,
+    tasks: Sequence[Task],
+    part: Scanned,
+    common: dict[str, tuple[int, ...]],
 ) -> BadData | None:
     """What no loader has to check for itself."""
     inputs = example["inputs"]
@@ -265,14 +274,14 @@ def _fault(
                 *(where, f"a label of {task.name} is not finite"),
                 f"Where there is none, write {kind.missing:g}",
             )
-    if not part.shapes:
-        part.shapes.update(shapes)
-    if shapes != part.shapes:
-        name = next(n for n in shapes if shapes[n] != part.shapes.get(n))
-        return BadData(
-            *(where, f"{name} has shape {shapes[name]}, others {part.shapes[name]}"),
-            "Bring all examples to one size",
-        )
+    for name, shape in shapes.items():
+        if shape != common.get(name, shape):
+            return BadData(
+                *(where, f"{name} has shape {shape}, others {common[name]}"),
+                "Bring all examples to one size",
+            )
+    common.update(shapes)
+    part.shapes.update(shapes)
     return None
 
 
@@ -283,14 +292,14 @@ def _no_task_without_labels(dataset: Dataset, found: Scan) -> None:
         if name.startswith("train"):
             for task, labels in part.labels.items():
                 total[task] += labels.known
-    if not found.with_labels("val"):
-        raise BadData(
-            *(dataset.name, "no task has a label in the split val"),
-            "Look whether its labels are where they belong: it says what is learned",
-        )
     for task, number in total.items():
         if not number:
             raise BadData(
                 *(dataset.name, f"{task} has no label in the split train"),
                 "Leave the task out, or look whether its labels are where they belong",
             )
+    if not found.with_labels("val"):
+        raise BadData(
+            *(dataset.name, "no task has a label in the split val"),
+            "Look whether its labels are where they belong: it says what is learned",
+        )
