@@ -288,6 +288,9 @@ def test_a_test_folder_stands_beside_val_or_in_its_place(root):
     assert list(data.splits) == ["train", "val"]
     assert data.splits["val"].folder == root / "test"
     assert "the split val is the folder test" in data.notes[0]
+    shutil.rmtree(root / "test")
+    with pytest.raises(BadLayout, match="no folder val/image"):
+        open_nyuv2(root)
 
 
 @pytest.mark.parametrize(("label", "classes"), [("label_7", 7), ("label_19", 19)])

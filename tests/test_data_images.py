@@ -201,11 +201,12 @@ def test_rows_that_do_not_fit(tmp_path):
     images[3, 0, 0] = np.nan  # left to the check of all data sets
     labels[4, 1] = 2.5
     labels[5, 0] = np.nan
+    labels[6, 0], labels[7, 0] = 2**40 + 3, 1e19  # as int32: 3, and anything
     path = tmp_path / "some.pickle"
     path.write_bytes(pickle.dumps((IMAGES, LABELS, images, labels[:17])))
     test = open_multimnist(path).splits["test"]
     found = faults(test)
-    assert list(found) == [1, 2, 4, 5, 17, 18, 19]
+    assert list(found) == [1, 2, 4, 5, 6, 7, 17, 18, 19]
     assert all(error.row == row for row, error in found.items())
     assert "test image of 0 to 256" in str(found[1])
     assert "row 17: test image without labels, which end at row 16" in str(found[17])
@@ -390,6 +391,14 @@ def test_celeba_that_is_not_all_there(tmp_path):
         open_celeba(root)
     with pytest.raises(BadLayout, match="the folder of pictures is at none of"):
         open_celeba(tmp_path / "empty")
+    root = image_files.write_celeba(tmp_path / "twice")
+    edit(root / "Anno/list_attr_celeba.txt", "Bald", "Young")
+    with pytest.raises(BadData, match="the attribute 'Young' twice"):
+        open_celeba(root)
+    root = image_files.write_celeba(tmp_path / "none", layout="kaggle")
+    (root / "list_attr_celeba.csv").write_text("image_id\n000001.jpg\n")
+    with pytest.raises(BadData, match=r"list_attr_celeba\.csv: no attributes"):
+        open_celeba(root)
     root = image_files.write_celeba(tmp_path / "no val", parts=(0, 0, 2))
     with pytest.raises(BadLayout, match="no picture is in part 1, val"):
         open_celeba(root)
@@ -508,6 +517,15 @@ def test_lines_of_lists_that_do_not_fit(tmp_path):
     }
     assert list(found) == [1, 2, 3, 4, 5, 7]
     assert "class_01/00009.jpg: no such file" in str(found[5])
+
+
+def test_a_list_that_is_no_text(tmp_path):
+    root = image_files.write_office(tmp_path / "data")
+    lists = image_files.write_office_lists(root, tmp_path / "lists")
+    with (lists / "dslr_val.txt").open("ab") as file:
+        file.write(b"\xe9 1\n")
+    with pytest.raises(BadLayout, match=r"dslr_val\.txt: not in UTF-8"):
+        open_office(root, lists=lists, size=24)
 
 
 def test_a_class_that_a_domain_lacks(tmp_path):

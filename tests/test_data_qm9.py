@@ -1,6 +1,7 @@
 """QM9 as npz: both layouts, units, splits, and files that are wrong."""
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_nan_labels_are_missing_and_infinite_ones_faults(tmp_path):
     mu[3], r2[4] = np.nan, np.inf
     dataset = open_qm9(saved(tmp_path, mu=mu, r2=r2[:, None]))
     (fault,) = faults(dataset)
-    assert "qm9.npz, row 4: r2 is infinite" in fault
+    assert "qm9.npz, row 4: r2 is inf" in fault
     assert all(np.isfinite([task.mean, task.sd]).all() for task in dataset.tasks)
     for source in dataset.splits.values():
         for index in np.flatnonzero(source.index == 3):
@@ -225,3 +226,31 @@ def test_ids_are_passed_on(tmp_path):
     dataset = open_qm9(saved(tmp_path, id=np.arange(60) + 1))
     source = dataset.splits["test"]
     np.testing.assert_array_equal(source.ids, source.index + 1)
+
+
+def test_numbers_that_would_take_all_memory_or_the_unit_away(tmp_path):
+    mu, counts = (table_files.qm9(60)[name].astype(float) for name in ("mu", "N"))
+    mu[3], counts[3] = 1e300, 1e12
+    dataset = open_qm9(saved(tmp_path, mu=mu))
+    assert "row 3: mu is 1e+300" in faults(dataset)[0]
+    with pytest.raises(BadData, match="a molecule has 1000000000000"):
+        open_qm9(saved(tmp_path, N=counts))
+    counts[3] = np.inf
+    with pytest.raises(BadData, match="a molecule has inf atoms"):
+        open_qm9(saved(tmp_path, N=counts))
+
+
+def test_a_header_that_asks_for_terabytes(tmp_path):
+    head = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
+    with (
+        zipfile.ZipFile(tmp_path / "qm9.npz", "w") as file,
+        file.open("Z.npy", "w") as z,
+    ):
+        np.lib.format.write_array_header_1_0(z, head)
+    with pytest.raises(BadData, match="it cannot be read as npz"):
+        open_qm9(tmp_path)
+
+
+def test_ids_of_other_molecules(tmp_path):
+    with pytest.raises(BadData, match=r"the ids have shape \(3,\)"):
+        open_qm9(saved(tmp_path, id=np.arange(3)))

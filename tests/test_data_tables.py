@@ -627,3 +627,34 @@ def test_the_scan_passes_good_tables_and_counts_bad_rows(visits, tmp_path):
     assert "row 9: column 'age' holds 'old'" in str(error.value)
     skipped = scan(open_table(visits), skip_bad=True)
     assert sum(len(part.rows) for _, part in skipped.parts()) == 88
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_gzip_files_that_are_none_or_cut_short(tmp_path, cut):
+    toml = SMALL.replace("data.csv", "data.csv.gz")
+    write(tmp_path / "d", rows(), toml, "data.csv.gz")
+    if cut:
+        packed = gzip.compress(rows(count=9000).encode())[:-cut]
+        (tmp_path / "d" / "data.csv.gz").write_bytes(packed)
+    with pytest.raises(BadData, match=r"data\.csv\.gz: it cannot be unpacked"):
+        open_table(tmp_path / "d")
+
+
+def test_folders_in_place_of_files(tmp_path):
+    root = write(tmp_path / "d", rows())
+    (root / "data.csv").unlink()
+    (root / "data.csv").mkdir()
+    with pytest.raises(BadLayout, match="it is no file, but a folder"):
+        open_table(root)
+    clicks = table_files.write_aliexpress(tmp_path / "a", 40, 8)
+    (clicks / "test.csv").unlink()
+    (clicks / "test.csv").mkdir()
+    with pytest.raises(BadLayout, match=r"test\.csv: it is no file, but a folder"):
+        open_aliexpress(clicks)
+
+
+def test_labels_beyond_float32(tmp_path):
+    toml = SMALL.replace("binary", "regression")
+    text = rows().replace("\n2,a,0", "\n2,a,1e300")
+    (fault,) = faults(open_table(write(tmp_path / "d", text, toml)))
+    assert "row 4: the label of 'y' is 1e+300, too large" in fault

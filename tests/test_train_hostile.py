@@ -11,7 +11,7 @@ from toy_data import TASKS, Lines, lines
 
 from mtl_optax.data.dataset import Columns, Dataset
 from mtl_optax.data.faults import BadData
-from mtl_optax.data.scan import scan
+from mtl_optax.data.scan import BadDataSet, scan
 from mtl_optax.study.command import cli
 from mtl_optax.study.command.train import folder_name
 from mtl_optax.study.engine.checkpoints import Refused
@@ -123,6 +123,7 @@ def resumed(folder, dataset=None):
     return run(folder, dataset or lines(), resume=True)
 
 
+@pytest.mark.slow
 def test_data_of_other_content_are_refused(again):
     other = lines()
     other.splits["train"].noise[5, 0, 0, 0] += 1
@@ -141,14 +142,15 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_run_is_refused_and_left_as_it_is(again, name):
     damage, said = DAMAGE[name]
     if name == "best":  # one that the last epoch does not make anew
-        rows = (again / "epochs.csv").read_text().splitlines()
-        head, first, second = rows
-        worse = [second.split(",")[0], *("9.0" for _ in second.split(",")[1:])]
-        (again / "epochs.csv").write_text("\n".join([head, first, ",".join(worse), ""]))
+        head, first, second = (again / "epochs.csv").read_bytes().splitlines()
+        worse = [second.split(b",")[0], *(b"9.0" for _ in second.split(b",")[1:])]
+        lines_of = [head, first, b",".join(worse), b""]
+        (again / "epochs.csv").write_bytes(b"\r\n".join(lines_of))
     damage(again)
     before = {x: x.read_bytes() for x in again.rglob("*.csv")}
     with pytest.raises(Refused, match=said) as error:
@@ -157,6 +159,7 @@ def test_a_damaged_run_is_refused_and_left_as_it_is(again, name):
     assert {x: x.read_bytes() for x in again.rglob("*.csv")} == before
 
 
+@pytest.mark.slow
 def test_a_metric_without_labels_is_null(tmp_path):
     """Strict JSON, an empty cell or nan in CSV, and the other task rules the best."""
     dataset = lines(val=4)
@@ -171,7 +174,15 @@ def test_a_metric_without_labels_is_null(tmp_path):
     assert result.best_epoch == 1 + int(np.argmin([row["row/loss"] for row in rows]))
 
 
-def test_validation_without_any_label(tmp_path):
+def test_pictures_of_another_size_in_another_split():
+    dataset = lines()
+    val = dataset.splits["val"]
+    val.noise = np.concatenate([val.noise, val.noise], axis=1)
+    with pytest.raises(BadDataSet, match=r"shape \(24,\), others \(16,\)"):
+        scan(dataset)
+
+
+def test_validation_without_any_label():
     dataset = lines(val=4)
     part = dataset.splits["val"]
     part.labels[:, 0], part.without = -1, set(range(4))
@@ -179,6 +190,7 @@ def test_validation_without_any_label(tmp_path):
         scan(dataset)
 
 
+@pytest.mark.slow
 def test_no_checkpoint_holds_what_is_not_finite(tmp_path):
     """Losses of the last step of the epoch are finite, what they lead to is not."""
     wild = dataclasses.replace(
@@ -192,7 +204,7 @@ def test_no_checkpoint_holds_what_is_not_finite(tmp_path):
     assert not (tmp_path / "run" / "checkpoints" / "best").exists()
 
 
-def test_validation_data_that_lack_a_task(tmp_path, monkeypatch):
+def test_validation_data_that_lack_a_task(tmp_path):
     """Methods on two batches are told, though training data lack none."""
     dataset = lines()
     dataset.splits["val"].without = set(range(10))
@@ -201,6 +213,7 @@ def test_validation_data_that_lack_a_task(tmp_path, monkeypatch):
     assert ready.program.with_active
 
 
+@pytest.mark.slow
 def test_one_task_and_a_batch_of_one(tmp_path):
     splits = {"train": Lines(3), "val": Lines(2, seed=1)}
     dataset = Dataset("lines", TASKS[:1], splits, Columns(16, ()))

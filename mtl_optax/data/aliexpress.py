@@ -162,7 +162,7 @@ def _files(root: Path) -> dict[str, Path]:
 
 def _file(folder: Path, name: str) -> Path | None:
     paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _splits(frame: Frame, files: list[str], searches: list[str]) -> Splits:

@@ -97,6 +97,10 @@ def open_celeba(
             (PARTITIONS, "the list of parts"),
         )
     )
+    if not labels.columns or len(set(labels.columns)) < len(labels.columns):
+        twice = [x for x in labels.columns if labels.columns.count(x) > 1]
+        found = f"the attribute {twice[0]!r} twice" if twice else "no attributes"
+        raise BadData(labels.path, found, "Get the list again")
     names = labels.columns if attributes is None else tuple(attributes)
     for name in names:
         if name not in labels.columns:

@@ -141,7 +141,8 @@ def _open(
     notes: tuple[str, ...],
 ) -> Dataset:
     """Finds the splits, and the size of the first image that can be read."""
-    held = ("val", "test") if (root / "val").is_dir() else ("test",)
+    is_test = not (root / "val").is_dir() and (root / "test").is_dir()
+    held = ("test",) if is_test else ("val", "test")
     places = {"train": "train", "val": held[0]}
     if len(held) == 2 and (root / "test").is_dir():
         places["test"] = "test"

@@ -262,7 +262,8 @@ class _Pictures:
                 f"{self.part.split} image of {image.min():g} to {image.max():g}",
                 f"Most training images are from 0 to {self.scale}: bring it there",
             )
-        if not all(float(label).is_integer() for label in found):
+        # Far ones would be others as int32.
+        if not all(float(x).is_integer() and abs(float(x)) < 2**31 for x in found):
             raise self._fault(
                 row,
                 f"{self.part.split} labels {found.tolist()}",

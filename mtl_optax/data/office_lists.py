@@ -103,7 +103,11 @@ class _Reader:
     def read(self, task: str, path: Path) -> Listed:
         """The pictures of one list."""
         listed = Listed([], [], path, [], {})
-        for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadLayout(path, f"not in UTF-8: {error}", "Save it anew") from error
+        for row, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
             where, _, number = line.strip().replace("\t", " ").rpartition(" ")

@@ -15,6 +15,7 @@ ALIASES = {"Z": ("Z", "charges"), "R": ("R", "positions"), "N": ("N", "num_atoms
 IDS = ("id", "index")
 BROKEN = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    MemoryError,  # of a header that asks for more than there is
     # What NumPy says to a single array, to pickles and to a torn header.
     *(ValueError, TypeError, AttributeError, KeyError),
 )
@@ -86,7 +87,8 @@ def padded(path: Path, arrays: Mapping[str, np.ndarray]) -> Padded:
         found = "a position that is no finite number"
         faults.setdefault(row, (found, "Mend it, or leave the molecule out."))
     known = np.where(unknown, 0, atoms).astype(np.int8)
-    return Padded(known, places.astype(np.float32), faults)
+    with np.errstate(over="ignore"):  # to infinity, which the scan finds
+        return Padded(known, places.astype(np.float32), faults)
 
 
 def _counts(path: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -108,6 +110,13 @@ def _counts(path: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         )
     if (counts != np.floor(counts)).any():
         raise BadData(path, "N holds fractions", "It is [M], integers from 1.")
+    if counts.max() > elements.size:
+        raise BadData(
+            path,
+            f"N says that a molecule has {counts.max()} atoms, and Z has "
+            f"{elements.size} in all",
+            "Save N, Z and R of the same molecules.",
+        )
     return counts.astype(np.int64)
 
 

@@ -54,6 +54,7 @@ class Scanned:
     shapes: dict[str, tuple[int, ...]]  # of inputs and targets
     labels: dict[str, Labels]
     faults: list[BadData] = field(default_factory=list)
+    common: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of all splits
     checksum: int = 0  # of all numbers in order: tells whether files have changed
 
     def describe(self, tasks: Sequence[Task], batch: Example, of_one: bool) -> None:
@@ -144,14 +145,19 @@ def scan(
     """
     found: dict[str, Any] = {}
     seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
+    shapes: dict[str, tuple[int, ...]] = {}  # of all splits: one network reads them
     for split, source in dataset.splits.items():
         if isinstance(source, Mapping):
             found[split] = {
-                name: _scanned(own, dataset.tasks, name, f"{split}, {name}", seen, tick)
+                name: _scanned(
+                    *(own, dataset.tasks, name, f"{split}, {name}", seen, shapes, tick)
+                )
                 for name, own in source.items()
             }
         else:
-            found[split] = _scanned(source, dataset.tasks, None, split, seen, tick)
+            found[split] = _scanned(
+                *(source, dataset.tasks, None, split, seen, shapes, tick)
+            )
     result = Scan(found)
     if result.faults and not skip_bad:
         raise BadDataSet(result.faults)
@@ -159,10 +165,9 @@ def scan(
         if not len(part.rows):
             cause = part.faults[0] if part.faults else None
             raise BadData(
-                *(dataset.name, f"no example of {name} fits"),
-                "Mend the files that are named above"
-                if cause is None
-                else f"The first fault is: {cause}",
+                dataset.name,
+                f"no example of {name} {'fits' if cause else 'is there'}",
+                f"The first fault is: {cause}" if cause else "Add some",
             )
     _no_task_without_labels(dataset, result)
     return result
@@ -174,11 +179,13 @@ def _scanned(
     own: str | None,
     split: str,
     seen: dict[Any, str],
+    shapes: dict[str, tuple[int, ...]],
     tick: Callable[[str, int, int], None],
 ) -> Scanned:
     """One source; `own` is the task that it alone has labels of."""
     tasks = [task for task in tasks if own in (None, task.name)]
-    part = Scanned(np.empty(0, np.int64), {}, {task.name: Labels() for task in tasks})
+    labels = {task.name: Labels() for task in tasks}
+    part = Scanned(np.empty(0, np.int64), {}, labels, common=shapes)
     ids = getattr(source, "ids", None)
     size = MANY if hasattr(source, "take") else FEW
 
@@ -307,14 +314,14 @@ def _fault(
                 *(where, f"a label of {task.name} is not finite"),
                 f"Where there is none, write {missing:g}",
             )
-    if not part.shapes:
-        part.shapes.update(shapes)
-    if shapes != part.shapes:
-        name = next(n for n in shapes if shapes[n] != part.shapes.get(n))
-        return BadData(
-            *(where, f"{name} has shape {shapes[name]}, others {part.shapes[name]}"),
-            "Bring all examples to one size",
-        )
+    for name, shape in shapes.items():
+        if shape != part.common.get(name, shape):
+            return BadData(
+                *(where, f"{name} has shape {shape}, others {part.common[name]}"),
+                "Bring all examples to one size",
+            )
+    part.common.update(shapes)
+    part.shapes.update(shapes)
     return None
 
 
@@ -330,14 +337,14 @@ def _no_task_without_labels(dataset: Dataset, found: Scan) -> None:
         if name.startswith("train"):
             for task, labels in part.labels.items():
                 total[task] += labels.known
-    if not found.with_labels("val"):
-        raise BadData(
-            *(dataset.name, "no task has a label in the split val"),
-            "Look whether its labels are where they belong: it says what is learned",
-        )
     for task, number in total.items():
         if not number:
             raise BadData(
                 *(dataset.name, f"{task} has no label in the split train"),
                 "Leave the task out, or look whether its labels are where they belong",
             )
+    if not found.with_labels("val"):
+        raise BadData(
+            *(dataset.name, "no task has a label in the split val"),
+            "Look whether its labels are where they belong: it says what is learned",
+        )
