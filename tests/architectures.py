@@ -138,7 +138,7 @@ def on_resnet(rngs, dtype):
 def on_segnet(rngs, dtype):
     options = {"dtype": dtype, "rngs": rngs}
     heads = {task: DenseHead(4, 1, (8, 8), **options) for task in TASKS}
-    encoder = SegNet(width=4, depths=(2, 1), **options)
+    encoder = SegNet(width=4, depths=(2, 2), **options)
     return MTAN(encoder, encoder.channels, heads, expansion=2, **options)
 
 

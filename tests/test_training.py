@@ -117,6 +117,11 @@ def test_other_settings_are_refused(whole):
         )
 
 
+def test_other_data_are_refused(whole):
+    with pytest.raises(Refused, match=r"checksum of train was .* is"):
+        run(whole.folder, dataset=lines(seed=5), resume=True)
+
+
 def test_what_moves_no_number_may_change(whole):
     more = dataclasses.replace(SETTINGS, save_seconds=60.0, log_every=3)
     assert run(whole.folder, more, resume=True).scores == whole.scores
@@ -133,7 +138,7 @@ def test_the_last_checkpoint_is_from_before_a_loss_that_is_not_finite(tmp_path):
     wild = dataclasses.replace(
         SETTINGS, learning_rate=1e30, optimizer="gd", log_every=100
     )
-    with pytest.raises(Diverged, match="is from before"):
+    with pytest.raises(Diverged, match="are from before"):
         run(tmp_path / "run", wild)
     last = saved(tmp_path / "run", "last")
     assert last.done < 4  # within the first epoch

@@ -127,14 +127,11 @@ def training(
       ValueError: for a batch that cannot be shared out evenly, one larger than the
         split, or a mix of other tasks.
     """
+    check(dataset, good, reading, mix=mix, split=split)
     count = _share(reading)
     source = dataset.splits[split]
     augment = dataset.augment if split == "train" else None
     steps = num_batches(good, reading.batch_size)
-    if mix is not None and not dataset.by_task:
-        raise ValueError(
-            f"mix: the tasks of {dataset.name} have the same examples; leave mix out."
-        )
     if isinstance(source, Mapping):
         names = sorted(source)
         numbers = {
@@ -153,16 +150,37 @@ def training(
         last = None if epochs is None else epochs * steps
         whole = batches.slice(slice(0, last))
     else:
-        if len(good) < reading.batch_size:
-            raise ValueError(
-                f"the split {split} has {len(good)} examples, fewer than a batch of "
-                f"{reading.batch_size}: take a smaller --batch."
-            )
         rows = _shuffled(good, reading.seed)
         rows = rows.slice(slice(0, steps * reading.batch_size))
         reader = _reader(dataset, source, good)
         whole = _batches(rows, reader, augment, reading).repeat(epochs)
     return _iterate(whole.slice(slice(start, None)), reading)
+
+
+def check(
+    dataset: Dataset,
+    good: Any,
+    reading: Reading,
+    *,
+    mix: Mapping[str, float] | None = None,
+    split: str = "train",
+) -> None:
+    """Raises what `training` does for the same arguments, without reading anything."""
+    _share(reading)
+    if mix is not None and not dataset.by_task:
+        raise ValueError(
+            f"mix: the tasks of {dataset.name} have the same examples; leave mix out."
+        )
+    if mix is not None and (set(mix) != set(dataset.names) or min(mix.values()) <= 0):
+        raise ValueError(
+            f"mix: needs a positive weight for each task of {sorted(dataset.names)}; "
+            f"got {dict(mix)}."
+        )
+    if not dataset.by_task and len(good) < reading.batch_size:
+        raise ValueError(
+            f"the split {split} has {len(good)} examples, fewer than a batch of "
+            f"{reading.batch_size}: take a smaller --batch."
+        )
 
 
 def evaluation(
@@ -270,11 +288,6 @@ def _beside(each: dict[str, Any]) -> Any:
 
 def _mixed(each: dict[str, Any], mix: Mapping[str, float]) -> Any:
     """Rows of all tasks in these proportions."""
-    if set(mix) != set(each) or min(mix.values()) <= 0:
-        raise ValueError(
-            f"mix: needs a positive weight for each task of {sorted(each)}; got "
-            f"{dict(mix)}."
-        )
     total = sum(mix.values())
     weights = [mix[name] / total for name in each]
     return grain.MapDataset.mix(list(each.values()), weights)

@@ -3,6 +3,7 @@
 What does not fit is refused with its file, its row and a cure, or counted and left out.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,13 +54,17 @@ class Scanned:
     shapes: dict[str, tuple[int, ...]]  # of inputs and targets
     labels: dict[str, Labels]
     faults: list[BadData] = field(default_factory=list)
+    checksum: int = 0  # of all numbers in order: tells whether files have changed
 
     def describe(self, tasks: Sequence[Task], batch: Example, of_one: bool) -> None:
-        """Adds labels: of one example, or of some with a leading axis."""
+        """Adds one example, or some with a leading axis."""
         for task in tasks:
             target = np.asarray(batch["targets"][task.name])
             target = target[None] if of_one else target
             self.labels[task.name].add(target, known(task, target))
+            self.checksum = zlib.crc32(target.tobytes(), self.checksum)
+        for values in _named(batch["inputs"]).values():
+            self.checksum = zlib.crc32(values.tobytes(), self.checksum)
 
 
 class Scan(NamedTuple):
@@ -94,6 +99,13 @@ class Scan(NamedTuple):
             return True
         return any(labels.without for labels in found.labels.values())
 
+    def with_labels(self, split: str) -> list[str]:
+        """The tasks that have a label in this split."""
+        found = self.splits[split]
+        parts = found.values() if isinstance(found, Mapping) else [found]
+        every = [labels for part in parts for labels in part.labels.items()]
+        return [task for task, labels in every if labels.known]
+
 
 class BadDataSet(ValueError):
     """Examples that do not fit, with the first of them by name."""
@@ -127,7 +139,8 @@ def scan(
 
     Raises:
       BadDataSet: for examples that do not fit, unless `skip_bad`.
-      BadData: where nothing is left of a split, or a task has no label in "train".
+      BadData: where nothing is left of a split, a task has no label in "train", or
+        "val" has no label at all.
     """
     found: dict[str, Any] = {}
     seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
@@ -196,8 +209,7 @@ def _scanned(
                 if examples is not None:
                     part.describe(tasks, examples[at], of_one=True)
             if batch is not None:
-                targets = {name: y[fits] for name, y in batch["targets"].items()}
-                part.describe(tasks, {"targets": targets}, of_one=False)
+                part.describe(tasks, _some(batch, fits), of_one=False)
             part.rows = np.concatenate([part.rows, chunk[fits]])
             tick(split, int(chunk[-1]) + 1, len(source))
     return part
@@ -223,6 +235,13 @@ def _taken(
         target = batch["targets"][task.name]
         fits &= not _wrong(task, target, known(task, target)).any()
     return batch if fits else None
+
+
+def _some(batch: Example, places: list[int]) -> Example:
+    """Some rows of a batch."""
+    inputs = {name: x[places] for name, x in _named(batch["inputs"]).items()}
+    targets = {name: y[places] for name, y in batch["targets"].items()}
+    return {"inputs": inputs, "targets": targets}
 
 
 def _twice(key: Any, place: str, seen: dict[Any, str]) -> BadData | None:
@@ -305,12 +324,17 @@ def _named(inputs: Any) -> Mapping[str, NDArray]:
 
 
 def _no_task_without_labels(dataset: Dataset, found: Scan) -> None:
-    """A task without one label would be trained on nothing."""
+    """A task without one label would be trained on nothing; val would tell nothing."""
     total = dict.fromkeys(dataset.names, 0)
     for name, part in found.parts():
         if name.startswith("train"):
             for task, labels in part.labels.items():
                 total[task] += labels.known
+    if not found.with_labels("val"):
+        raise BadData(
+            *(dataset.name, "no task has a label in the split val"),
+            "Look whether its labels are where they belong: it says what is learned",
+        )
     for task, number in total.items():
         if not number:
             raise BadData(

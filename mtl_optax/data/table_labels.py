@@ -8,6 +8,8 @@ from mtl_optax.data.table_description import TaskColumn, listed
 from mtl_optax.data.table_rows import Frame, Splits, float32
 from mtl_optax.data.table_values import Texts, mean_and_sd
 
+LARGEST = 1e18  # of means and sds, whose squares are in metrics
+
 
 def labels(frame: Frame, task: TaskColumn, splits: Splits) -> tuple[Task, np.ndarray]:
     """A task and its targets `[M]`, in the form of its kind."""
@@ -46,6 +48,13 @@ def _amounts(frame: Frame, task: TaskColumn, splits: Splits) -> tuple[Task, np.n
             frame.files[0],
             f"all labels of {task.name!r} in training are {mean:g}",
             "There is nothing to learn: take the task out.",
+        )
+    if max(abs(mean), sd) > LARGEST:
+        row = int(np.nanargmax(np.where(np.isnan(values), 0, np.abs(values))))
+        raise frame.bad(
+            row,
+            f"the label of {task.name!r} is {values[row]:g}, beyond what float32 holds",
+            "Mend it, or give labels in another unit or as logarithms.",
         )
     made = Task(task.name, task.kind, loss=task.loss, unit=task.unit, mean=mean, sd=sd)
     return made, float32((values - mean) / sd)

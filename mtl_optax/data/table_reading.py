@@ -55,7 +55,8 @@ def read_table(
     if path.suffix in PARQUET:
         table = _read_parquet(path, numeric, textual, missing)
     else:
-        table = _read_csv(path, numeric, textual, missing, delimiter)
+        with _unpacked(path):
+            table = _read_csv(path, numeric, textual, missing, delimiter)
     if not len(table):
         raise BadData(path, "it has columns, but no row", "Put rows into it.")
     return table
@@ -67,7 +68,9 @@ def header(path: Path, delimiter: str | None = None) -> list[str]:
         beside = sorted(each.name for each in path.parent.glob("*"))
         raise BadLayout(
             path,
-            f"there is no such file; beside it are {listed(beside) or 'none'}",
+            "it is no file, but a folder"
+            if path.is_dir()
+            else f"there is no such file; beside it are {listed(beside) or 'none'}",
             f"Put the file there, or mend its name{near(path.name, beside)}.",
         )
     if path.suffix in PARQUET:
@@ -76,7 +79,7 @@ def header(path: Path, delimiter: str | None = None) -> list[str]:
 
             names = list(pyarrow.parquet.read_schema(path).names)
     else:
-        with _text(path) as lines:
+        with _unpacked(path), _text(path) as lines:
             names = next(csv.reader(lines, delimiter=_delimiter(path, delimiter)), [])
         if not names:
             raise BadData(path, "the file is empty", "Its first row names the columns.")
@@ -267,6 +270,21 @@ def _text(path: Path) -> Iterator[io.TextIOWrapper]:
             raise BadData(
                 path, f"it is not in UTF-8: {error}", "Save it in UTF-8."
             ) from error
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[None]:
+    """Arrow's faults of a file that ends in .gz; those of the system have a number."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadData(
+            path,
+            f"it cannot be unpacked: {error}",
+            "Copy it again; only gzip files end in .gz.",
+        ) from error
 
 
 @contextmanager

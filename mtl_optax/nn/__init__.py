@@ -1,12 +1,12 @@
 """Flax NNX modules for networks of several tasks; needs flax, and is imported as such.
 
 In the library the study, `rl` and `training` alone import it: `import mtl_optax.nn`.
-All networks keep one contract. Called with inputs they return a dict from tasks to outputs. What
-belongs to a task stands under `own`, see `owner` and `shared`. Auxiliary terms are
-values: the method `with_auxiliary` returns outputs and a dict from tasks to a scalar,
-which the caller adds to the task's loss (that of `SelfAuxiliary` takes `losses_of` for
-it). Randomness and schedules are arguments. Linen users wrap a function that builds the
-network:
+All networks keep one contract. Called with inputs they return a dict from tasks to
+outputs. What belongs to a task stands under `own`, see `owner` and `shared`. Auxiliary
+terms are values: the method `with_auxiliary` returns outputs and a dict from tasks to a
+scalar, which the caller adds to the task's loss (that of `SelfAuxiliary` takes
+`losses_of` for it). Randomness and schedules are arguments. Linen users wrap a function
+that builds the network:
 
 >>> import jax, jax.numpy as jnp
 >>> from flax import nnx

@@ -5,6 +5,7 @@ files of a run that was stopped are those of one that never was.
 """
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,10 @@ class Board:
         self.writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
 
     def add(self, step: int, values: Row) -> None:
-        """Scalars by name."""
+        """Scalars by name, of those that are finite: a curve has no other points."""
         for name, value in values.items():
-            self.writer.add_scalar(name, float(value), step)
+            if math.isfinite(value):
+                self.writer.add_scalar(name, float(value), step)
 
     def close(self) -> None:
         """Writes what is held back."""

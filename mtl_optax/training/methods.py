@@ -69,9 +69,9 @@ def transformation(
     try:
         made = EVERY[name](of, **hyper)
     except TypeError as error:
-        if "unexpected keyword" not in str(error):
+        if not hyper:
             raise
-        raise ValueError(f"{name} does not take these settings: {error}") from None
+        raise ValueError(f"{name} does not take {dict(hyper)}: {error}") from error
     return optax.with_extra_args_support(made)
 
 

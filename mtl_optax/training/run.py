@@ -10,7 +10,6 @@
 A run that was stopped, by Ctrl-C or by SIGKILL, goes on to the same numbers.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,17 +29,20 @@ from mtl_optax.data.dataset import Dataset
 from mtl_optax.data.scan import Scan
 from mtl_optax.study.engine.checkpoints import (
     Checkpoints,
+    Refused,
     Saved,
     as_before,
     identity,
     numbers,
 )
+from mtl_optax.study.report.files import as_json
 from mtl_optax.training import kinds, logs, methods, networks, step
 from mtl_optax.training.settings import Settings
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
 LAST, BEST = "last", "best"
 SHOWN = 6  # tasks in a line of progress
+OTHERWISE = "start again with another --out"  # where a run cannot be resumed
 
 
 class Diverged(ValueError):
@@ -102,6 +104,14 @@ class Run:
         )
         self.steps = settings.epochs * self.steps_an_epoch
         _check_groups(settings)
+        # For the methods that learn from validation data.
+        self.bilevel = methods.on_two_batches(settings.method)
+        for split in ("train", "val") if self.bilevel else ("train",):
+            loading.check(
+                *(dataset, scan.good(split), self._reading()),
+                mix=settings.mix,
+                split=split,
+            )
         self.rows = NamedSharding(_mesh(settings), PartitionSpec("rows"))
         self.everywhere = NamedSharding(_mesh(settings), PartitionSpec())
         net = networks.build(
@@ -133,18 +143,22 @@ class Run:
             seed=settings.seed,
             steps_an_epoch=self.steps_an_epoch,
             epochs=settings.epochs,
-            with_active=scan.absent("train"),
+            with_active=scan.absent("train") or (self.bilevel and scan.absent("val")),
             convention=settings.convention,
         )
         self.state = jax.device_put(step.start(self.program, net), self.everywhere)
         self.parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
         self.store = Checkpoints(
-            *(folder / "checkpoints", self._identity()), resume=resume
+            *(folder / "checkpoints", self._identity()),
+            resume=resume,
+            otherwise=OTHERWISE,
         )
         self.seconds = 0.0
-        if resume:
-            self._restore(LAST)
+        if resume and not self._restore(LAST) and self.store.load(BEST) is not None:
+            raise Refused(f"{self.store.folder / LAST} is missing: {OTHERWISE}")
         done = int(self.state.step)
+        if resume:
+            self._check_epochs(done)
         self.steps_log = logs.Log(folder / "steps.csv", done)
         self.epochs_log = logs.Log(folder / "epochs.csv", done)
         self.board = logs.Board(folder / "tensorboard", done)
@@ -154,18 +168,17 @@ class Run:
         self.eval_step = jax.jit(partial(step.eval_step, self.program))
         if resume:
             self._keep_best()
+            self._check_best()
 
     def to_the_end(self) -> Result:
         """Trains to the end of the last epoch, evaluates the last and the best state.
 
         Raises:
-          Diverged: for a loss that is not finite; the last checkpoint is from before.
+          Diverged: for a loss or a parameter that is not finite; no checkpoint has it.
         """
         done = int(self.state.step)
         batches = self._batches("train", done, self.settings.epochs)
-        # For the methods that learn from validation data, without end.
-        bilevel = methods.on_two_batches(self.settings.method)
-        others = self._batches("val", done, None) if bilevel else None
+        others = self._batches("val", done, None) if self.bilevel else None  # no end
         saved = time.perf_counter()
         while done < self.steps:
             start = time.perf_counter()
@@ -178,10 +191,12 @@ class Run:
                 self._log(done, report)
             self.seconds += time.perf_counter() - start
             self.watch.step(done, self.steps)
+            saves = ends or time.perf_counter() - saved > self.settings.save_seconds
+            if saves:
+                self._check_finite(done)
             if ends:
                 self._end_of_epoch(done)
-            if ends or time.perf_counter() - saved > self.settings.save_seconds:
-                self._check(done)
+            if saves:
                 self._save(LAST, done)
                 self._keep_best()
                 saved = time.perf_counter()
@@ -219,24 +234,36 @@ class Run:
         values = jax.tree.map(float, jax.device_get(report))
         self.steps_log.add(done, values)
         self.board.add(done, values)
-        self._check(done)
+        self._check_losses(done)
 
-    def _check(self, done: int) -> None:
-        """Raises `Diverged`, before a state that is not finite is written."""
+    def _check_losses(self, done: int) -> None:
         broken = np.asarray(self.state.broken)
         if broken.any():
             task = self.dataset.names[int(broken.argmax())]
-            raise Diverged(
+            raise self._diverged(
                 f"the loss of {task} was not finite in {broken.max()} of the first "
-                f"{done} steps. Try a smaller --lr; the last checkpoint in "
-                f"{self.folder} is from before"
+                f"{done} steps"
             )
+
+    def _check_finite(self, done: int) -> None:
+        """Losses so far, and parameters, of which the next losses are made."""
+        self._check_losses(done)
+        leaves = jax.tree.leaves(self.state.params)
+        if not all(np.isfinite(np.asarray(x)).all() for x in leaves):
+            raise self._diverged(f"parameters are not finite after {done} steps")
+
+    def _diverged(self, what: str) -> Diverged:
+        return Diverged(
+            f"{what}. Start again with a smaller --lr and another --out; checkpoints "
+            f"in {self.folder}, if there are any, are from before"
+        )
 
     def _result(self) -> Result:
         splits = [name for name in ("val", "test") if name in self.dataset.splits]
         scores = {LAST: {split: self.evaluate(split) for split in splits}}
         best, seconds = self._best_step(), self.seconds
-        self._restore(BEST)
+        if not self._restore(BEST):
+            raise Refused(f"{self.store.folder / BEST} is missing: {OTHERWISE}")
         scores[BEST] = {split: self.evaluate(split) for split in splits}
         self.board.close()
         result = Result(
@@ -249,8 +276,9 @@ class Run:
             "parameters": self.parameters,
             "settings": self._identity(),
         }
-        text = json.dumps(summary, indent=2, default=str)
-        (self.folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        beside = self.folder / "results.tmp"
+        beside.write_text(as_json(summary) + "\n", encoding="utf-8")
+        beside.replace(self.folder / "results.json")
         return result
 
     def _best_step(self) -> int:
@@ -258,11 +286,13 @@ class Run:
 
         The geometric mean has no unit: a task with large losses has no more say.
         """
+        known = self.scan.with_labels("val")
 
         def height(row: Mapping[str, float]) -> float:
-            losses = [row.get(f"{task}/loss", math.nan) for task in self.dataset.names]
-            some = [max(x, 1e-12) for x in losses if not math.isnan(x)]
-            return sum(map(math.log, some)) / len(some) if some else math.inf
+            losses = [row.get(f"{task}/loss", math.nan) for task in known]
+            if any(map(math.isnan, losses)):
+                return math.inf
+            return sum(math.log(max(x, 1e-12)) for x in losses)
 
         return int(min(self.epochs_log.rows, key=height)["step"])
 
@@ -278,21 +308,44 @@ class Run:
         leaves = list(map(numbers, jax.tree.leaves(self.state)))
         self.store.save(name, Saved(done, leaves, (np.zeros(1),), self.seconds))
 
-    def _restore(self, name: str) -> None:
+    def _check_epochs(self, done: int) -> None:
+        """Raises unless the metrics of all epochs before the checkpoint are there."""
+        path = self.folder / "epochs.csv"
+        steps = {int(row["step"]) for row in logs.read(path)}
+        ended = range(self.steps_an_epoch, done + 1, self.steps_an_epoch)
+        if lacking := [step for step in ended if step not in steps]:
+            raise Refused(
+                f"{path} has no row of step {lacking[0]}, though the checkpoint is of "
+                f"step {done}: {OTHERWISE}"
+            )
+
+    def _check_best(self) -> None:
+        """Raises unless the best state so far is there."""
+        best = self.store.load(BEST)
+        at = self._best_step() if self.epochs_log.rows else None
+        if at != (None if best is None else best.done):
+            raise Refused(
+                f"{self.store.folder / BEST} is not the state of step {at}: {OTHERWISE}"
+            )
+
+    def _restore(self, name: str) -> bool:
+        """The state of a checkpoint, or False: stopped before there was one."""
         saved = self.store.load(name)
         if saved is None:
-            return  # stopped before the first checkpoint: from the start
+            return False
         leaves, structure = jax.tree.flatten(self.state)
         state = jax.tree.unflatten(structure, map(as_before, leaves, saved.leaves))
         self.state = jax.device_put(state, self.everywhere)
         self.seconds = saved.seconds
+        return True
 
     def _identity(self) -> dict[str, Any]:
-        shapes = {name: len(part.rows) for name, part in self.scan.parts()}
+        parts = dict(self.scan.parts())
         return identity(
             f"train {self.dataset.name}",
             {**self.settings.identity(), "tasks": list(self.dataset.names)}
-            | {f"examples of {name}": number for name, number in shapes.items()},
+            | {f"examples of {name}": len(part.rows) for name, part in parts.items()}
+            | {f"checksum of {name}": part.checksum for name, part in parts.items()},
         )
 
     def _reading(self) -> loading.Reading:

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +25,7 @@ from mtl_optax.study.command.train_choices import own_options, settings_of
 from mtl_optax.study.engine.checkpoints import Refused
 from mtl_optax.study.report import terminal
 from mtl_optax.training import report
-from mtl_optax.training.datasets import DATASETS, open_dataset
+from mtl_optax.training.datasets import DATASETS, Line, open_dataset
 from mtl_optax.training.run import Diverged, Result, Run, Watch
 from mtl_optax.training.settings import Settings
 
@@ -38,15 +40,25 @@ def train(options: argparse.Namespace) -> None:
     out = options.out or Path("results") / f"{options.dataset}-{settings.method}"
     _check_out(out, options.resume)
     try:
-        dataset = open_dataset(
-            options.dataset, options.data, own_options(options, line)
-        )
-        found = _scanned(console, dataset, options.skip_bad)
+        dataset, found = _read(console, options, line)
         for table in report.description(dataset, found):
             terminal._table(console, table)
         _runs(console, dataset, found, settings, out, options)
     except (BadData, BadLayout, BadDataSet, Refused, Diverged) as error:
         raise UsageError(str(error)) from error
+
+
+def _read(
+    console: Console, options: argparse.Namespace, line: Line
+) -> tuple[Dataset, Scan]:
+    """Opens the data set and reads all of it."""
+    own = own_options(options, line)
+    try:
+        dataset = open_dataset(options.dataset, options.data, own)
+        return dataset, _scanned(console, dataset, options.skip_bad)
+    except OSError as error:
+        where = error.filename or options.data
+        raise UsageError(f"{where} cannot be read: {error.strerror or error}") from None
 
 
 def _runs(
@@ -59,7 +71,7 @@ def _runs(
 ) -> None:
     """The run of all tasks, then those of single ones, and the report of both."""
     out.mkdir(parents=True, exist_ok=True)
-    result = _one(console, dataset, found, settings, out, options.resume)
+    result = _one(console, dataset, found, settings, out, options)
     single: dict[str, Result] = {}
     if options.single_tasks:
         alone = dataclasses.replace(
@@ -69,8 +81,8 @@ def _runs(
             console.print(f"single task {task}", markup=False)
             part, own = only(dataset, found, task)
             single[task] = _one(
-                *(console, part, own, alone, out / "single" / task),
-                options.resume,
+                *(console, part, own, alone, out / "single" / folder_name(task)),
+                options,
             )
     whole = report.Reported(dataset, found, settings, result, single, options.line)
     terminal.show(console, report.document(whole))
@@ -83,7 +95,7 @@ def _one(
     found: Scan,
     settings: Settings,
     folder: Path,
-    resume: bool,
+    options: argparse.Namespace,
 ) -> Result:
     """A run with a bar; with --resume one that had not begun begins."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,16 +112,29 @@ def _one(
             say=lambda text: bars.console.print(text, markup=False, soft_wrap=True),
             step=lambda done, of: bars.update(bar, completed=done, total=of),
         )
-        begun = (folder / "checkpoints").exists()
+        begun = (folder / "checkpoints" / "settings.json").exists()
+        if (folder / RESULTS).exists() and not begun:
+            raise UsageError(
+                f"{folder} holds {RESULTS}, but no checkpoint to go on from: take "
+                "another --out"
+            )
         try:
             ready = Run(
                 *(dataset, found, settings, folder),
-                resume=resume and begun,
+                resume=options.resume and begun,
                 watch=watch,
             )
         except ValueError as error:  # what does not fit together
             raise UsageError(str(error)) from error
+        options.begun = True
         return ready.to_the_end()
+
+
+def folder_name(task: str) -> str:
+    """The task's name, with signs that are no part of a folder's as numbers."""
+    if re.fullmatch(r"\w[\w ()+-]*", task):
+        return task
+    return quote(task, safe=" ()+").replace(".", "%2E")
 
 
 def only(dataset: Dataset, found: Scan, task: str) -> tuple[Dataset, Scan]:
@@ -149,10 +174,10 @@ def _scanned(console: Console, dataset: Dataset, skip_bad: bool) -> Scan:
 
 def _check_out(out: Path, resume: bool) -> None:
     """Nothing that is there is written over."""
-    there = (out / "checkpoints").exists() or (out / RESULTS).exists()
-    if there and not resume:
+    begun = (out / "checkpoints").exists()
+    if (begun or (out / RESULTS).exists()) and not resume:
         raise UsageError(
             f"{out} holds a run: go on with it by --resume, or take another --out"
         )
-    if resume and not there:
+    if resume and not begun:
         raise UsageError(f"there is no run to resume in {out}")

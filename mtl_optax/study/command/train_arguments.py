@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ def add(commands: Any, count: Any) -> None:
     option("--lr", type=_rate, metavar="RATE")
     option("--optimizer", default="adam", help="adam, sgd, gd or muon (adam)")
     option("--schedule", default="constant", choices=("constant", "cosine"))
-    option("--seed", type=int, default=0)
+    option("--seed", type=_seed, default=0)
     option(
         "--devices", type=count, metavar="N", help="that share a batch (as many as can)"
     )
     option(
         *("--workers",),
-        type=int,
+        type=_workers,
         default=0,
         metavar="N",
         help="processes that read and augment (0: threads of this one)",
@@ -91,6 +92,20 @@ def _convention(text: str) -> str:
     if text not in ("pixels", "images") and not counted:
         raise argparse.ArgumentTypeError(f"{text} is not pixels, images or batches:N")
     return text
+
+
+def _whole(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to {most}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 2**32 - 1)  # what draws of batches and of JAX tell apart
+
+
+def _workers(text: str) -> int:
+    return _whole(text, 4 * (os.cpu_count() or 1))  # more of them only wait
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Checkpoints:
         *,
         resume: bool,
         seconds: float = SECONDS,
+        otherwise: str = "start again without --resume",
     ):
         """Opens the folder of a run that goes on, or makes a new one.
 
@@ -51,12 +52,13 @@ class Checkpoints:
           settings: all that the numbers depend on, as JSON.
           resume: False deletes what another run has left here.
           seconds: see SECONDS.
+          otherwise: what the user can do where the run cannot be resumed.
 
         Raises:
           Refused: if there is nothing to resume, or it had other settings.
         """
         self.folder = folder.absolute()  # orbax takes no relative paths
-        self.seconds = seconds
+        self.seconds, self.otherwise = seconds, otherwise
         file = self.folder / "settings.json"
         settings = plain(settings)
         if resume:
@@ -65,15 +67,17 @@ class Checkpoints:
             try:
                 before = json.loads(file.read_text(encoding="utf-8"))
             except ValueError:
-                raise _damaged(file) from None
-            _compare(before, settings, folder.parent)
+                raise self._damaged(file) from None
+            self._compare(before, settings)
             # A kill may leave a checkpoint half written, of which orbax would warn.
             for half in self.folder.glob("*/*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(half)
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        file.write_text(json.dumps(settings, indent=2) + "\n")
+        beside = file.with_suffix(".tmp")  # so that a kill leaves all of it or none
+        beside.write_text(json.dumps(settings, indent=2) + "\n")
+        beside.replace(file)
 
     def load(self, method: str) -> Saved | None:
         """What was last written of the method."""
@@ -88,7 +92,7 @@ class Checkpoints:
             try:
                 tree = manager.restore(done, args=ocp.args.StandardRestore())
             except Exception as error:  # of many kinds, as many as ways to break a file
-                raise _damaged(self.folder / method) from error
+                raise self._damaged(self.folder / method) from error
         leaves = [np.asarray(leaf) for leaf in tree["leaves"]]
         return Saved(done, leaves, tuple(tree["records"]), float(tree["seconds"]))
 
@@ -107,6 +111,16 @@ class Checkpoints:
     def remove(self) -> None:
         """Deletes the folder: the run is finished and its results are written."""
         shutil.rmtree(self.folder)
+
+    def _damaged(self, path: Path) -> Refused:
+        return Refused(f"{path} is damaged: {self.otherwise}")
+
+    def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        if found := changes(before, now):
+            raise Refused(
+                f"the run in {self.folder.parent} had other settings ({found}). Resume "
+                f"it with its own, or {self.otherwise}"
+            )
 
     def _manager(self, method: str) -> Any:
         import orbax.checkpoint as ocp
@@ -145,10 +159,6 @@ def identity(study: str, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _damaged(path: Path) -> Refused:
-    return Refused(f"{path} is damaged: start again without --resume")
-
-
 def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between two identities, in words; "" if nothing does."""
     return "; ".join(
@@ -162,11 +172,3 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
     """As it comes back from a file of JSON."""
     text = json.dumps(values, default=lambda x: np.asarray(x).tolist())
     return dict(json.loads(text))
-
-
-def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    if found := changes(before, now):
-        raise Refused(
-            f"the run in {folder} had other settings ({found}). Resume it "
-            f"with its own, or start again without --resume"
-        )
