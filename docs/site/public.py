@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 import mtl_optax as mtl
-from mtl_optax import analysis, flax_support, nn, rl
+from mtl_optax import analysis, data, flax_support, nn, rl
+from mtl_optax.training import run
 
 # Folder of the package: its page, title, and what all of it has in common.
 FAMILIES = {
@@ -72,7 +73,23 @@ def groups() -> list[Group]:
         Group("nn", "Architectures", "", _listed(nn)),
         Group("flax_support", "Flax", "", {flax_support.__name__: own(flax_support)}),
         Group("rl", "Reinforcement learning", "", _listed(rl)),
+        Group(
+            "data",
+            "Data on disk",
+            "Loaders of data sets, their batches, and a run that trains on them. They "
+            "need the extra ``train``; the page on your data is the guide.",
+            _modules(data, run),
+        ),
     ]
+
+
+def _modules(package: ModuleType, *others: ModuleType) -> dict[str, list[str]]:
+    """What each module of a package offers, and what others do."""
+    found = [
+        importlib.import_module(f"{package.__name__}.{part.name}")
+        for part in pkgutil.iter_modules(package.__path__)
+    ]
+    return {x.__name__: names for x in (*found, *others) if (names := own(x))}
 
 
 def is_record(value: object) -> bool:

@@ -21,6 +21,11 @@ NOTHING, EMPTY = Missing.of([]), Missing.of([""])
 CLICK = TaskColumn("click", "binary", "click", NOTHING, None, metric="auc")
 CONVERSION = TaskColumn("conversion", "binary", "conversion", EMPTY, None, metric="auc")
 
+SPACE = (
+    "Conversion is learned and measured over all rows: its probability is the product "
+    "of both, and a row without a click is one without a conversion.",
+)
+
 
 def open_aliexpress(root: Path | str, *, entire_space: bool = False) -> Dataset:
     r"""Opens logs of a shop: who clicked, and who bought after the click.
@@ -119,7 +124,7 @@ def open_aliexpress(root: Path | str, *, entire_space: bool = False) -> Dataset:
             for name, rows in splits.items()
         },
         inputs=Columns(numbers.shape[1], sizes),
-        notes=tuple(frame.notes),
+        notes=(*frame.notes, *(SPACE if entire_space else ())),
     )
 
 

@@ -72,8 +72,9 @@ class Source(Protocol):
     """Examples of a split, by number; reads what it needs when it is asked.
 
     A source in memory may have `take(indices) -> Example`, too: several examples at
-    once, with a leading axis, or the `BadData` of one of them. And `ids`, one a
-    number, where examples have names that must not be there twice.
+    once, with a leading axis, or the `BadData` of one of them. Further `ids`, one a
+    number, where examples have names that must not be there twice; and
+    `where_label(index, task)`, where labels have files of their own.
     """
 
     def __len__(self) -> int:

@@ -63,6 +63,10 @@ class DenseFiles:
         """The image, whose number all files of the example have."""
         return str(self._file("image", index))
 
+    def where_label(self, index: int, task: str) -> str:
+        """The file of the task's labels."""
+        return str(self._file(self.tasks[task], index))
+
     def _file(self, part: str, index: int) -> Path:
         return self.folder / part / f"{self.numbers[index]}.npy"
 

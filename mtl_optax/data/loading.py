@@ -126,6 +126,36 @@ def training(
     Raises:
       ValueError: for a batch that cannot be shared out evenly, one larger than the
         split, or a mix of other tasks.
+
+    Cost: a batch is read by two threads ahead of the step, or by workers.
+
+    When not to use it: for tables larger than memory.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from mtl_optax.data.table import open_table
+      >>> toml = '''
+      ... file = "people.csv"
+      ... inputs.numeric = ["age"]
+      ... tasks.ill.kind = "binary"
+      ... tasks.days.kind = "regression"
+      ... splits.val = 0.25
+      ... '''
+      >>> rows = [f"{age},{age % 2},{age / 10}" for age in range(20, 60)]
+      >>> root = Path(tempfile.mkdtemp())
+      >>> _ = (root / "people.csv").write_text("\\n".join(["age,ill,days", *rows]))
+      >>> _ = (root / "table.toml").write_text(toml)
+      >>> dataset = open_table(root)
+      >>> from mtl_optax.data import loading
+      >>> from mtl_optax.data.scan import scan
+      >>> good, reading = scan(dataset).good("train"), loading.Reading(batch_size=10)
+      >>> batches = list(loading.training(dataset, good, reading, epochs=2))
+      >>> len(batches), batches[0]["targets"]["ill"].shape
+      (6, (10,))
+      >>> last = next(loading.training(dataset, good, reading, epochs=2, start=5))
+      >>> bool((last["targets"]["days"] == batches[5]["targets"]["days"]).all())
+      True
     """
     check(dataset, good, reading, mix=mix, split=split)
     count = _share(reading)

@@ -142,6 +142,33 @@ def scan(
       BadDataSet: for examples that do not fit, unless `skip_bad`.
       BadData: where nothing is left of a split, a task has no label in "train", or
         "val" has no label at all.
+
+    Cost: the time of reading all files; rows in memory are read many at once.
+
+    When not to use it: on data sets too large to be read before they are trained on.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from mtl_optax.data.table import open_table
+      >>> toml = '''
+      ... file = "people.csv"
+      ... inputs.numeric = ["age"]
+      ... tasks.ill.kind = "binary"
+      ... tasks.days.kind = "regression"
+      ... splits.val = 0.25
+      ... '''
+      >>> rows = [f"{age},{age % 2},{age / 10}" for age in range(20, 60)]
+      >>> root = Path(tempfile.mkdtemp())
+      >>> _ = (root / "people.csv").write_text("\\n".join(["age,ill,days", *rows]))
+      >>> _ = (root / "table.toml").write_text(toml)
+      >>> dataset = open_table(root)
+      >>> from mtl_optax.data.scan import scan
+      >>> found = scan(dataset)
+      >>> {name: len(part.rows) for name, part in found.parts()}
+      {'train': 30, 'val': 10}
+      >>> found.splits["train"].labels["ill"].share_missing
+      0.0
     """
     found: dict[str, Any] = {}
     seen: dict[Any, str] = {}  # ids of all splits: an example in two is a leak
@@ -206,7 +233,7 @@ def _scanned(
             for at, index in enumerate(map(int, chunk)):
                 fault = None
                 if examples is not None:
-                    fault = _fault(source.where(index), examples[at], tasks, part)
+                    fault = _fault(source, index, examples[at], tasks, part)
                 if fault is None and ids is not None:
                     fault = _twice((own, ids[index]), source.where(index), seen)
                 if fault is not None:
@@ -236,7 +263,7 @@ def _taken(
         "inputs": {name: x[0] for name, x in _named(batch["inputs"]).items()},
         "targets": {name: y[0] for name, y in batch["targets"].items()},
     }
-    fits = _fault("", first, tasks, part) is None  # of shapes, too
+    fits = _fault(source, int(chunk[0]), first, tasks, part) is None  # of shapes, too
     fits &= all(np.isfinite(x).all() for x in _named(batch["inputs"]).values())
     for task in tasks:
         target = batch["targets"][task.name]
@@ -281,11 +308,16 @@ def _wrong(task: Task, target: NDArray, there: NDArray) -> NDArray[np.bool_]:
 
 
 def _fault(
-    where: str, example: Example | BadData, tasks: Sequence[Task], part: Scanned
+    source: Source,
+    index: int,
+    example: Example | BadData,
+    tasks: Sequence[Task],
+    part: Scanned,
 ) -> BadData | None:
     """What is wrong with an example that no loader has to check for itself."""
     if isinstance(example, BadData):
         return example
+    where, of_label = source.where(index), getattr(source, "where_label", None)
     named = _named(example["inputs"])
     for name, values in named.items():
         if not np.isfinite(values).all():
@@ -301,17 +333,18 @@ def _fault(
         target = np.asarray(example["targets"][task.name])
         shapes[f"target of {task.name}"] = target.shape
         wrong = _wrong(task, target, known(task, target))
+        place = where if of_label is None else of_label(index, task.name)
         missing = KINDS[task.kind].missing
         if wrong.any() and KINDS[task.kind].classes:
             return BadData(
-                where,
+                place,
                 f"label {target[wrong][0]} of {task.name} is none of the classes 0 to "
                 f"{task.size - 1}",
                 f"Labels that are to be ignored are {missing:g}",
             )
         if wrong.any():
             return BadData(
-                *(where, f"a label of {task.name} is not finite"),
+                *(place, f"a label of {task.name} is not finite"),
                 f"Where there is none, write {missing:g}",
             )
     for name, shape in shapes.items():

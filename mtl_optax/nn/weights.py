@@ -2,7 +2,7 @@
 
 Every attribute on the way to a layer is a part of its name there, as in PyTorch:
 `layer1[0].conv1.kernel` of :class:`ResNet` is `layer1.0.conv1.weight`. Needs the
-package safetensors, which comes with `mtl-optax[study]`.
+package safetensors, which comes with `mtl-optax[train]`.
 """
 
 import os

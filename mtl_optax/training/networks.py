@@ -96,6 +96,14 @@ def build(
     Cost: T encoders for "cross_stitch" and "ltb", T + 1 for "cgc" and "ple", 4 for
     "mmoe" and "dselect_k"; one for the others.
     """
+    encoder = fitting(dataset, arch, encoder)
+    parts = Parts(dataset, encoder, width, dtype, weights, rngs)
+    net = ARCHITECTURES[arch].build(parts)
+    return Network(net, parts.front, tuple(parts.notes))
+
+
+def fitting(dataset: Dataset, arch: str, encoder: str | None = None) -> str:
+    """The encoder, if it and the architecture fit the data set; else a ValueError."""
     fit = choices(dataset)
     if arch not in fit:
         raise ValueError(misfit("arch", arch, dataset, fit))
@@ -104,9 +112,7 @@ def build(
         raise ValueError(
             misfit("encoder", encoder, dataset, fit[arch], f" {arch!r} of")
         )
-    parts = Parts(dataset, encoder, width, dtype, weights, rngs)
-    net = ARCHITECTURES[arch].build(parts)
-    return Network(net, parts.front, tuple(parts.notes))
+    return encoder
 
 
 def takes_inputs_by_task(net: Network) -> bool:

@@ -70,9 +70,14 @@ def document(of: Reported) -> Document:
     return Document(title, of.command, summary, body)
 
 
-def description(dataset: Dataset, scan: Scan) -> list[Table]:
+def description(dataset: Dataset, scan: Scan) -> list[Any]:
     """What is in the folder, as `train` prints it before it begins."""
-    return [_examples(dataset, scan), _shapes(scan), _labels(dataset, scan)]
+    return [
+        Points(dataset.notes),
+        _examples(scan),
+        _shapes(scan),
+        _labels(dataset, scan),
+    ]
 
 
 def delta_m(of: Reported, scores: Scores, split: str) -> float:
@@ -108,12 +113,25 @@ def _best(of: Reported) -> str:
 def _delta_m_sentence(of: Reported, split: str) -> str:
     value = delta_m(of, of.result.scores[LAST][split], split) + 0.0  # no -0.00
     if math.isnan(value):
-        return "Delta-m has no value here: a metric of a single task is 0 or missing."
+        return f"Delta-m has no value here: {_without_baseline(of, split)}."
     word = "better" if value < 0 else "worse"
     return (
         f"Delta-m against single-task training {value:+.2f} % on {split} (last epoch; "
         f"lower is better): on average {abs(value):.2f} % {word}."
     )
+
+
+def _without_baseline(of: Reported, split: str) -> str:
+    """Which metrics stand against a relative change."""
+    found = []
+    for task in of.dataset.tasks:
+        own = of.single[task.name].scores[LAST][split][task.name]
+        for metric in kinds.in_delta_m(task):
+            if not own[metric] > 0:
+                found.append(f"{metric} of {task.name} alone is {shown(own[metric])}")
+    some = found or ["a metric of this run was not counted"]
+    more = f", and {len(some) - 3} more" if len(some) > 3 else ""
+    return ", ".join(some[:3]) + more
 
 
 def _columns(dataset: Dataset) -> list[tuple[Task, str]]:
@@ -226,14 +244,12 @@ def _steps_an_epoch(of: Reported) -> float:
     return rows[-1]["step"] / of.settings.epochs
 
 
-def _examples(dataset: Dataset, scan: Scan) -> Table:
+def _examples(scan: Scan) -> Table:
     rows = [
         [split, f"{len(part.rows):,}", str(len(part.faults))]
         for split, part in scan.parts()
     ]
-    return Table(
-        "Examples", " ".join(dataset.notes), ["split", "examples", "left out"], rows
-    )
+    return Table("Examples", "", ["split", "examples", "left out"], rows)
 
 
 def _shapes(scan: Scan) -> Table:

@@ -82,6 +82,37 @@ class Run:
     Raises:
       Refused: if there is nothing to resume, or it had other settings.
       ValueError: for what does not fit together: method, network, data, batch.
+
+    Cost: that of the method; a checkpoint is the parameters and the optimiser's state.
+
+    When not to use it: on several processes; read with `Reading(process=(i, n))` in a
+    loop of your own.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from mtl_optax.data.table import open_table
+      >>> toml = '''
+      ... file = "people.csv"
+      ... inputs.numeric = ["age"]
+      ... tasks.ill.kind = "binary"
+      ... tasks.days.kind = "regression"
+      ... splits.val = 0.25
+      ... '''
+      >>> rows = [f"{age},{age % 2},{age / 10}" for age in range(20, 60)]
+      >>> root = Path(tempfile.mkdtemp())
+      >>> _ = (root / "people.csv").write_text("\\n".join(["age,ill,days", *rows]))
+      >>> _ = (root / "table.toml").write_text(toml)
+      >>> dataset = open_table(root)
+      >>> from mtl_optax.data.scan import scan
+      >>> from mtl_optax.training.run import Run
+      >>> from mtl_optax.training.settings import Settings
+      >>> settings = Settings(method="cagrad", width=8, epochs=2, batch_size=10)
+      >>> result = Run(dataset, scan(dataset), settings, root / "out").to_the_end()
+      >>> sorted(result.scores["last"]["val"]["ill"])
+      ['accuracy', 'f1', 'loss']
+      >>> (root / "out" / "epochs.csv").exists()
+      True
     """
 
     def __init__(
@@ -96,6 +127,7 @@ class Run:
     ):
         self.dataset, self.scan, self.settings = dataset, scan, settings
         self.folder, self.watch = folder, watch
+        folder.mkdir(parents=True, exist_ok=True)
         good = scan.good("train")
         self.steps_an_epoch = (
             max(sum(map(len, good.values())) // settings.batch_size, 1)

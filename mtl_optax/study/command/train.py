@@ -21,9 +21,10 @@ from mtl_optax.data.dataset import Dataset
 from mtl_optax.data.faults import BadData, BadLayout
 from mtl_optax.data.scan import BadDataSet, Scan, scan
 from mtl_optax.study.command.arguments import UsageError
-from mtl_optax.study.command.train_choices import own_options, settings_of
+from mtl_optax.study.command.train_choices import check_fit, own_options, settings_of
 from mtl_optax.study.engine.checkpoints import Refused
 from mtl_optax.study.report import terminal
+from mtl_optax.study.report.document import Document
 from mtl_optax.training import report
 from mtl_optax.training.datasets import DATASETS, Line, open_dataset
 from mtl_optax.training.run import Diverged, Result, Run, Watch
@@ -40,21 +41,24 @@ def train(options: argparse.Namespace) -> None:
     out = options.out or Path("results") / f"{options.dataset}-{settings.method}"
     _check_out(out, options.resume)
     try:
-        dataset, found = _read(console, options, line)
-        for table in report.description(dataset, found):
-            terminal._table(console, table)
+        dataset, found = _read(console, options, line, settings)
+        told = report.description(dataset, found)
+        terminal.show(
+            console, Document(f"{dataset.name} in {options.data}", "", [], told)
+        )
         _runs(console, dataset, found, settings, out, options)
     except (BadData, BadLayout, BadDataSet, Refused, Diverged) as error:
         raise UsageError(str(error)) from error
 
 
 def _read(
-    console: Console, options: argparse.Namespace, line: Line
+    console: Console, options: argparse.Namespace, line: Line, settings: Settings
 ) -> tuple[Dataset, Scan]:
-    """Opens the data set and reads all of it."""
+    """Opens the data set and reads all of it, if the options fit what it is."""
     own = own_options(options, line)
     try:
         dataset = open_dataset(options.dataset, options.data, own)
+        check_fit(dataset, settings)
         return dataset, _scanned(console, dataset, options.skip_bad)
     except OSError as error:
         where = error.filename or options.data
@@ -77,8 +81,10 @@ def _runs(
         alone = dataclasses.replace(
             settings, method="unitary", arch="hps", hyper={}, mix=None
         )
-        for task in dataset.names:
-            console.print(f"single task {task}", markup=False)
+        for number, task in enumerate(dataset.names, 1):
+            console.print(
+                f"single task {task}, {number} of {len(dataset.tasks)}", markup=False
+            )
             part, own = only(dataset, found, task)
             single[task] = _one(
                 *(console, part, own, alone, out / "single" / folder_name(task)),

@@ -50,6 +50,13 @@ def add(commands: Any, count: Any) -> None:
         help="processes that read and augment (0: threads of this one)",
     )
     option(
+        *("--log-every",),
+        type=count,
+        default=20,
+        metavar="N",
+        help="steps between two rows of steps.csv (20)",
+    )
+    option(
         *("--mix",),
         type=_mix,
         metavar="TASK=W,...",

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 
+from mtl_optax.data.dataset import Dataset
 from mtl_optax.study.command.arguments import UsageError
 from mtl_optax.study.engine.methods import OPTIMIZERS
-from mtl_optax.training import methods
+from mtl_optax.training import methods, networks
 from mtl_optax.training.architectures import ARCHITECTURES
 from mtl_optax.training.datasets import DATASETS, Line
 from mtl_optax.training.settings import Settings
@@ -43,11 +44,29 @@ def settings_of(options: argparse.Namespace, line: Line) -> Settings:
         seed=options.seed,
         devices=devices,
         workers=options.workers,
+        log_every=options.log_every,
         convention=options.convention,
         mix=options.mix,
         hyper=options.hyper or {},
         weights=options.weights,
     )
+
+
+def check_fit(dataset: Dataset, settings: Settings) -> None:
+    """What needs no example to be refused: that takes minutes to read all of them."""
+    try:
+        networks.fitting(dataset, settings.arch, settings.encoder)
+        methods.transformation(
+            *(settings.method, dataset.names),
+            optimizer=settings.optimizer,
+            learning_rate=settings.learning_rate,
+            schedule=settings.schedule,
+            steps=1,
+            seed=settings.seed,
+            hyper=settings.hyper,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def own_options(options: argparse.Namespace, line: Line) -> Mapping[str, Any]:
