@@ -102,7 +102,7 @@ def training(
     mix: Mapping[str, float] | None = None,
     split: str = "train",
 ) -> Iterator[Example]:
-    """Batches of all epochs from number `start`, each epoch in an order of its own.
+    r"""Batches of all epochs from number `start`, each epoch in an order of its own.
 
     What is left of an epoch after its whole batches is dropped, another part in every
     epoch. Where tasks have examples of their own there are two ways. By default a
@@ -144,7 +144,7 @@ def training(
       ... '''
       >>> rows = [f"{age},{age % 2},{age / 10}" for age in range(20, 60)]
       >>> root = Path(tempfile.mkdtemp())
-      >>> _ = (root / "people.csv").write_text("\\n".join(["age,ill,days", *rows]))
+      >>> _ = (root / "people.csv").write_text("\n".join(["age,ill,days", *rows]))
       >>> _ = (root / "table.toml").write_text(toml)
       >>> dataset = open_table(root)
       >>> from mtl_optax.data import loading

@@ -128,7 +128,7 @@ def scan(
     skip_bad: bool = False,
     tick: Callable[[str, int, int], None] = lambda split, done, of: None,
 ) -> Scan:
-    """Reads every example of every split.
+    r"""Reads every example of every split.
 
     Args:
       dataset: from one of the loaders.
@@ -160,7 +160,7 @@ def scan(
       ... '''
       >>> rows = [f"{age},{age % 2},{age / 10}" for age in range(20, 60)]
       >>> root = Path(tempfile.mkdtemp())
-      >>> _ = (root / "people.csv").write_text("\\n".join(["age,ill,days", *rows]))
+      >>> _ = (root / "people.csv").write_text("\n".join(["age,ill,days", *rows]))
       >>> _ = (root / "table.toml").write_text(toml)
       >>> dataset = open_table(root)
       >>> from mtl_optax.data.scan import scan

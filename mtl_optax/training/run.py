@@ -69,7 +69,7 @@ class Watch:
 
 
 class Run:
-    """A run that is ready to begin, or to go on.
+    r"""A run that is ready to begin, or to go on.
 
     Args:
       dataset: what is trained on.
@@ -101,7 +101,7 @@ class Run:
       ... '''
       >>> rows = [f"{age},{age % 2},{age / 10}" for age in range(20, 60)]
       >>> root = Path(tempfile.mkdtemp())
-      >>> _ = (root / "people.csv").write_text("\\n".join(["age,ill,days", *rows]))
+      >>> _ = (root / "people.csv").write_text("\n".join(["age,ill,days", *rows]))
       >>> _ = (root / "table.toml").write_text(toml)
       >>> dataset = open_table(root)
       >>> from mtl_optax.data.scan import scan
