@@ -1,6 +1,9 @@
 """Batches have numbers: whoever reads batch n gets the same one."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import chex
 import numpy as np
@@ -59,6 +62,31 @@ def test_going_on_at_a_batch_gives_what_comes_there(start, workers):
     chex.assert_trees_all_equal(
         read(reading=Reading(8, workers=workers), start=start), read()[start:]
     )
+
+
+READER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from toy_data import bars
+from mtl_optax.data import loading
+reading = loading.Reading(8, workers=1)
+batches = loading.training(bars(), np.arange(64), reading, epochs=None)
+next(batches)
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_process_that_is_killed():
+    command = [sys.executable, "-c", READER, str(Path(__file__).parent)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "reading\n"
+        process.kill()
+        # The pipe ends when all that could write to it are gone, workers included.
+        assert process.communicate(timeout=60) == ("", None)
 
 
 def test_seeds_differ_and_repeat():

@@ -6,6 +6,9 @@ state of a loader to save. For the same reason the batches of several processes 
 parts of the same batches that one process would see.
 """
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -350,6 +353,19 @@ def _iterate(batches: Any, reading: Reading) -> Iterator[Example]:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         ahead = ahead.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=reading.workers)
+            grain.MultiprocessingOptions(num_workers=reading.workers),
+            worker_init_fn=_end_with_parent,
         )
     return iter(ahead)
+
+
+def _end_with_parent(index: int, workers: int) -> None:
+    """In a worker: it would wait for ever after a SIGKILL of the process it serves."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
