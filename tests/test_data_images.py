@@ -211,6 +211,10 @@ def test_rows_that_do_not_fit(tmp_path):
     assert "test image of 0 to 256" in str(found[1])
     assert "row 17: test image without labels, which end at row 16" in str(found[17])
     assert np.isnan(test[3]["inputs"]).any()
+    for row in (*range(1, 8), 17):
+        if row != 3:
+            with pytest.raises(BadData):
+                test.take(np.array([0, row]))
 
 
 # Pictures

@@ -12,6 +12,7 @@ import table_files
 
 from mtl_optax.data.aliexpress import open_aliexpress
 from mtl_optax.data.faults import BadData, BadLayout
+from mtl_optax.data.loading import Reading, evaluation
 from mtl_optax.data.scan import BadDataSet, scan
 from mtl_optax.data.table import open_table
 
@@ -658,3 +659,22 @@ def test_labels_beyond_float32(tmp_path):
     text = rows().replace("\n2,a,0", "\n2,a,1e300")
     (fault,) = faults(open_table(write(tmp_path / "d", text, toml)))
     assert "row 4: the label of 'y' is 1e+300, too large" in fault
+
+
+def test_blank_rows_need_nothing_of_a_bad_row(tmp_path):
+    """The first row of val is left out, and the last batch is filled."""
+    toml = SMALL.replace("splits.val = 0.25", 'splits.column = "s"')
+    line = "{i},{c},{y},{s}\n"
+    text = "x,c,y,s\n" + "".join(
+        line.format(
+            i="?" if i == 6 else i, c="ab"[i % 2], y=i % 2, s="train val".split()[i > 5]
+        )
+        for i in range(11)
+    )
+    dataset = open_table(write(tmp_path / "d", text, toml))
+    found = scan(dataset, skip_bad=True)
+    good = found.good("val")
+    assert good.tolist() == [1, 2, 3, 4]
+    batches = list(evaluation(dataset, good, Reading(3), split="val"))
+    known = [batch["targets"]["y"].tolist() for batch in batches]
+    assert known == [[1, 0, 1], [0, -1, -1]]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from table_files import write_visits
@@ -15,7 +16,7 @@ from mtl_optax.data.scan import BadDataSet, scan
 from mtl_optax.study.command import cli
 from mtl_optax.study.command.train import folder_name
 from mtl_optax.study.engine.checkpoints import Refused
-from mtl_optax.training import logs
+from mtl_optax.training import logs, methods
 from mtl_optax.training.run import Diverged, Run
 from mtl_optax.training.settings import Settings
 
@@ -220,3 +221,18 @@ def test_one_task_and_a_batch_of_one(tmp_path):
     settings = dataclasses.replace(SETTINGS, batch_size=1, epochs=1, method="cagrad")
     result = run(tmp_path / "run", dataset, settings)
     assert np.isfinite(result.scores["last"]["val"]["column"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", methods.EVERY)
+def test_every_method_takes_named_losses_and_tasks_that_may_lack(method, tmp_path):
+    """Traced alone, which finds what does not fit together."""
+    hyper = {"column": 1.0, "row": 2.0} if method == "constant" else {}
+    settings = dataclasses.replace(SETTINGS, method=method, hyper=hyper)
+    dataset = lines(without=range(60))
+    ready = Run(dataset, scan(dataset), settings, tmp_path)
+    batch = next(ready._batches("train", 0, 1))
+    second = batch if ready.bilevel else None
+    state, report = jax.eval_shape(ready.train_step, ready.state, batch, second)
+    assert jax.tree.structure(state) == jax.tree.structure(ready.state)
+    assert {"loss/column", "loss/row"} <= set(report)

@@ -41,8 +41,10 @@ class Rowwise:
     nothing but missing labels, and inputs that nobody looks at.
     """
 
-    def __init__(self, source: Source, blanks: Example):
-        self.source, self.blanks = source, blanks
+    def __init__(self, source: Source, tasks: Sequence[Task], like: int):
+        """`like` is an example that fits: blanks have its shapes."""
+        self.source, self.like = source, like
+        self.blanks = blank(tasks, source[like])
 
     def __call__(self, row: Any) -> Example:
         """The example of a number."""
@@ -63,7 +65,8 @@ class Rowwise:
     def take(self, rows: Rows) -> Example:
         """Examples of these numbers, with a leading axis."""
         there = rows != BLANK
-        batch = self.source.take(np.where(there, rows, 0))  # type: ignore[attr-defined]
+        rows = np.where(there, rows, self.like)
+        batch = self.source.take(rows)  # type: ignore[attr-defined]
         targets = {}
         for task, missing in self.blanks["targets"].items():
             whole = np.full((len(rows), *missing.shape), missing, missing.dtype)
@@ -271,7 +274,7 @@ def _shuffled(good: Rows, seed: int) -> Any:
 
 def _reader(dataset: Dataset, source: Source, good: Rows) -> Rowwise:
     """Of a source; shapes of missing labels are those of its first example."""
-    return Rowwise(source, blank(dataset.tasks, source[int(good[0])]))
+    return Rowwise(source, dataset.tasks, int(good[0]))
 
 
 def _read(numbers: Any, reader: Rowwise, augment: Augment | None) -> Any:

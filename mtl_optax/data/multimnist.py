@@ -279,6 +279,7 @@ class _Pictures:
         chosen = images[rows].astype(np.float32)
         found = labels[np.minimum(rows, len(labels) - 1)].astype(np.float64)
         wrong = (rows >= len(labels)) | (found % 1 != 0).any(axis=1)
+        wrong |= (np.abs(found) >= 2**31).any(axis=1)
         wrong |= (chosen.min(axis=(1, 2)) < 0) | (chosen.max(axis=(1, 2)) > self.scale)
         if wrong.any():
             self[int(indices[np.argmax(wrong)])]  # raises

@@ -1,6 +1,6 @@
 """Methods of a study that take gradients at perturbed parameters, for flat minima."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -54,7 +54,12 @@ def sam(of: Ingredients, rho_shared: Any = 0.05) -> optax.GradientTransformation
         updates: Any, state: Any, params: Any = None, *, losses_fn: Any, **extra: Any
     ) -> tuple[Any, Any]:
         del extra  # optax's sam takes no other than grad_fn, with the step's number
-        grad_fn = jax.grad(lambda params, _: sum(losses_fn(params)))
+
+        def total(params: Any, _: Any) -> Any:
+            losses = losses_fn(params)
+            return sum(losses.values() if isinstance(losses, Mapping) else losses)
+
+        grad_fn = jax.grad(total)
         return inner.update(updates, state, params, grad_fn=grad_fn)
 
     ascent = optax.GradientTransformationExtraArgs(inner.init, update)
