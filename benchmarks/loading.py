@@ -286,7 +286,7 @@ def contenders(files: Files) -> dict[str, Callable[[], Timed]]:
 def rounds(
     calls: dict[str, Callable[[], Timed]], number: int
 ) -> Iterator[dict[str, list[Timed]]]:
-    """Every contender once a round, in an order drawn anew; what there is after each."""
+    """Every contender once a round, in an order drawn anew; yields what there is."""
     chance, order = random.Random(0), list(calls)
     found: dict[str, list[Timed]] = {name: [] for name in calls}
     for done in range(1, number + 1):
