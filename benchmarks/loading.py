@@ -17,7 +17,6 @@ import random
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -170,8 +169,8 @@ class Files:
         )
 
     def evict(self) -> None:
-        """Asks the system to forget the training files; the host may keep them."""
-        for file in (self.data / "train").glob("*/*.npy"):
+        """Asks the system to forget the files; the host may keep them."""
+        for file in self.data.glob("*/*/*.npy"):
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
                 os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -180,11 +179,8 @@ class Files:
         """The pass before training; a call is an example."""
         if cold:
             self.evict()
-        part = dataclasses.replace(
-            self.dataset, splits={"train": self.dataset.splits["train"]}
-        )
-        disk, number = from_disk(), self.plan.train
-        timed = clocked(partial(scan, part), 1)
+        disk, number = from_disk(), self.plan.train + self.plan.val
+        timed = clocked(partial(scan, self.dataset), 1)
         return Timed(
             *(timed.wall / number, timed.cpu / number),
             from_disk=(from_disk() - disk) / number,
@@ -203,7 +199,7 @@ class Steps:
         self.batch = jax.device_put(self.run._on_devices(next(one)))
         close(one)
         self.train()
-        self.evaluate_alone()
+        self.evaluate(0)
 
     def train(self) -> Timed:
         """Some steps one after the other; waits for the last."""
@@ -289,16 +285,17 @@ def contenders(files: Files) -> dict[str, Callable[[], Timed]]:
 
 def rounds(
     calls: dict[str, Callable[[], Timed]], number: int
-) -> dict[str, list[Timed]]:
-    """Every contender once a round, in an order drawn anew."""
+) -> Iterator[dict[str, list[Timed]]]:
+    """Every contender once a round, in an order drawn anew; yields what there is."""
     chance, order = random.Random(0), list(calls)
-    found: dict[str, list[Timed]] = defaultdict(list)
-    for round_ in range(number):
+    found: dict[str, list[Timed]] = {name: [] for name in calls}
+    for done in range(1, number + 1):
         chance.shuffle(order)
         for name in order:
             found[name].append(calls[name]())
-        print(f"round {round_ + 1} of {number}", flush=True)
-    return found
+            print(f"{done}/{number} {name}: {1e3 * found[name][-1].wall:.4g} ms")
+            sys.stdout.flush()
+        yield found
 
 
 def summary(found: dict[str, list[Timed]]) -> dict[str, Any]:
@@ -329,41 +326,39 @@ def summary(found: dict[str, list[Timed]]) -> dict[str, Any]:
     return results
 
 
-def measure(plan: Plan, data: Path, folder: Path) -> dict[str, Any]:
-    """The whole record."""
-    environment, load = timing.environment(), [timing.load_average()]
+def measure(plan: Plan, data: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """The record after each round."""
+    environment, load = timing.environment(), timing.load_average()
     # Runs of one network are compiled once.
     jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     files = Files(data, plan, folder)
-    results = summary(rounds(contenders(files), plan.rounds))
-    load.append(timing.load_average())
-    example = sum(
-        x.stat().st_size for x in (data / "train").glob(f"*/{plan.train - 1}.npy")
-    )
-    slow = {
-        network: results[f"step: {network} | alone"]["loader_over_it"]["median"]
-        for network in plan.networks
-    }
-    return {
-        "benchmark": "loading",
-        "quick": plan is SHORT,
-        "environment": environment,
-        "sizes": [
-            {
-                **plan._asdict(),
-                "train": plan.train,
-                "batch": BATCH,
-                "load_average": load,
-                "example_mib": example / 2**20,
-                "results": results,
-                "holds": {
-                    f"batches come faster than the step takes them: {network}": x < 1
-                    for network, x in slow.items()
-                },
-            }
-        ],
-    }
+    example = (data / "train").glob(f"*/{plan.train - 1}.npy")
+    example_mib = sum(x.stat().st_size for x in example) / 2**20
+    for found in rounds(contenders(files), plan.rounds):
+        results = summary(found)
+        size = {
+            **plan._asdict(),
+            "rounds": len(found[f"step: {CHEAPEST} | alone"]),
+            "train": plan.train,
+            "batch": BATCH,
+            "load_average": [load, timing.load_average()],
+            "example_mib": example_mib,
+            "results": results,
+            "holds": {
+                f"batches come faster than the step takes them: {network}": results[
+                    f"step: {network} | alone"
+                ]["loader_over_it"]["median"]
+                < 1
+                for network in plan.networks
+            },
+        }
+        yield {
+            "benchmark": "loading",
+            "quick": plan is SHORT,
+            "environment": environment,
+            "sizes": [size],
+        }
 
 
 def generate(plan: Plan, data: Path) -> None:
@@ -389,12 +384,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = options.data or Path(folder, "data")
         generate(plan, data)
-        record = measure(plan, data, Path(folder))
-    if options.out is not None:
-        timing.write_json(options.out, record)
+        for record in measure(plan, data, Path(folder)):
+            if options.out is not None:
+                timing.write_json(options.out, record)
     (size,) = record["sizes"]
-    for name, row in size["results"].items():
-        print(f"{name}: {row['wall_ms']['median']:.4g} ms")
     for name, holds in size["holds"].items():
         print(f"{'yes' if holds else 'no'}: {name}")
     return 0

@@ -812,7 +812,7 @@ def test_what_files_cost_beside_the_step(tmp_path, capsys):
     assert set(found[f"loop: {loading.CHEAPEST} | workers 1"]["over_step"]) == SPREAD
     step = found[f"step: {loading.CHEAPEST} | alone"]
     assert set(step["loader_over_it"]) == SPREAD
-    assert "reading, augmentation | workers 1: " in capsys.readouterr().out
+    assert "1/1 reading, augmentation | workers 1: " in capsys.readouterr().out
     assert "| cached |" in report.write(path).read_text()
 
 
