@@ -124,7 +124,9 @@ class Thing:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (Thing(), "test_data_pickles.Thing|copyreg._reconstructor"),
+        pytest.param(
+            *(Thing(), "test_data_pickles.Thing|copyreg._reconstructor"), id="a thing"
+        ),
         (Thing, "test_data_pickles.Thing"),
         (np.ndarray, "it holds a numpy.ndarray"),
         (np.dtype("f4"), "it holds a _Dtype"),
