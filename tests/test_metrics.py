@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from mtl_optax.analysis import calibration, metrics, normals
+from mtl_optax.analysis import auc, calibration, metrics, normals
 
 RNG = np.random.default_rng(0)
 
@@ -291,3 +291,10 @@ def test_errors_of_metrics():
         normals.angle_counts(jnp.ones((3, 4)), jnp.ones((3, 4)))
     with pytest.raises(ValueError, match="num_bins"):
         calibration.calibration_bins(jnp.ones(3), jnp.ones(3), num_bins=0)
+
+
+@pytest.mark.parametrize("counts", [metrics.Average(1.0, 2), auc.AucCounts(1, 2, 3)])
+def test_counts_add_up_and_are_not_joined_as_tuples(counts):
+    assert counts + counts == jax.tree.map(lambda x: 2 * x, counts)
+    with pytest.raises(TypeError, match="counts of one kind add up"):
+        _ = counts + (1.0, 2)  # noqa: RUF005  of two kinds

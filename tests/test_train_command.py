@@ -97,3 +97,36 @@ def test_a_run_to_the_end(name, tmp_path, capsys):
         assert {x.name for x in (out / "single").iterdir()} == {
             *("depth", "normals", "segmentation")
         }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--arch mtann", "unknown architecture 'mtann'; did you mean mtan? Known: hps"),
+        ("--arch mtan", "arch='mtan' does not fit data set 'table'"),
+        ("--encoder smal", "encoder='smal' does not fit"),
+        ("--hyper temprature=2", "It takes temperature, window"),
+        ("--classes 7", "--classes is of cityscapes, not of table"),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_anything_is_read(
+    tmp_path, capsys, options, message
+):
+    write_visits(tmp_path / "data")
+    command = ["train", "table", "--data", str(tmp_path / "data"), "--method", "dwa"]
+    out = tmp_path / "out"
+    assert cli.main([*command, "--out", str(out), *options.split()]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "reading every example" not in said.out
+    assert not out.exists()
+
+
+def test_the_usual_batch_is_no_larger_than_the_data(tmp_path, capsys):
+    write_visits(tmp_path / "data")
+    command = ["train", "table", "--data", str(tmp_path / "data"), "--epochs", "1"]
+    command += ["--out", str(tmp_path / "out"), "--width", "4"]
+    assert cli.main([*command, "--batch", "256"]) == 2
+    assert "smaller --batch" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main(command) == 0

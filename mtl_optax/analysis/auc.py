@@ -9,13 +9,13 @@ are, and wider in proportion far from it: of width :math:`\sqrt{1+z^2}/2048` at 
 :math:`|z| = 11\,000`, beyond which all scores are one.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtl_optax.analysis.metrics import mask_of, ratio, same_shape, widen
+from mtl_optax.analysis.metrics import added, mask_of, ratio, same_shape, widen
 
 FINENESS = 2048  # bins to a unit of asinh(logit)
 BINS = 2 * 10 * FINENESS  # asinh(11 000) = 10
@@ -27,6 +27,10 @@ class AucCounts(NamedTuple):
     positives: jax.Array  # [BINS] int
     negatives: jax.Array  # [BINS] int
     invalid: jax.Array  # int, how many of the logits were NaN
+
+    def __add__(self, other: Any) -> "AucCounts":
+        """Of both batches."""
+        return added(self, other)
 
 
 def auc_counts(

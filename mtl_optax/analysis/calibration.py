@@ -4,13 +4,13 @@ Conventions of `mtl_optax.analysis.metrics`: count, add batches, then read; NaN 
 where nothing was counted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mtl_optax.analysis.metrics import mask_of, ratio, widen
+from mtl_optax.analysis.metrics import added, mask_of, ratio, widen
 from mtl_optax.core.arguments import checks
 
 
@@ -20,6 +20,10 @@ class CalibrationBins(NamedTuple):
     confidence: jax.Array  # [bins], sum of the confidences
     right: jax.Array  # [bins] int, how many predictions were right
     counted: jax.Array  # [bins] int, how many there were
+
+    def __add__(self, other: Any) -> "CalibrationBins":
+        """Of both batches."""
+        return added(self, other)
 
 
 def calibration_bins(

@@ -3,7 +3,7 @@ r"""Metrics of predictions, in two steps: count over a batch, then read the coun
 **Batches.** What a first step returns (an :class:`Average`, a confusion matrix, angle
 counts, calibration bins) is a pytree of sums. Sums of batches are the sums of the whole
 split, whatever the batches' sizes and however few of their pixels are valid: add them
-with `jax.tree.map(jnp.add, one, other)`, across devices with `jax.lax.psum`. Averaging
+with `+` or `jax.tree.map(jnp.add, ...)`, across devices with `jax.lax.psum`. Averaging
 the *metrics* of batches instead is a common error, which weighs a batch with one valid
 pixel as much as a full one.
 
@@ -19,7 +19,7 @@ error or an angle of NaN that *is* counted gives a mean of NaN.
 Every function may be jitted, and mapped by `jax.vmap` over tasks or seeds.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Average(NamedTuple):
       >>> from mtl_optax.analysis.metrics import Average, absolute_error
       >>> one = absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 5.0]))
       >>> other = absolute_error(jnp.array([4.0]), jnp.array([4.0]))
-      >>> jax.tree.map(jnp.add, one, other).mean
+      >>> (one + other).mean
       Array(1., dtype=float32)
     """
 
@@ -48,6 +48,10 @@ class Average(NamedTuple):
     def mean(self) -> jax.Array:
         """Total over count; NaN where nothing was counted."""
         return ratio(self.total, self.counted)
+
+    def __add__(self, other: Any) -> "Average":
+        """Of both batches; as tuples they would be joined end to end."""
+        return added(self, other)
 
 
 def accuracy(
@@ -311,6 +315,16 @@ def f1_score(
             "average='macro'."
         )
     return ratio(2 * right[..., 1], true[..., 1] + guessed[..., 1])
+
+
+def added(one: Any, other: Any) -> Any:
+    """The counts of two batches as those of both."""
+    if type(one) is not type(other):
+        raise TypeError(
+            f"counts of one kind add up; got {type(one).__name__} and "
+            f"{type(other).__name__}."
+        )
+    return jax.tree.map(jnp.add, one, other)
 
 
 def ratio(total: jax.Array, counted: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ where nothing was counted. A median is no sum, so angles are also counted in bin
 0.01 degrees, twice as fine as the tables' last digit needs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from mtl_optax.analysis.metrics import (
     Average,
+    added,
     average_of,
     mask_of,
     ratio,
@@ -30,6 +31,10 @@ class AngleCounts(NamedTuple):
     average: Average  # of the angles in degrees
     below: jax.Array  # [3] int, how many angles are below each of THRESHOLDS
     histogram: jax.Array  # [18000] int, in bins of 0.01 degrees
+
+    def __add__(self, other: Any) -> "AngleCounts":
+        """Of both batches."""
+        return added(self, other)
 
 
 class NormalAngles(NamedTuple):

@@ -117,9 +117,14 @@ class BadDataSet(ValueError):
         left = len(self.faults) - SHOWN
         more = f"\n  and {left} more" if left > 0 else ""
         super().__init__(
-            f"{len(self.faults)} examples do not fit:\n  {shown}{more}\n"
-            "Mend them, or leave them out with --skip-bad."
+            f"{how_many(len(self.faults))} not fit:\n  {shown}{more}\n"
+            "Mend what is named, or leave it out with --skip-bad."
         )
+
+
+def how_many(number: int) -> str:
+    """The subject of a sentence on so many examples."""
+    return "1 example does" if number == 1 else f"{number} examples do"
 
 
 def scan(

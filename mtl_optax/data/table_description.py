@@ -149,6 +149,9 @@ class _Reader:
                 f"tasks.{name} is {table!r}", f'Write {here} and kind = "..." below it.'
             )
         kind = table.get("kind")
+        if "kind" not in table:
+            every = {"kind", *OF_ALL, *(key for keys in KEYS.values() for key in keys)}
+            self.known(f"{here}", table, tuple(sorted(every)))
         if kind not in KEYS:
             raise self.bad(
                 f"{here} has kind {kind!r}"

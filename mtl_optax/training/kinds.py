@@ -38,6 +38,10 @@ class Counts(NamedTuple):
     loss: Average  # over labels
     metrics: Any
 
+    def __add__(self, other: Any) -> "Counts":
+        """Of both batches."""
+        return metrics.added(self, other)
+
 
 def loss(task: Task, outputs: Any, targets: Any) -> jax.Array:
     """Mean over the labels that are there; 0 without."""

@@ -1,5 +1,6 @@
 """From a method's name to the transformation that trains with it."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,8 +72,19 @@ def transformation(
     except TypeError as error:
         if not hyper:
             raise
-        raise ValueError(f"{name} does not take {dict(hyper)}: {error}") from error
+        raise ValueError(
+            f"{name} does not take {dict(hyper)}: {error}{_taken(name)}"
+        ) from error
     return optax.with_extra_args_support(made)
+
+
+def _taken(name: str) -> str:
+    """What a method of this name takes, if its signature says so."""
+    if not hasattr(mtl, name):
+        return ""
+    own = list(inspect.signature(getattr(mtl, name)).parameters)[1:]
+    names = [x for x in own if x not in ("key", "granularity")]
+    return f". It takes {', '.join(names) or 'none'}"
 
 
 def on_two_batches(name: str) -> bool:

@@ -56,7 +56,7 @@ def document(of: Reported) -> Document:
     if of.scan.faults:
         number = len(of.scan.faults)
         summary.append(
-            Text(f"{number} examples were bad and left out (--skip-bad).", "warning")
+            Text(f"Bad examples that were left out: {number} (--skip-bad).", "warning")
         )
     body = [
         *(_scores(of, name) for name in of.result.scores[LAST]),
@@ -171,7 +171,7 @@ def _late(of: Reported) -> dict[str, float]:
 
 def _named(task: Task, metric: str) -> str:
     unit = {"mean angle": "degrees", "median angle": "degrees"}.get(metric)
-    if task.kind == "regression":
+    if task.kind == "regression" or metric == "AbsErr":
         unit = task.unit or None
     return f"{metric} ({unit})" if unit else metric
 

@@ -127,7 +127,6 @@ class Run:
     ):
         self.dataset, self.scan, self.settings = dataset, scan, settings
         self.folder, self.watch = folder, watch
-        folder.mkdir(parents=True, exist_ok=True)
         good = scan.good("train")
         self.steps_an_epoch = (
             max(sum(map(len, good.values())) // settings.batch_size, 1)
@@ -180,6 +179,7 @@ class Run:
         )
         self.state = jax.device_put(step.start(self.program, net), self.everywhere)
         self.parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
+        folder.mkdir(parents=True, exist_ok=True)  # what is refused leaves none
         self.store = Checkpoints(
             *(folder / "checkpoints", self._identity()),
             resume=resume,
@@ -212,6 +212,13 @@ class Run:
         batches = self._batches("train", done, self.settings.epochs)
         others = self._batches("val", done, None) if self.bilevel else None  # no end
         saved = time.perf_counter()
+        if done:
+            epoch = done / self.steps_an_epoch
+            self.watch.say(
+                f"going on from step {done} of {self.steps}, epoch {epoch:g}"
+            )
+        if done < self.steps:
+            self.watch.say("compiling the step, which may take minutes ...")
         while done < self.steps:
             start = time.perf_counter()
             batch = self._on_devices(next(batches))

@@ -21,7 +21,12 @@ from mtl_optax.data.dataset import Dataset
 from mtl_optax.data.faults import BadData, BadLayout
 from mtl_optax.data.scan import BadDataSet, Scan, scan
 from mtl_optax.study.command.arguments import UsageError
-from mtl_optax.study.command.train_choices import check_fit, own_options, settings_of
+from mtl_optax.study.command.train_choices import (
+    at_most,
+    check_fit,
+    own_options,
+    settings_of,
+)
 from mtl_optax.study.engine.checkpoints import Refused
 from mtl_optax.study.report import terminal
 from mtl_optax.study.report.document import Document
@@ -41,11 +46,12 @@ def train(options: argparse.Namespace) -> None:
     out = options.out or Path("results") / f"{options.dataset}-{settings.method}"
     _check_out(out, options.resume)
     try:
-        dataset, found = _read(console, options, line, settings)
+        dataset, found, settings = _read(console, options, line, settings)
         told = report.description(dataset, found)
         terminal.show(
             console, Document(f"{dataset.name} in {options.data}", "", [], told)
         )
+        settings = at_most(settings, found, options)
         _runs(console, dataset, found, settings, out, options)
     except (BadData, BadLayout, BadDataSet, Refused, Diverged) as error:
         raise UsageError(str(error)) from error
@@ -53,13 +59,13 @@ def train(options: argparse.Namespace) -> None:
 
 def _read(
     console: Console, options: argparse.Namespace, line: Line, settings: Settings
-) -> tuple[Dataset, Scan]:
+) -> tuple[Dataset, Scan, Settings]:
     """Opens the data set and reads all of it, if the options fit what it is."""
     own = own_options(options, line)
     try:
         dataset = open_dataset(options.dataset, options.data, own)
-        check_fit(dataset, settings)
-        return dataset, _scanned(console, dataset, options.skip_bad)
+        settings = check_fit(dataset, settings)
+        return dataset, _scanned(console, dataset, options.skip_bad), settings
     except OSError as error:
         where = error.filename or options.data
         raise UsageError(f"{where} cannot be read: {error.strerror or error}") from None
@@ -74,7 +80,6 @@ def _runs(
     options: argparse.Namespace,
 ) -> None:
     """The run of all tasks, then those of single ones, and the report of both."""
-    out.mkdir(parents=True, exist_ok=True)
     result = _one(console, dataset, found, settings, out, options)
     single: dict[str, Result] = {}
     if options.single_tasks:
@@ -104,7 +109,6 @@ def _one(
     options: argparse.Namespace,
 ) -> Result:
     """A run with a bar; with --resume one that had not begun begins."""
-    folder.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),

@@ -1,6 +1,7 @@
 """What the options of `mtl-optax train` make of a run's settings."""
 
 import argparse
+import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 
 from mtl_optax.data.dataset import Dataset
+from mtl_optax.data.scan import Scan
 from mtl_optax.study.command.arguments import UsageError
 from mtl_optax.study.engine.methods import OPTIMIZERS
 from mtl_optax.training import methods, networks
@@ -52,10 +54,23 @@ def settings_of(options: argparse.Namespace, line: Line) -> Settings:
     )
 
 
-def check_fit(dataset: Dataset, settings: Settings) -> None:
-    """What needs no example to be refused: that takes minutes to read all of them."""
+def at_most(settings: Settings, found: Scan, options: argparse.Namespace) -> Settings:
+    """With a smaller batch than the data set's usual one, where it has few examples."""
+    good = found.good("train")
+    if options.batch is not None or isinstance(good, Mapping):
+        return settings
+    size = min(settings.batch_size, len(good))
+    devices = settings.devices if options.devices else math.gcd(size, settings.devices)
+    return dataclasses.replace(settings, batch_size=size, devices=devices)
+
+
+def check_fit(dataset: Dataset, settings: Settings) -> Settings:
+    """Refuses what needs no example for it, before minutes go into reading them.
+
+    Returns the settings with the encoder by name.
+    """
     try:
-        networks.fitting(dataset, settings.arch, settings.encoder)
+        encoder = networks.fitting(dataset, settings.arch, settings.encoder)
         methods.transformation(
             *(settings.method, dataset.names),
             optimizer=settings.optimizer,
@@ -67,6 +82,7 @@ def check_fit(dataset: Dataset, settings: Settings) -> None:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    return dataclasses.replace(settings, encoder=encoder)
 
 
 def own_options(options: argparse.Namespace, line: Line) -> Mapping[str, Any]:
@@ -85,5 +101,8 @@ def own_options(options: argparse.Namespace, line: Line) -> Mapping[str, Any]:
 
 def _known(what: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise UsageError(f"unknown {what} '{name}'; known: {', '.join(near)}")
+        near = difflib.get_close_matches(name, names, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"unknown {what} '{name}'{meant or '.'} Known: {', '.join(names)}"
+        )
