@@ -175,7 +175,7 @@ def test_the_report_says_what_was_measured(whole):
         command="mtl-optax train lines",
     )
     page = report.write(of).read_text()
-    shown = report.shown(whole.scores["last"]["val"]["row"]["accuracy"])
+    shown = logs.shown(whole.scores["last"]["val"]["row"]["accuracy"])
     assert shown in page
     assert "Delta-m against single-task training +0.00 % on val" in page
     assert "There is no test split" in page

@@ -64,6 +64,11 @@ def read(path: Path) -> list[dict[str, float]]:
     return [row for row in found if "step" in row]
 
 
+def shown(value: float) -> str:
+    """In four digits; a dash where nothing was counted."""
+    return "–" if math.isnan(value) else f"{value:.4g}"
+
+
 def _text(row: Row) -> dict[str, str]:
     return {k: str(int(x)) if k == "step" else repr(x) for k, x in row.items()}
 

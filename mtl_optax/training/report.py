@@ -128,7 +128,9 @@ def _without_baseline(of: Reported, split: str) -> str:
         own = of.single[task.name].scores[LAST][split][task.name]
         for metric in kinds.in_delta_m(task):
             if not own[metric] > 0:
-                found.append(f"{metric} of {task.name} alone is {shown(own[metric])}")
+                found.append(
+                    f"{metric} of {task.name} alone is {logs.shown(own[metric])}"
+                )
     some = found or ["a metric of this run was not counted"]
     more = f", and {len(some) - 3} more" if len(some) > 3 else ""
     return ", ".join(some[:3]) + more
@@ -149,12 +151,12 @@ def _scores(of: Reported, split: str) -> Table:
     for task, metric in _columns(of.dataset):
         higher = kinds.higher_is_better(task)[metric]
         row = [task.name, _named(task, metric), "higher" if higher else "lower"]
-        row += [shown(of.result.scores[k][split][task.name][metric]) for k in kept]
+        row += [logs.shown(of.result.scores[k][split][task.name][metric]) for k in kept]
         if late:
-            row.append(shown(late.get(f"{task.name}/{metric}", math.nan)))
+            row.append(logs.shown(late.get(f"{task.name}/{metric}", math.nan)))
         if of.single:
             own = of.single[task.name].scores[LAST][split][task.name]
-            row.append(shown(own[metric]))
+            row.append(logs.shown(own[metric]))
         rows.append(row)
     return Table(f"Metrics on {split}", "", head, rows)
 
@@ -174,11 +176,6 @@ def _named(task: Task, metric: str) -> str:
     if task.kind == "regression" or metric == "AbsErr":
         unit = task.unit or None
     return f"{metric} ({unit})" if unit else metric
-
-
-def shown(value: float) -> str:
-    """In four digits; a dash where nothing was counted."""
-    return "–" if math.isnan(value) else f"{value:.4g}"
 
 
 def _figures(of: Reported) -> list[Figure]:

@@ -262,7 +262,10 @@ class Run:
         self.board.add(done, {f"val/{name}": x for name, x in flat.items()})
         epoch = done // self.steps_an_epoch
         rule = {t.name: kinds.in_delta_m(t)[0] for t in self.dataset.tasks[:SHOWN]}
-        shown = [f"{t} {metric} {scores[t][metric]:.4g}" for t, metric in rule.items()]
+        shown = [
+            f"{t} {metric} {logs.shown(scores[t][metric])}"
+            for t, metric in rule.items()
+        ]
         more = [", ..."] if len(scores) > SHOWN else []
         self.watch.say(
             f"epoch {epoch}/{self.settings.epochs}: {', '.join(shown)}{''.join(more)}"
