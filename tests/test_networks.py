@@ -197,7 +197,11 @@ def test_terms_of_other_predictions_need_losses():
 
 def test_tasks_with_inputs_of_their_own():
     images = dataset(Images(28, 28, 1), LABELS[:2], by_task=True)
-    assert list(choices(images)) == ["hps", "self_auxiliary"]
+    shared = dataset(Images(28, 28, 1), LABELS[:2])
+    assert choices(images) == choices(shared)  # rows are joined where they must be
+    assert not takes_inputs_by_task(
+        build(images, "ltb", "small", width=2, rngs=nnx.Rngs(0))
+    )
     net = build(images, "hps", "small", width=2, rngs=nnx.Rngs(0))
     assert takes_inputs_by_task(net)
     x = {"bought": X["pictures"], "price": X["pictures"][:1]}

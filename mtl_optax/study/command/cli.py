@@ -60,15 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UNWRITABLE as error:
         return _fail(f"{error.filename} cannot be written: {error.strerror}", 2)
     except KeyboardInterrupt:
-        return _fail(f"interrupted; the same command{_to_go_on(options)}", 130)
+        return _fail(f"interrupted; {_to_go_on(options)}", 130)
     return 0
 
 
 def _to_go_on(options: argparse.Namespace) -> str:
     """How, after Ctrl-C."""
     if options.command == "train" and not hasattr(options, "begun"):
-        return " begins again"  # no step was done
-    return f"{'' if getattr(options, 'shard', None) else ' and --resume'} goes on"
+        return "the same command begins again"  # no step was done
+    more = "" if getattr(options, "shard", None) else " and --resume"
+    return f"it goes on with the same command{more}"
 
 
 def _asked_about(arguments: list[str]) -> object:
