@@ -43,6 +43,8 @@ nitpick_ignore_regex = [
     (r"py:\w+", r"(chex|collections|flax|jax|numpy|optax|typing)\..*"),
     (r"py:exc", r"\w+(Error|Warning)"),
     ("py:mod", r"mtl_optax\.core\..*"),
+    # Of loaders: the page on your data says what they are.
+    (r"py:\w+", r"Bad(Data|DataSet|Layout)|Dataset|Diverged|Refused|scale_crop_flip"),
 ]
 suppress_warnings = ["myst.header"]  # a program's results may leave a level out
 # Docstrings: types are said in words, and `name` is code.
