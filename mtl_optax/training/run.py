@@ -244,7 +244,8 @@ class Run:
     def evaluate(self, split: str) -> Scores:
         """Metrics of the state as it is, over a whole split."""
         total = None
-        reading = self._reading()
+        # Workers would start anew each time, and import everything.
+        reading = self._reading()._replace(workers=0)
         for batch in loading.evaluation(
             self.dataset, self.scan.good(split), reading, split=split
         ):
