@@ -199,8 +199,10 @@ def test_logs_keep_rows_when_columns_come_later(tmp_path):
     log.add(2, {"a": 0.2, "b": 1e-9})
     wanted = [{"step": 1, "a": 0.1}, {"step": 2, "a": 0.2, "b": 1e-9}]
     assert logs.read(tmp_path / "x.csv") == wanted
+    log.add(3, {"a": 0.3})  # as the first one, in a file with a column more
+    assert logs.read(tmp_path / "x.csv") == [*wanted, {"step": 3, "a": 0.3}]
     with (tmp_path / "x.csv").open("a") as file:
-        file.write("3,0.")  # a kill in the middle of a row
+        file.write("4,0.")  # a kill in the middle of a row
     assert logs.read(tmp_path / "x.csv")[:2] == wanted
     assert logs.Log(tmp_path / "x.csv", 1).rows == wanted[:1]
     assert logs.read(tmp_path / "x.csv") == wanted[:1]

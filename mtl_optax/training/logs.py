@@ -24,26 +24,26 @@ class Log:
         """Opens the file of a run that has done so many steps, or makes it."""
         self.path = path
         self.rows = [row for row in read(path) if row["step"] <= done]
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         if path.exists():
             self._write()
 
     def add(self, step: int, values: Row) -> None:
         """A row, on disk when this returns."""
         row = {"step": float(step), **{k: float(x) for k, x in values.items()}}
-        columns = list(self.rows[0]) if self.rows else []
         self.rows.append(row)
-        if list(row) != columns:
+        if new := [name for name in row if name not in self.columns]:
+            self.columns += new
             self._write()
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, columns).writerow(_text(row))
+            csv.DictWriter(file, self.columns, restval="").writerow(_text(row))
 
     def _write(self) -> None:
         """All rows, beside the file and then in its place: a kill loses none."""
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         beside = self.path.with_suffix(".tmp")
         with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns or ["step"], restval="")
+            writer = csv.DictWriter(file, self.columns or ["step"], restval="")
             writer.writeheader()
             writer.writerows(map(_text, self.rows))
         beside.replace(self.path)
