@@ -68,6 +68,23 @@ class Task:
     given: str | None = None
 
 
+def known(task: Task, targets: Any) -> Any:
+    """Which labels are there, of arrays of NumPy or JAX.
+
+    Args:
+      task: whose labels they are.
+      targets: `[...]`, or `[..., channels]` of depth and normals.
+
+    Returns:
+      `[...]` bool.
+    """
+    kind = KINDS[task.kind]
+    if np.isnan(kind.missing):
+        return targets == targets
+    there = targets != kind.missing
+    return there if kind.channels is None else there.any(axis=-1)
+
+
 class Source(Protocol):
     """Examples of a split, by number; reads what it needs when it is asked.
 

@@ -26,9 +26,8 @@ BLANK = -1  # in place of a number: no example, a row that fills a batch
 class Reading(NamedTuple):
     """How batches are read."""
 
-    batch_size: (
-        int  # of all processes together; of each task where tasks have their own
-    )
+    # Of all processes together; of each task where tasks have their own.
+    batch_size: int
     seed: int = 0
     workers: int = 0  # processes that read and augment; 0: threads of this one
     process: tuple[int, int] = (0, 1)  # this one, and how many there are
@@ -92,10 +91,14 @@ def blank(tasks: Sequence[Task], like: Example) -> Example:
     return {"inputs": np.zeros_like(inputs), "targets": targets}
 
 
-def num_batches(good: Any, batch_size: int) -> int:
-    """Of an epoch: whole batches; of the task with most where tasks have their own."""
-    each = good.values() if isinstance(good, Mapping) else [good]
-    return max(max(len(rows) // batch_size, 1) for rows in each)
+def num_batches(good: Any, batch_size: int, *, mixed: bool = False) -> int:
+    """Whole batches of an epoch, one at least.
+
+    Where tasks have examples of their own, of the task with most; of a mix of them, as
+    many as have their rows together.
+    """
+    sizes = [len(x) for x in (good.values() if isinstance(good, Mapping) else [good])]
+    return max((sum if mixed else max)(sizes) // batch_size, 1)
 
 
 def training(
@@ -167,7 +170,7 @@ def training(
     count = _share(reading)
     source = dataset.splits[split]
     augment = dataset.augment if split == "train" else None
-    steps = num_batches(good, reading.batch_size)
+    steps = num_batches(good, reading.batch_size, mixed=mix is not None)
     if isinstance(source, Mapping):
         names = sorted(source)
         numbers = {
@@ -178,7 +181,6 @@ def training(
         if mix is not None:
             each = {n: _read(numbers[n], readers[n], augment) for n in names}
             batches = _of_process(_mixed(each, mix), reading).batch(count)
-            steps = max(sum(map(len, good.values())) // reading.batch_size, 1)
         else:
             batches = _beside(
                 {n: _batches(numbers[n], readers[n], augment, reading) for n in names}
@@ -203,19 +205,26 @@ def check(
 ) -> None:
     """Raises what `training` does for the same arguments, without reading anything."""
     _share(reading)
-    if mix is not None and not dataset.by_task:
-        raise ValueError(
-            f"mix: the tasks of {dataset.name} have the same examples; leave mix out."
-        )
-    if mix is not None and (set(mix) != set(dataset.names) or min(mix.values()) <= 0):
-        raise ValueError(
-            f"mix: needs a positive weight for each task of {sorted(dataset.names)}; "
-            f"got {dict(mix)}."
-        )
+    check_mix(dataset, mix)
     if not dataset.by_task and len(good) < reading.batch_size:
         raise ValueError(
             f"the split {split} has {len(good)} examples, fewer than a batch of "
             f"{reading.batch_size}: take a smaller --batch."
+        )
+
+
+def check_mix(dataset: Dataset, mix: Mapping[str, float] | None) -> None:
+    """Raises unless there is none, or a weight for each task with its own examples."""
+    if mix is None:
+        return
+    if not dataset.by_task:
+        raise ValueError(
+            f"mix: the tasks of {dataset.name} have the same examples; leave mix out."
+        )
+    if set(mix) != set(dataset.names) or min(mix.values()) <= 0:
+        raise ValueError(
+            f"mix: needs a positive weight for each task of {sorted(dataset.names)}; "
+            f"got {dict(mix)}."
         )
 
 

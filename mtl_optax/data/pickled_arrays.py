@@ -4,6 +4,7 @@ Arrays are views of the bytes in the pickle, so none can be larger than what was
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,16 +13,16 @@ import numpy as np
 _LARGEST = 2**48  # of a side of an array: beyond every file, and no overflow
 
 
-class Late:
+class Late(ABC):
     """What stands for a value until all of the file has been read."""
 
     def __setstate__(self, state: Any) -> None:
         """Without this a pickle could set any attribute, past all checks."""
         raise ValueError("a value is given a state")
 
+    @abstractmethod
     def value(self) -> Any:
         """The value; raises `ValueError` where it cannot be had."""
-        raise NotImplementedError
 
 
 class Known:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_optax.data.dataset import KINDS, Dataset, Example, Source, Task
+from mtl_optax.data.dataset import KINDS, Dataset, Example, Source, Task, known
 from mtl_optax.data.faults import BadData
 
 THREADS = 4
@@ -218,6 +218,7 @@ def _scanned(
     tasks = [task for task in tasks if own in (None, task.name)]
     labels = {task.name: Labels() for task in tasks}
     part = Scanned(np.empty(0, np.int64), {}, labels, common=shapes)
+    rows: list[NDArray[np.int64]] = []
     ids = getattr(source, "ids", None)
     size = MANY if hasattr(source, "take") else FEW
 
@@ -249,8 +250,9 @@ def _scanned(
                     part.describe(tasks, examples[at], of_one=True)
             if batch is not None:
                 part.describe(tasks, _some(batch, fits), of_one=False)
-            part.rows = np.concatenate([part.rows, chunk[fits]])
+            rows.append(chunk[fits])
             tick(split, int(chunk[-1]) + 1, len(source))
+    part.rows = np.concatenate([part.rows, *rows])
     return part
 
 
@@ -292,16 +294,6 @@ def _twice(key: Any, place: str, seen: dict[Any, str]) -> BadData | None:
         *(place, f"the id {key[1]!r} is there twice"),
         f"Keep one of them; the other is {first}",
     )
-
-
-def known(task: Task, target: NDArray) -> NDArray[np.bool_]:
-    """Which labels are there: `[H, W]` of pixels, `[]` of an example."""
-    kind = KINDS[task.kind]
-    if np.isnan(kind.missing):
-        return ~np.isnan(target)
-    if kind.channels is not None:
-        return np.any(target != kind.missing, axis=-1)
-    return target != kind.missing
 
 
 def _wrong(task: Task, target: NDArray, there: NDArray) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from mtl_optax.analysis.auc import auc, auc_counts
 from mtl_optax.analysis.conventions import dense_counts, dense_scores
 from mtl_optax.analysis.metrics import Average
 from mtl_optax.core.masked_mean import masked_mean
-from mtl_optax.data.dataset import KINDS, Task
+from mtl_optax.data.dataset import Task, known
 from mtl_optax.nn import depth_loss, normal_loss, segmentation_loss
 
 Scores = dict[str, jax.Array]
@@ -77,16 +77,6 @@ def in_delta_m(task: Task) -> tuple[str, ...]:
     if task.kind == "regression":
         return ("MAE",)
     return tuple(higher_is_better(task))
-
-
-def known(task: Task, targets: Any) -> jax.Array:
-    """Which labels are there: `[B, H, W]` of pixels, `[B]` of examples."""
-    kind = KINDS[task.kind]
-    if kind.missing != kind.missing:
-        return ~jnp.isnan(targets)
-    if kind.channels is not None:
-        return jnp.any(targets != kind.missing, axis=-1)
-    return targets != kind.missing
 
 
 def active(tasks: Sequence[Task], targets: Mapping[str, Any]) -> dict[str, jax.Array]:

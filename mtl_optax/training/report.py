@@ -22,6 +22,7 @@ from mtl_optax.study.report.document import (
 from mtl_optax.study.report.files import as_json
 from mtl_optax.study.report.frame import Drawn, grid, png
 from mtl_optax.training import kinds, logs
+from mtl_optax.training.encoders import DENSE
 from mtl_optax.training.run import BEST, LAST, Result, Scores
 from mtl_optax.training.settings import Settings
 
@@ -299,9 +300,7 @@ def _faults(of: Reported) -> list[Details]:
 
 def _rules(of: Reported) -> Sequence[str]:
     own = of.settings
-    dense = any(
-        t.kind in ("segmentation", "depth", "normals") for t in of.dataset.tasks
-    )
+    dense = any(task.kind in DENSE for task in of.dataset.tasks)
     way = own.convention.partition(":")[0]
     rules = [
         "“last” is the state after the last epoch; “best” that of the epoch with the "

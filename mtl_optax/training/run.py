@@ -41,6 +41,7 @@ from mtl_optax.training.settings import Settings
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
 LAST, BEST = "last", "best"
+RESULTS = "results.json"
 SHOWN = 6  # tasks in a line of progress
 OTHERWISE = "start again with another --out"  # where a run cannot be resumed
 
@@ -128,10 +129,8 @@ class Run:
         self.dataset, self.scan, self.settings = dataset, scan, settings
         self.folder, self.watch = folder, watch
         good = scan.good("train")
-        self.steps_an_epoch = (
-            max(sum(map(len, good.values())) // settings.batch_size, 1)
-            if settings.mix is not None and isinstance(good, Mapping)
-            else loading.num_batches(good, settings.batch_size)
+        self.steps_an_epoch = loading.num_batches(
+            good, settings.batch_size, mixed=settings.mix is not None
         )
         self.steps = settings.epochs * self.steps_an_epoch
         _check_groups(settings)
@@ -186,7 +185,7 @@ class Run:
             otherwise=OTHERWISE,
         )
         self.seconds = 0.0
-        if resume and not self._restore(LAST) and self.store.load(BEST) is not None:
+        if resume and not self._restore(LAST) and self.store.done(BEST) is not None:
             raise Refused(f"{self.store.folder / LAST} is missing: {OTHERWISE}")
         done = int(self.state.step)
         if resume:
@@ -321,7 +320,7 @@ class Run:
         }
         beside = self.folder / "results.tmp"
         beside.write_text(as_json(summary) + "\n", encoding="utf-8")
-        beside.replace(self.folder / "results.json")
+        beside.replace(self.folder / RESULTS)
         return result
 
     def _best_step(self) -> int:
@@ -342,10 +341,9 @@ class Run:
     def _keep_best(self) -> None:
         """Writes the state of now as the best one, if it is."""
         done = int(self.state.step)
-        if self.epochs_log.rows and self._best_step() == done:
-            before = self.store.load(BEST)
-            if before is None or before.done != done:
-                self._save(BEST, done)
+        rows = self.epochs_log.rows
+        if rows and self._best_step() == done != self.store.done(BEST):
+            self._save(BEST, done)
 
     def _save(self, name: str, done: int) -> None:
         leaves = list(map(numbers, jax.tree.leaves(self.state)))

@@ -32,10 +32,8 @@ from mtl_optax.study.report import terminal
 from mtl_optax.study.report.document import Document
 from mtl_optax.training import report
 from mtl_optax.training.datasets import DATASETS, Line, open_dataset
-from mtl_optax.training.run import Diverged, Result, Run, Watch
+from mtl_optax.training.run import RESULTS, Diverged, Result, Run, Watch
 from mtl_optax.training.settings import Settings
-
-RESULTS = "results.json"
 
 
 def train(options: argparse.Namespace) -> None:

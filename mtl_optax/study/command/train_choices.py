@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from mtl_optax.data.dataset import Dataset
+from mtl_optax.data.loading import check_mix
 from mtl_optax.data.scan import Scan
 from mtl_optax.study.command.arguments import UsageError
 from mtl_optax.study.engine.methods import OPTIMIZERS
@@ -70,6 +71,7 @@ def check_fit(dataset: Dataset, settings: Settings) -> Settings:
     Returns the settings with the encoder by name.
     """
     try:
+        check_mix(dataset, settings.mix)
         encoder = networks.fitting(dataset, settings.arch, settings.encoder)
         methods.transformation(
             *(settings.method, dataset.names),

@@ -79,16 +79,21 @@ class Checkpoints:
         beside.write_text(json.dumps(settings, indent=2) + "\n")
         beside.replace(file)
 
+    def done(self, method: str) -> int | None:
+        """The steps of what was last written of the method, which is not read."""
+        if not (self.folder / method).exists():
+            return None
+        with self._manager(method) as manager:
+            return manager.latest_step()
+
     def load(self, method: str) -> Saved | None:
         """What was last written of the method."""
         import orbax.checkpoint as ocp
 
-        if not (self.folder / method).exists():
+        done = self.done(method)
+        if done is None:
             return None
         with self._manager(method) as manager:
-            done = manager.latest_step()
-            if done is None:
-                return None
             try:
                 tree = manager.restore(done, args=ocp.args.StandardRestore())
             except Exception as error:  # of many kinds, as many as ways to break a file
