@@ -26,7 +26,7 @@ def saved(root, **changes):
 def everything(dataset):
     """Examples of all splits by their place in the file."""
     return {
-        int(source.index[i]): source[i]
+        int(source.row[i]): source[i]
         for source in dataset.splits.values()
         for i in range(len(source))
     }
@@ -101,10 +101,10 @@ def test_splits_are_the_published_sizes_in_proportion(tmp_path):
     sizes = {name: len(source) for name, source in dataset.splits.items()}
     assert sizes == {"train": 1108, "val": 100, "test": 100}
     assert any("where QM9 has 130831" in note for note in dataset.notes)
-    rows = np.concatenate([source.index for source in dataset.splits.values()])
+    rows = np.concatenate([source.row for source in dataset.splits.values()])
     assert sorted(rows) == list(range(count))
-    again = open_qm9(tmp_path).splits["val"].index
-    np.testing.assert_array_equal(again, dataset.splits["val"].index)
+    again = open_qm9(tmp_path).splits["val"].row
+    np.testing.assert_array_equal(again, dataset.splits["val"].row)
 
 
 def test_a_full_sized_file_holds_ten_thousand_out(tmp_path):
@@ -139,7 +139,7 @@ def test_nan_labels_are_missing_and_infinite_ones_faults(tmp_path):
     assert "qm9.npz, row 4: r2 is inf" in fault
     assert all(np.isfinite([task.mean, task.sd]).all() for task in dataset.tasks)
     for source in dataset.splits.values():
-        for index in np.flatnonzero(source.index == 3):
+        for index in np.flatnonzero(source.row == 3):
             assert np.isnan(source[index]["targets"]["mu"])
 
 
@@ -225,7 +225,7 @@ def test_an_absent_file_and_a_single_array_are_refused(tmp_path):
 def test_ids_are_passed_on(tmp_path):
     dataset = open_qm9(saved(tmp_path, id=np.arange(60) + 1))
     source = dataset.splits["test"]
-    np.testing.assert_array_equal(source.ids, source.index + 1)
+    np.testing.assert_array_equal(source.ids, source.row + 1)
 
 
 def test_numbers_that_would_take_all_memory_or_the_unit_away(tmp_path):

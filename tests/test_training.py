@@ -232,3 +232,19 @@ def test_tasks_with_examples_of_their_own(tmp_path, options):
     assert steps[-1]["step"] == (12 if "mix" in options else 10)
     for task, own in result.scores["last"]["val"].items():
         assert np.isfinite(own["loss"]), task
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "cagard"}, "unknown method 'cagard'; did you mean cagrad"),
+        ({"optimizer": "adan"}, "unknown optimiser 'adan'; did you mean adam"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean cosine"),
+        ({"arch": "hsp"}, "arch='hsp' does not fit"),
+    ],
+)
+def test_names_that_are_not_there(tmp_path, wrong, message):
+    """Said to those who make settings in Python, too; and nothing is written."""
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", dataclasses.replace(SETTINGS, **wrong))
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,13 +1,13 @@
 """QM9 as one npz file: small organic molecules, and eleven of their properties."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mtl_optax.data.dataset import Dataset, Example, Molecules, Task
+from mtl_optax.data.dataset import Dataset, Molecules, Task
 from mtl_optax.data.faults import BadData, BadLayout
+from mtl_optax.data.in_memory import Rows
 from mtl_optax.data.qm9_arrays import ELEMENTS, IDS, Padded, padded, read_arrays
 
 # Energies are in eV in the file, and in meV here: the one conversion.
@@ -28,49 +28,6 @@ ATOMISATION = ("U0", "U", "H", "G")  # of which U0_atom and so on are preferred
 ALL, HELD_OUT = 130_831, 10_000  # molecules of QM9, and of each of val and test
 SEED = 0
 LARGEST = 1e12  # of a property in the file's unit; those of QM9 are below 1e5
-
-
-@dataclass(frozen=True)
-class MoleculeSource:
-    """A split, in memory; a `Source`."""
-
-    path: Path
-    index: np.ndarray  # [M] int, in the file
-    atoms: np.ndarray  # [M, A] int8, 0 for none
-    positions: np.ndarray  # [M, A, 3] float32
-    targets: Mapping[str, np.ndarray]  # [M] float32 each
-    faults: Mapping[int, tuple[str, str]]  # of bad ones: what was found, and the cure
-    ids: np.ndarray | None = None  # [M]; None: the file has none
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, index: int) -> Example:
-        if index in self.faults:
-            raise BadData(self.path, *self.faults[index], row=int(self.index[index]))
-        return {
-            "inputs": {
-                "atoms": self.atoms[index].astype(np.int32),
-                "positions": self.positions[index],
-            },
-            "targets": {name: values[index] for name, values in self.targets.items()},
-        }
-
-    def take(self, indices: np.ndarray) -> Example:
-        """Several molecules at once."""
-        for index in self.faults.keys() & set(indices.tolist()):
-            self[index]  # raises
-        return {
-            "inputs": {
-                "atoms": self.atoms[indices].astype(np.int32),
-                "positions": self.positions[indices],
-            },
-            "targets": {name: values[indices] for name, values in self.targets.items()},
-        }
-
-    def where(self, index: int) -> str:
-        """The file, and the molecule's place in its arrays, from 0."""
-        return f"{self.path}, row {self.index[index]}"
 
 
 def open_qm9(root: Path | str) -> Dataset:
@@ -157,12 +114,15 @@ def open_qm9(root: Path | str) -> Dataset:
             "Each molecule has one: save them anew, or leave the array out.",
         )
 
-    def source(rows: np.ndarray) -> MoleculeSource:
-        return MoleculeSource(
-            path=path,
-            index=rows,
-            atoms=molecules.atoms[rows],
-            positions=molecules.positions[rows],
+    def source(rows: np.ndarray) -> Rows:
+        return Rows(
+            files=(path,),
+            file=np.zeros(len(rows), int),
+            row=rows,
+            inputs={
+                "atoms": molecules.atoms[rows].astype(np.int32),
+                "positions": molecules.positions[rows],
+            },
             targets={name: values[rows] for name, values in targets.items()},
             faults={
                 index: molecules.faults[row]

@@ -1,63 +1,16 @@
 """Rows of tables below each other: cells, faults and notes, and splits as examples."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mtl_optax.data.dataset import Example
 from mtl_optax.data.faults import BadData
+from mtl_optax.data.in_memory import Rows
 from mtl_optax.data.table_reading import Table
 from mtl_optax.data.table_values import Missing, Numbers, Texts, numbers, texts
 
 Splits = Mapping[str, np.ndarray]  # from splits to the numbers of their rows
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A split of a table, in memory; a `Source`."""
-
-    files: tuple[Path, ...]
-    file: np.ndarray  # [M] int, of each row
-    row: np.ndarray  # [M] int, in its file
-    numbers: np.ndarray  # [M, N] float32
-    categories: np.ndarray  # [M, C] int32
-    targets: Mapping[str, np.ndarray]  # [M] each
-    faults: Mapping[int, tuple[str, str]]  # of bad rows: what was found, and the cure
-    ids: np.ndarray | None = None  # [M] of str; None: the table has none
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, index: int) -> Example:
-        if index in self.faults:
-            path, row = self.files[self.file[index]], int(self.row[index])
-            raise BadData(path, *self.faults[index], row=row)
-        return {
-            "inputs": {
-                "numbers": self.numbers[index],
-                "categories": self.categories[index],
-            },
-            "targets": {name: values[index] for name, values in self.targets.items()},
-        }
-
-    def take(self, indices: np.ndarray) -> Example:
-        """Several rows at once."""
-        for index in self.faults.keys() & set(indices.tolist()):
-            self[index]  # raises
-        return {
-            "inputs": {
-                "numbers": self.numbers[indices],
-                "categories": self.categories[indices],
-            },
-            "targets": {name: values[indices] for name, values in self.targets.items()},
-        }
-
-    def where(self, index: int) -> str:
-        """The file and the row."""
-        return f"{self.files[self.file[index]]}, row {self.row[index]}"
 
 
 class Frame:
@@ -174,8 +127,7 @@ class Frame:
             files=self.files,
             file=self.file[rows],
             row=self.row[rows],
-            numbers=numbers[rows],
-            categories=categories[rows],
+            inputs={"numbers": numbers[rows], "categories": categories[rows]},
             targets={name: values[rows] for name, values in targets.items()},
             faults={int(index): self.faults[int(rows[index])] for index in bad},
             ids=None if ids is None else ids[rows],

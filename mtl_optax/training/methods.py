@@ -16,6 +16,7 @@ from mtl_optax.study.engine.transformations import (
     OnTwoBatches,
     among_tasks,
 )
+from mtl_optax.training.settings import chosen
 
 
 class Sharing:
@@ -33,8 +34,8 @@ def constant(of: Ingredients, **weights: Any) -> optax.GradientTransformation:
     return optax.chain(among_tasks(rule, of.problem, rest="weights"), of.optimizer)
 
 
-# Methods of the studies, and those that no study has: by the user's own weights, and
-# with an Adam inside, which takes the place of --optimizer.
+# Methods of the studies, and the sum by the user's own weights. (`single_task` is what
+# --single-tasks does.)
 EVERY: Mapping[str, Callable[..., Any]] = {
     **{
         name: x
@@ -59,16 +60,16 @@ def transformation(
     """The method on what tasks share, own gradients for the rest, the optimiser.
 
     Raises:
-      ValueError: for a method that is not there, with the nearest names, or a
-        hyper-parameter that it does not take.
+      ValueError: for a method, optimiser or schedule that is not there, with the
+        nearest name, or a hyper-parameter that the method does not take.
     """
-    rate = SCHEDULES[schedule](learning_rate, steps)
-    inner = OPTIMIZERS[optimizer].make(rate)
+    rate = SCHEDULES[chosen("schedule", schedule, SCHEDULES)](learning_rate, steps)
+    inner = OPTIMIZERS[chosen("optimiser", optimizer, OPTIMIZERS)].make(rate)
     key = jax.random.key(seed)
     sharing: Any = Sharing(tasks)
     of = Ingredients(sharing, inner, key, np.ones(len(tasks)), rate)
     try:
-        made = EVERY[name](of, **hyper)
+        made = EVERY[chosen("method", name, EVERY)](of, **hyper)
     except TypeError as error:
         if not hyper:
             raise
@@ -89,4 +90,4 @@ def _taken(name: str) -> str:
 
 def on_two_batches(name: str) -> bool:
     """Whether the method learns from a batch of validation data as well."""
-    return isinstance(EVERY[name], OnTwoBatches)
+    return isinstance(EVERY[chosen("method", name, EVERY)], OnTwoBatches)

@@ -1,8 +1,19 @@
 """What a run is made of, beside its data."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+def chosen(what: str, name: str, known: Collection[str]) -> str:
+    """The name, if it is one of those; a ValueError with the nearest else."""
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    raise ValueError(f"unknown {what} '{name}'{meant} Known: {', '.join(known)}")
+
 
 # What moves no number of a run may change when it goes on.
 FREE = ("workers", "log_every", "save_seconds")

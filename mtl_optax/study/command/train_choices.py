@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +16,17 @@ from mtl_optax.study.engine.methods import OPTIMIZERS
 from mtl_optax.training import methods, networks
 from mtl_optax.training.architectures import ARCHITECTURES
 from mtl_optax.training.datasets import DATASETS, Line
-from mtl_optax.training.settings import Settings
+from mtl_optax.training.settings import Settings, chosen
 
 
 def settings_of(options: argparse.Namespace, line: Line) -> Settings:
     """Those given, those of the data set, those of all."""
-    _known("method", options.method, tuple(methods.EVERY))
-    _known("architecture", options.arch, tuple(ARCHITECTURES))
-    _known("optimiser", options.optimizer, tuple(OPTIMIZERS))
+    try:  # before the data are opened
+        chosen("method", options.method, methods.EVERY)
+        chosen("architecture", options.arch, ARCHITECTURES)
+        chosen("optimiser", options.optimizer, OPTIMIZERS)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     batch_size = options.batch or line.batch_size
     # As many as can share the batch evenly.
     devices = options.devices or math.gcd(batch_size, len(jax.local_devices()))
@@ -99,12 +101,3 @@ def own_options(options: argparse.Namespace, line: Line) -> Mapping[str, Any]:
                 f"{options.dataset}"
             )
     return {name: given[name] for name in line.options}
-
-
-def _known(what: str, name: str, names: tuple[str, ...]) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(
-            f"unknown {what} '{name}'{meant or '.'} Known: {', '.join(names)}"
-        )
