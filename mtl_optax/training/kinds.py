@@ -44,12 +44,41 @@ class Counts(NamedTuple):
 
 
 def loss(task: Task, outputs: Any, targets: Any) -> jax.Array:
-    """Mean over the labels that are there; 0 without."""
+    """Mean over the labels that are there; 0, and a gradient of 0, without.
+
+    Args:
+      task: whose outputs they are.
+      outputs: `[B, H, W, C]` of pixels; `[B, size]` of class, `[B, size - 1]` of
+        ordinal, `[B, 1]` of binary and regression; logits, but of regression, depth
+        and normals.
+      targets: as :data:`mtl_optax.data.dataset.KINDS` says, with a leading axis B.
+
+    Returns:
+      A scalar, float32.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    When not to use it: on a part of a batch, to average later: parts know different
+    numbers of labels.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mtl_optax.data.dataset import Task
+      >>> from mtl_optax.training import kinds
+      >>> price = Task("price", "regression")
+      >>> kinds.loss(price, jnp.array([[1.0], [9.0]]), jnp.array([3.0, jnp.nan]))
+      Array(4., dtype=float32)
+    """
     return RULES[task.kind].loss(task, outputs, targets)
 
 
 def counts(task: Task, outputs: Any, targets: Any, convention: str) -> Counts:
-    """What `scores` reads after the counts of all batches are added."""
+    """What `scores` reads after the counts of all batches are added with `+`.
+
+    Arguments are those of `loss`, and the convention of dense metrics, see
+    :mod:`mtl_optax.analysis.conventions`.
+    """
     number = jnp.sum(known(task, targets), dtype=jnp.int32)
     total = loss(task, outputs, targets) * number
     return Counts(
@@ -59,7 +88,10 @@ def counts(task: Task, outputs: Any, targets: Any, convention: str) -> Counts:
 
 
 def scores(task: Task, found: Counts, convention: str) -> Scores:
-    """Metrics by name, "loss" first; NaN where nothing was counted."""
+    """Metrics by name, "loss" first: scalars, NaN where nothing was counted.
+
+    Errors of regression are in the unit of y, see `Task.sd`.
+    """
     own = RULES[task.kind].scores(task, found.metrics, convention)
     return {"loss": found.loss.mean, **own}
 
